@@ -1,0 +1,21 @@
+"""Let a trained model write: python generate.py prompt="The lantern" """
+
+import hydra
+from omegaconf import DictConfig
+
+from hp_lightning import cli
+from hp_lightning.config import GenerateConfig, generate_config
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="generate")
+@cli.job
+def main(cfg: DictConfig) -> None:
+    """Prints the samples."""
+    checked = generate_config(cfg)
+    from hp_lightning.writing import write  # torch is imported only once the config is known to be good
+
+    write(checked)
+
+
+if __name__ == "__main__":
+    cli.run(main, GenerateConfig)

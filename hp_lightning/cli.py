@@ -1,0 +1,103 @@
+"""What the scripts at the top level share: the config schemas made known, and every refusal told in one line."""
+
+import dataclasses
+import difflib
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from hp_lightning import config, runs
+from hp_lightning.errors import RunError
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+config.register()
+OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
+OmegaConf.register_new_resolver("slug", lambda overrides: runs.slug(overrides), replace=True)
+
+
+def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Wraps what `@hydra.main` calls, so that an expected end of the job is told by `run` alone.
+
+    Hydra adds a line of its own about an `Exception` that leaves a job. In a sweep that is wanted: it notes the
+    failure, names the job's overrides and goes on to the next job.
+    """
+
+    @functools.wraps(task)
+    def wrapped(cfg: DictConfig) -> None:
+        try:
+            task(cfg)
+        except (RunError, OmegaConfBaseException) as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            raise _Refused from error
+
+    return wrapped
+
+
+def run(main: Callable[[], None], schema: type) -> None:
+    """Runs a `@hydra.main` function as a command-line program: what a person got wrong is one line and a status.
+
+    Args:
+        main: the decorated function
+        schema: the dataclass of its config, from which a misspelt key is corrected
+    """
+    # Hydra prints what goes wrong in its own format, over several lines, with status 1; in this mode it raises.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        main()
+    except _Refused as refused:
+        assert isinstance(refused.__cause__, Exception)
+        _refuse(refused.__cause__, schema)
+    except (HydraException, OmegaConfBaseException, RunError) as error:
+        _refuse(error, schema)
+
+
+class _Refused(BaseException):
+    """Carries a job's refusal past Hydra, which handles only `Exception`."""
+
+
+def _refuse(error: Exception, schema: type) -> NoReturn:
+    status = error.exit_status if isinstance(error, RunError) else 2
+    print(f"{Path(sys.argv[0]).name}: error: {_one_line(error, schema)}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def _one_line(error: Exception, schema: type) -> str:
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{cause.full_key} is not set: give it on the command line, {cause.full_key}=..."
+    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)):
+        return _unknown_key(str(cause.full_key or cause.key), schema)
+    if isinstance(cause, OmegaConfBaseException) and "not a ListConfig" in str(cause):
+        return f"{cause.full_key} must be a list: {cause.full_key}=[a,b]"
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{cause.full_key}: {str(cause).splitlines()[0]}"
+    message = str(error).partition("Config search path")[0].partition("See https://hydra.cc")[0]
+    return " ".join(message.split())
+
+
+def _unknown_key(key: str, schema: type) -> str:
+    known = list(_keys(schema))
+    close = difflib.get_close_matches(key, known, n=1)
+    same_name = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
+    hint = close or same_name
+    return f"there is no config key {key}" + (
+        f": did you mean {hint[0]}?" if hint else ": --help lists the keys and groups"
+    )
+
+
+def _keys(schema: Any, prefix: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(schema):
+        yield prefix + field.name
+        if dataclasses.is_dataclass(field.type):
+            yield from _keys(field.type, f"{prefix}{field.name}.")

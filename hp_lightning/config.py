@@ -1,0 +1,316 @@
+"""What a run can be told: one dataclass a config group, and the checks that a type cannot make.
+
+The values stand in `conf/`, one YAML file a choice; the classes here give them types and meaning, and Hydra refuses a
+key that no class has. Nothing heavy is imported, so that a wrong config is refused at once.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from hp_lightning.errors import InputError
+
+
+@dataclass
+class DataConfig:
+    """Where the text is, how its rows become documents, and how the documents are split and cut."""
+
+    path: str
+    text_column: Optional[str]  # name, or position from 0; null: found from the header
+    group_columns: Optional[list[str]]  # rows that agree in these are one document; null: found from the header
+    row_separator: Optional[str]  # what joins the rows of a document; null: found from the text
+    header: bool
+    split: str  # documents | tail | auto
+    val_fraction: float  # of the characters
+    test_fraction: float
+    split_seed: int
+    seq_len: int  # tokens in a training window
+    batch_size: int  # windows in a batch
+
+
+@dataclass
+class TokenizerConfig:
+    """How text becomes ids."""
+
+    kind: str  # word | char
+    vocab_size: Optional[int]  # at most so many, special tokens included; null: no bound
+    min_frequency: int  # rarer tokens become <UNK>
+
+
+@dataclass
+class ModelConfig:
+    """The form of the network; every choice is defined, with its source, in `model.py`."""
+
+    vocab_size: Optional[int]  # rows of the embedding table; null: as many as the tokenizer has
+    d_model: int
+    num_heads: int
+    num_layers: int
+    d_ff: int
+    max_seq_len: int
+    position: str  # learned | sinusoidal | rotary
+    norm: str  # layer | rms
+    norm_position: str  # pre | post
+    activation: str  # relu | gelu | relu_squared
+    bias: bool
+    tie_embeddings: bool
+    qk_norm: bool
+
+
+@dataclass
+class RegularizationConfig:
+    """Everything that keeps the network from learning the training text by heart."""
+
+    dropout: float  # sets the three below together
+    embedding_dropout: float
+    attention_dropout: float
+    residual_dropout: float
+    weight_decay: float  # of matrices only
+    gradient_clip_norm: Optional[float]  # null: no clipping
+    early_stopping_patience: Optional[int]  # validations without a better loss; null: never stop early
+
+
+@dataclass
+class PlateauConfig:
+    """`torch.optim.lr_scheduler.ReduceLROnPlateau` on the validation loss."""
+
+    factor: float
+    patience: int  # validations without a better loss
+    min_lr: float
+
+
+@dataclass
+class OptimConfig:
+    """The optimizer and its learning rate: a linear warm-up, then halved where the validation loss stands still."""
+
+    name: str  # adamw | adam
+    lr: float
+    betas: list[float]
+    eps: float
+    warmup_steps: int
+    plateau: PlateauConfig
+
+
+@dataclass
+class TrainerConfig:
+    """What the run computes on, and how often it validates."""
+
+    accelerator: str  # auto | cpu | gpu
+    precision: str  # 32-true | bf16-mixed | bf16-true
+    accumulate_grad_batches: int
+    val_every_steps: Optional[int]  # optimizer steps; null: once an epoch
+
+
+@dataclass
+class LoggerConfig:
+    """What is written down while the run goes on; `metrics.csv` always is."""
+
+    tensorboard: bool
+    log_every_steps: int
+    sample_prompt: str  # what the model is asked to continue at each validation; empty: the start of a document
+    sample_tokens: int  # 0: no samples
+
+
+@dataclass
+class TrainConfig:
+    """One training run: the root of `conf/train.yaml`."""
+
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    model: ModelConfig
+    regularization: RegularizationConfig
+    optim: OptimConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig
+    max_steps: Optional[int]  # optimizer steps; the first of the two bounds that is reached ends the run
+    max_epochs: Optional[int]
+    seed: int
+    run_dir: Optional[str]  # null: outputs/runs/<date>_<time>_<slug>
+    resume: Optional[str]  # folder of a run to go on with
+
+
+@dataclass
+class GenerateConfig:
+    """Writing with a trained model: the root of `conf/generate.yaml`."""
+
+    ckpt: Optional[str]  # checkpoint file or run folder; null: the newest run below outputs/
+    prompt: str
+    num_samples: int
+    max_new_tokens: int
+    temperature: float  # 0: always the likeliest token
+    top_k: Optional[int]
+    top_p: Optional[float]
+    seed: int
+
+
+def register() -> None:
+    """Makes the dataclasses known to Hydra as the schemas of `conf/*.yaml`."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="generate_schema", node=GenerateConfig)
+
+
+def train_config(cfg: DictConfig) -> TrainConfig:
+    """A composed Hydra config as a checked `TrainConfig`, interpolations resolved.
+
+    Raises:
+        InputError: a value is out of its range; names every such key.
+    """
+    checked: TrainConfig = _checked(cfg, TrainConfig, _train_problems)
+    return checked
+
+
+def generate_config(cfg: DictConfig) -> GenerateConfig:
+    """A composed Hydra config as a checked `GenerateConfig`.
+
+    Raises:
+        InputError: a value is out of its range; names every such key.
+    """
+    checked: GenerateConfig = _checked(cfg, GenerateConfig, _generate_problems)
+    return checked
+
+
+def to_plain(cfg: Any) -> dict[str, Any]:
+    """A config dataclass as nested dicts and lists of plain values, fit for JSON, YAML and checkpoints."""
+    plain = OmegaConf.to_container(OmegaConf.structured(cfg), resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def from_plain(plain: dict[str, Any]) -> TrainConfig:
+    """The config that `to_plain` made these values of, checked again.
+
+    Raises:
+        InputError: a value is out of its range; names every such key.
+    """
+    return train_config(OmegaConf.create(plain))
+
+
+def _checked(cfg: DictConfig, schema: type, problems: Callable[[Any], Iterator[str]]) -> Any:
+    # By way of plain values: a typed config would be taken as it is, keys added by +key=value included.
+    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
+    found = list(problems(typed))
+    if found:
+        raise InputError("; ".join(found))
+    return typed
+
+
+def _train_problems(cfg: TrainConfig) -> Iterator[str]:
+    yield from _data_problems(cfg.data, cfg.model)
+    yield from _model_problems(cfg.model)
+    yield from _regularization_problems(cfg.regularization)
+    yield from _optim_problems(cfg.optim)
+    yield from _one_of("tokenizer.kind", cfg.tokenizer.kind, "word", "char")
+    yield from _at_least("tokenizer.vocab_size", cfg.tokenizer.vocab_size, 3)
+    yield from _at_least("tokenizer.min_frequency", cfg.tokenizer.min_frequency, 1)
+    yield from _one_of("trainer.accelerator", cfg.trainer.accelerator, "auto", "cpu", "gpu")
+    yield from _one_of("trainer.precision", cfg.trainer.precision, "32-true", "bf16-mixed", "bf16-true")
+    yield from _at_least("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, 1)
+    yield from _at_least("trainer.val_every_steps", cfg.trainer.val_every_steps, 1)
+    yield from _at_least("logger.log_every_steps", cfg.logger.log_every_steps, 1)
+    yield from _at_least("logger.sample_tokens", cfg.logger.sample_tokens, 0)
+    yield from _at_least("max_steps", cfg.max_steps, 1)
+    yield from _at_least("max_epochs", cfg.max_epochs, 1)
+    if not 0 <= cfg.seed < 2**32:
+        yield f"seed={cfg.seed} must be at least 0 and below 2**32"
+    if cfg.max_steps is None and cfg.max_epochs is None:
+        yield "max_steps and max_epochs are both null: set at least one, or the run would never end"
+
+
+def _data_problems(data: DataConfig, model: ModelConfig) -> Iterator[str]:
+    yield from _one_of("data.split", data.split, "documents", "tail", "auto")
+    for key in ("val_fraction", "test_fraction"):
+        value = getattr(data, key)
+        if not 0 <= value < 1:
+            yield f"data.{key}={value} is not a fraction: it must be at least 0 and below 1"
+    if data.val_fraction == 0:
+        yield "data.val_fraction=0 leaves nothing to validate on: set it above 0"
+    if data.val_fraction + data.test_fraction >= 1:
+        yield "data.val_fraction and data.test_fraction leave nothing to train on: together they must stay below 1"
+    yield from _at_least("data.batch_size", data.batch_size, 1)
+    yield from _at_least("data.seq_len", data.seq_len, 1)
+    if data.seq_len > model.max_seq_len:
+        yield (
+            f"data.seq_len={data.seq_len} is longer than model.max_seq_len={model.max_seq_len}: "
+            "lower the first or raise the second"
+        )
+
+
+def _model_problems(model: ModelConfig) -> Iterator[str]:
+    for key in ("d_model", "num_heads", "num_layers", "d_ff", "max_seq_len", "vocab_size"):
+        yield from _at_least(f"model.{key}", getattr(model, key), 1)
+    yield from _one_of("model.position", model.position, "learned", "sinusoidal", "rotary")
+    yield from _one_of("model.norm", model.norm, "layer", "rms")
+    yield from _one_of("model.norm_position", model.norm_position, "pre", "post")
+    yield from _one_of("model.activation", model.activation, "relu", "gelu", "relu_squared")
+    if model.num_heads < 1 or model.d_model < 1:
+        return
+    if model.d_model % model.num_heads:
+        yield (
+            f"model.num_heads={model.num_heads} does not divide model.d_model={model.d_model}: "
+            f"each head takes an equal share; try num_heads={_nearest_divisor(model.d_model, model.num_heads)}"
+        )
+    elif model.position == "rotary" and (model.d_model // model.num_heads) % 2:
+        yield (
+            f"model.position=rotary turns pairs of features, but a head has {model.d_model // model.num_heads}: "
+            "choose d_model and num_heads so that d_model / num_heads is even"
+        )
+    if model.position == "sinusoidal" and model.d_model % 2:
+        yield f"model.position=sinusoidal pairs sines with cosines: model.d_model={model.d_model} must be even"
+
+
+def _regularization_problems(regularization: RegularizationConfig) -> Iterator[str]:
+    for key in ("dropout", "embedding_dropout", "attention_dropout", "residual_dropout"):
+        value = getattr(regularization, key)
+        if not 0 <= value < 1:
+            yield f"regularization.{key}={value} is not a rate: it must be at least 0 and below 1"
+            break  # the first sets the others
+    yield from _at_least("regularization.weight_decay", regularization.weight_decay, 0)
+    yield from _above("regularization.gradient_clip_norm", regularization.gradient_clip_norm, 0)
+    yield from _at_least("regularization.early_stopping_patience", regularization.early_stopping_patience, 1)
+
+
+def _optim_problems(optim: OptimConfig) -> Iterator[str]:
+    yield from _one_of("optim.name", optim.name, "adamw", "adam")
+    yield from _above("optim.lr", optim.lr, 0)
+    if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
+        yield f"optim.betas={optim.betas} must be two numbers, each at least 0 and below 1"
+    yield from _above("optim.eps", optim.eps, 0)
+    yield from _at_least("optim.warmup_steps", optim.warmup_steps, 0)
+    if not 0 < optim.plateau.factor < 1:
+        yield f"optim.plateau.factor={optim.plateau.factor} must be above 0 and below 1"
+    yield from _at_least("optim.plateau.patience", optim.plateau.patience, 0)
+    yield from _at_least("optim.plateau.min_lr", optim.plateau.min_lr, 0)
+
+
+def _generate_problems(cfg: GenerateConfig) -> Iterator[str]:
+    yield from _at_least("num_samples", cfg.num_samples, 1)
+    yield from _at_least("max_new_tokens", cfg.max_new_tokens, 1)
+    yield from _at_least("temperature", cfg.temperature, 0)
+    yield from _at_least("top_k", cfg.top_k, 1)
+    yield from _at_least("seed", cfg.seed, 0)
+    if cfg.top_p is not None and not 0 < cfg.top_p <= 1:
+        yield f"top_p={cfg.top_p} is not a probability: it must be above 0 and at most 1"
+
+
+def _one_of(key: str, value: str, *choices: str) -> Iterator[str]:
+    if value not in choices:
+        yield f"{key}={value} is not a choice: take one of {', '.join(choices)}"
+
+
+def _at_least(key: str, value: Optional[float], bound: float) -> Iterator[str]:
+    if value is not None and not value >= bound:
+        yield f"{key}={value} is too small: it must be at least {bound}"
+
+
+def _above(key: str, value: Optional[float], bound: float) -> Iterator[str]:
+    if value is not None and not value > bound:
+        yield f"{key}={value} is too small: it must be above {bound}"
+
+
+def _nearest_divisor(number: int, wish: int) -> int:
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    return min(divisors, key=lambda d: abs(d - wish))

@@ -1,0 +1,124 @@
+"""The GPT as Lightning trains it: loss, metrics, optimizer and the learning rate's steps."""
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+
+from hp_lightning.config import TrainConfig
+from hp_lightning.data import IGNORED, Batch, CorpusDataModule
+from hp_lightning.model import GPT
+from hp_lightning.optim import WarmupPlateau, build_optimizer
+
+
+class GPTModule(L.LightningModule):
+    """A GPT with its training.
+
+    Logs, for callbacks, `val/loss` (nats a token, over every validation token), `val/perplexity`, and
+    `val/bits_per_char`; the same with `test/`. `train_loss` and `grad_norm` hold the last step's figures as tensors,
+    which cost a wait for the device only when somebody reads them.
+
+    Args:
+        cfg: the run's config; `cfg.model.vocab_size` must be set
+    """
+
+    train_loss: Tensor
+    grad_norm: Tensor
+
+    def __init__(self, cfg: TrainConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.net = GPT(cfg.model, cfg.regularization)
+        self.mean_loss = MeanMetric()
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """token_ids (B, T) to logits (B, T, V)."""
+        logits: Tensor = self.net(token_ids)
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy of the batch, in nats a token."""
+        loss = self._loss(batch)
+        self.train_loss = loss.detach()
+        return loss
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Ends the run by asking for a stop, upon which Lightning validates the last step, whatever the interval."""
+        if self.trainer.global_step >= self.trainer.max_steps:
+            self.trainer.should_stop = True
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds the batch to the mean over all tokens."""
+        self._add_to_mean(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds the batch to the mean over all tokens."""
+        self._add_to_mean(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Steps the plateau here, before the checkpoints of this validation are written."""
+        val_loss = self._log_part("val")
+        if self.trainer.training or self.trainer.state.fn == "fit":
+            self.schedule.after_validation(self.trainer.global_step, val_loss)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the test part's metrics."""
+        self._log_part("test")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer alone: the schedule is stepped here, see `WarmupPlateau`."""
+        optim = self.cfg.optim
+        optimizer = build_optimizer(self.net, optim, self.cfg.regularization.weight_decay)
+        self.schedule = WarmupPlateau(optimizer, optim.plateau, optim.lr, optim.warmup_steps)
+        return optimizer
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Sets the learning rate of a warm-up step, then takes the step."""
+        self.schedule.before_step(self.trainer.global_step)
+        super().optimizer_step(*args, **kwargs)
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> None:
+        """Clips by the norm over all parameters (Pascanu et al. 2013, arXiv:1211.5063), and keeps that norm.
+
+        Lightning's own clipping gives no norm, and refuses fused optimizers in bf16-mixed, where there is no loss
+        scale that would stand in the way.
+        """
+        bound = self.cfg.regularization.gradient_clip_norm
+        self.grad_norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), math.inf if bound is None else bound)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the schedule's memory."""
+        checkpoint["schedule"] = self.schedule.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the schedule's memory until the schedule is there."""
+        self._schedule_state = checkpoint["schedule"]
+
+    def on_train_start(self) -> None:
+        """Gives the schedule its memory back in a resumed run."""
+        if hasattr(self, "_schedule_state"):
+            self.schedule.load_state_dict(self._schedule_state)
+            del self._schedule_state
+
+    def _loss(self, batch: Batch) -> Tensor:
+        token_ids, targets = batch
+        return F.cross_entropy(self.net(token_ids).flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
+
+    def _add_to_mean(self, batch: Batch) -> None:
+        self.mean_loss.update(self._loss(batch), weight=(batch[1] != IGNORED).sum())
+
+    def _log_part(self, part: str) -> float:
+        data: CorpusDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        loss = self.mean_loss.compute().item()
+        self.mean_loss.reset()
+        metrics = {
+            f"{part}/loss": loss,
+            f"{part}/perplexity": math.exp(min(loss, 700.0)),
+            f"{part}/bits_per_char": data.bits_per_char(part, loss),
+        }
+        self.log_dict(metrics, logger=False)
+        return loss

@@ -1,0 +1,215 @@
+"""The GPT: token ids in, logits out. Pure PyTorch.
+
+Shapes: B sequences in a batch, T tokens in a sequence, C = d_model features of a token, H heads, D = C / H features
+of a head, V = vocab_size.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hp_lightning.config import ModelConfig, RegularizationConfig
+
+
+class GPT(nn.Module):
+    """A causal transformer language model (Radford et al. 2018, 2019; Vaswani et al. 2017, arXiv:1706.03762).
+
+    Args:
+        cfg: the form of the network; `cfg.vocab_size` must be set
+        regularization: its dropout rates; None for none
+    """
+
+    position_table: Tensor  # (max_seq_len, C), where positions are sinusoidal
+
+    def __init__(self, cfg: ModelConfig, regularization: RegularizationConfig | None = None) -> None:
+        super().__init__()
+        assert cfg.vocab_size is not None
+        self.cfg = cfg
+        self.token_embedding = nn.Embedding(cfg.vocab_size, cfg.d_model)
+        if cfg.position == "learned":
+            self.position_embedding = nn.Embedding(cfg.max_seq_len, cfg.d_model)
+        elif cfg.position == "sinusoidal":
+            self.register_buffer("position_table", sinusoidal_table(cfg.max_seq_len, cfg.d_model), persistent=False)
+        self.embedding_dropout = nn.Dropout(regularization.embedding_dropout if regularization else 0.0)
+        self.blocks = nn.ModuleList(Block(cfg, regularization) for _ in range(cfg.num_layers))
+        # Post-norm blocks end in a norm of their own.
+        self.final_norm = make_norm(cfg) if cfg.norm_position == "pre" else nn.Identity()
+        self.head = nn.Linear(cfg.d_model, cfg.vocab_size, bias=False)
+        self._initialize()
+        if cfg.tie_embeddings:  # Press & Wolf 2017, arXiv:1608.05859
+            self.head.weight = self.token_embedding.weight
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """Logits of the next token at every position.
+
+        Args:
+            token_ids: (B, T) integers below V; T at most `max_seq_len`
+
+        Returns:
+            logits: (B, T, V)
+
+        Raises:
+            ValueError: T is above `max_seq_len`
+        """
+        length = token_ids.shape[1]
+        if length > self.cfg.max_seq_len:
+            raise ValueError(f"{length} tokens do not fit into max_seq_len={self.cfg.max_seq_len}")
+        x = self.embedding_dropout(self._embed(token_ids))
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.head(self.final_norm(x))
+        return logits
+
+    def num_parameters(self) -> int:
+        """Trainable parameters; tied weights count once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def _embed(self, token_ids: Tensor) -> Tensor:
+        """(B, T) to (B, T, C)."""
+        x: Tensor = self.token_embedding(token_ids)
+        length = token_ids.shape[1]
+        if self.cfg.position == "learned":
+            x = x + self.position_embedding.weight[:length]
+        elif self.cfg.position == "sinusoidal":
+            # Scaled as in Vaswani et al. 2017, section 3.4: the table's entries are near 1, an embedding's are small.
+            x = x * math.sqrt(self.cfg.d_model) + self.position_table[:length]
+        return x
+
+    def _initialize(self) -> None:
+        """Normal(0, 0.02); what ends a residual branch is divided by the root of their number (GPT-2, section 2.3)."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                ends_branch = name.endswith((".output", ".down"))
+                std = 0.02 / math.sqrt(2 * self.cfg.num_layers) if ends_branch else 0.02
+                nn.init.normal_(module.weight, std=std)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each on a residual branch.
+
+    Post-norm, norm(x + f(x)), is the first transformer's (Vaswani et al. 2017); pre-norm, x + f(norm(x)), trains more
+    easily (Xiong et al. 2020, arXiv:2002.04745).
+    """
+
+    def __init__(self, cfg: ModelConfig, regularization: RegularizationConfig | None = None) -> None:
+        super().__init__()
+        self.pre_norm = cfg.norm_position == "pre"
+        self.attention_norm = make_norm(cfg)
+        self.attention = CausalSelfAttention(cfg, regularization.attention_dropout if regularization else 0.0)
+        self.feed_forward_norm = make_norm(cfg)
+        self.feed_forward = FeedForward(cfg)
+        self.dropout = nn.Dropout(regularization.residual_dropout if regularization else 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) to (B, T, C)."""
+        if self.pre_norm:
+            x = x + self.dropout(self.attention(self.attention_norm(x)))
+            x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        else:
+            x = self.attention_norm(x + self.dropout(self.attention(x)))
+            x = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+        return x
+
+
+class CausalSelfAttention(nn.Module):
+    """softmax(Q Kᵀ / √D) V in H heads, each token seeing itself and those before it (Vaswani et al. 2017, eq. 1)."""
+
+    rotation: Tensor  # (max_seq_len, D / 2, 2), where positions are rotary
+
+    def __init__(self, cfg: ModelConfig, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.dropout = dropout
+        self.head_dim = cfg.d_model // cfg.num_heads
+        self.query_key_value = nn.Linear(cfg.d_model, 3 * cfg.d_model, bias=cfg.bias)
+        self.output = nn.Linear(cfg.d_model, cfg.d_model, bias=cfg.bias)
+        if cfg.position == "rotary":
+            self.register_buffer("rotation", rotary_table(cfg.max_seq_len, self.head_dim), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) to (B, T, C)."""
+        batch, length, d_model = x.shape
+        heads = self.query_key_value(x).view(batch, length, 3, self.cfg.num_heads, self.head_dim)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+        if self.cfg.qk_norm:  # Henry et al. 2020, arXiv:2010.04245; here without a learned scale
+            query, key = F.rms_norm(query, (self.head_dim,)), F.rms_norm(key, (self.head_dim,))
+        if self.cfg.position == "rotary":
+            query, key = rotate(query, self.rotation[:length]), rotate(key, self.rotation[:length])
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
+        out: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, d_model))
+        return out
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between them, the same for every token (Vaswani et al. 2017, eq. 2)."""
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(cfg.d_model, cfg.d_ff, bias=cfg.bias)
+        self.activation = make_activation(cfg.activation)
+        self.down = nn.Linear(cfg.d_ff, cfg.d_model, bias=cfg.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) to (B, T, C)."""
+        out: Tensor = self.down(self.activation(self.up(x)))
+        return out
+
+
+class ReLUSquared(nn.Module):
+    """max(0, x)² (So et al. 2021, arXiv:2109.08668)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same shape."""
+        return F.relu(x).square()
+
+
+def make_activation(name: str) -> nn.Module:
+    """relu; gelu in its tanh form (Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2); relu_squared."""
+    return {"relu": nn.ReLU(), "gelu": nn.GELU(approximate="tanh"), "relu_squared": ReLUSquared()}[name]
+
+
+def make_norm(cfg: ModelConfig) -> nn.Module:
+    """LayerNorm (Ba et al. 2016, arXiv:1607.06450) or RMSNorm (Zhang & Sennrich 2019, arXiv:1910.07467), over C."""
+    if cfg.norm == "rms":
+        return nn.RMSNorm(cfg.d_model, eps=1e-5)
+    return nn.LayerNorm(cfg.d_model, bias=cfg.bias)
+
+
+def sinusoidal_table(length: int, d_model: int) -> Tensor:
+    """sin(t / 10000^(2i/C)) at feature 2i and its cosine at 2i + 1 (Vaswani et al. 2017, section 3.5): (length, C)."""
+    angle = _angles(length, d_model)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
+
+
+def rotary_table(length: int, head_dim: int) -> Tensor:
+    """Cosine and sine of each position's angles (Su et al. 2021, arXiv:2104.09864, eq. 15): (length, D / 2, 2)."""
+    angle = _angles(length, head_dim)
+    return torch.stack([angle.cos(), angle.sin()], dim=-1)
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Turns feature i and feature i + D/2 of each token together by its position's angle i (Su et al. 2021, eq. 34).
+
+    Args:
+        x: (B, H, T, D)
+        rotation: (T, D / 2, 2), from `rotary_table`
+
+    Returns:
+        (B, H, T, D); the product of two tokens so turned depends on the distance between them alone
+    """
+    cos, sin = rotation.to(x.dtype).unbind(-1)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+def _angles(length: int, features: int) -> Tensor:
+    """Position times frequency, the frequencies falling from 1 towards 1/10000: (length, features / 2)."""
+    frequencies = 10000 ** (-torch.arange(0, features, 2, dtype=torch.float32) / features)
+    return torch.arange(length, dtype=torch.float32)[:, None] * frequencies

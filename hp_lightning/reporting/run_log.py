@@ -1,0 +1,121 @@
+"""The figures of a run, step by step: metrics.csv and the loggers."""
+
+import csv
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from hp_lightning.data import CorpusDataModule
+from hp_lightning.errors import RunError
+from hp_lightning.lightning_module import GPTModule
+
+COLUMNS = (
+    "step", "tokens", "seconds", "train/loss", "grad_norm", "lr", "tokens_per_second",
+    "val/loss", "val/perplexity", "val/bits_per_char",
+)  # fmt: skip
+
+
+class RunLog(L.Callback):
+    """Writes every figure under the number of optimizer steps that had been taken.
+
+    Lightning's own logging counts batches and loses its place when a run is resumed; here a resumed run takes away
+    what lies after its checkpoint and goes on in the same files.
+    """
+
+    def __init__(self, run_dir: Path, every_steps: int) -> None:
+        self._path = run_dir / "metrics.csv"
+        self._every = every_steps
+        self.step = 0  # optimizer steps taken
+        self.seconds = 0.0  # of training, without validation, over all sittings
+        self.latest: dict[str, float] = {}  # the newest value of every figure
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Opens metrics.csv, without the rows that a resumed run will write again."""
+        self.step = self._logged_step = trainer.global_step
+        rows = []
+        if self._path.exists():
+            with self._path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self.step]
+        unfinished = self._path.with_name(f".{self._path.name}")
+        with unfinished.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        unfinished.replace(self._path)
+        self._clock = self._logged_clock = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Every so many optimizer steps, the figures of training."""
+        step = trainer.global_step
+        if step == self.step:  # gradients are being accumulated
+            return
+        self.step = step
+        if step % self._every:
+            return
+        assert isinstance(pl_module, GPTModule)
+        data = _data(trainer)
+        loss = pl_module.train_loss.item()  # waits for the device, so the clock is read after it
+        now = time.monotonic()
+        speed = (step - self._logged_step) * data.tokens_per_step / (now - self._logged_clock)
+        self._logged_step, self._logged_clock = step, now
+        figures = {
+            "train/loss": loss,
+            "grad_norm": pl_module.grad_norm.item(),
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "tokens_per_second": speed,
+        }
+        self._write(trainer, figures)
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the training loss is {loss} at step {step}: the run is stopped; try a lower optim.lr "
+                f"(now {pl_module.cfg.optim.lr}) or a longer optim.warmup_steps"
+            )
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stops the clock."""
+        if trainer.state.fn == "fit":
+            self._validation_begin = time.monotonic()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The figures of validation."""
+        if trainer.state.fn != "fit":
+            return
+        paused = time.monotonic() - self._validation_begin
+        self._clock += paused
+        self._logged_clock += paused
+        metrics = trainer.callback_metrics
+        self._write(trainer, {key: metrics[key].item() for key in COLUMNS if key.startswith("val/")})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seconds spent so far."""
+        self._count_seconds()
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self.seconds = state_dict["seconds"]
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._clock
+        self._clock = now
+
+    def _write(self, trainer: L.Trainer, figures: dict[str, float]) -> None:
+        self._count_seconds()
+        self.latest.update(figures)
+        step = trainer.global_step
+        row = {"step": step, "tokens": step * _data(trainer).tokens_per_step, "seconds": round(self.seconds, 3)}
+        with self._path.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerow({**row, **figures})
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step=step)
+
+
+def _data(trainer: L.Trainer) -> CorpusDataModule:
+    data: CorpusDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    return data

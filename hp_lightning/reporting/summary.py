@@ -1,0 +1,45 @@
+"""What a run came to: summary.json, and the table at its end."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from hp_lightning.reporting.terminal import clock, console, log
+
+
+def write_summary(run_dir: Path, summary: dict[str, Any]) -> None:
+    """Writes summary.json: flat, one key a figure."""
+    unfinished = run_dir / ".summary.json"
+    unfinished.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(run_dir / "summary.json")
+
+
+def show_summary(run_dir: Path, summary: dict[str, Any], sample: str) -> None:
+    """Prints what was reached, what the model writes, and what can be done next."""
+    table = Table(title=f"{run_dir}: {summary['status']}", title_justify="left", show_edge=False)
+    table.add_column("")
+    for part in ("validation, best", "validation, last", "test"):
+        table.add_column(part, justify="right")
+    for metric, form in (("loss", ".4f"), ("perplexity", ",.2f"), ("bits_per_char", ".4f")):
+        values = [summary.get(f"{part}/{metric}") for part in ("best/val", "val", "test")]
+        table.add_row(metric.replace("_", " "), *("" if value is None else format(value, form) for value in values))
+    rate = f"{summary['unk_rate']:.2%}"
+    table.add_row("<UNK> rate", rate, rate, "" if "test/unk_rate" not in summary else f"{summary['test/unk_rate']:.2%}")
+    table.add_row("unigram model's loss", f"{summary['unigram/val_loss']:.4f}", "", "")
+    with console.capture() as capture:
+        console.print(table, soft_wrap=True)
+    log.info("\n%s", capture.get().rstrip())
+    log.info(
+        "%s parameters, %s steps (best at %s), %s tokens seen, %s of training\n",
+        f"{summary['parameters']:,}", f"{summary['steps']:,}", f"{summary['best/step']:,}",
+        f"{summary['tokens_seen']:,}", clock(summary["seconds"]),
+    )  # fmt: skip
+    log.info("It writes:\n\n%s\n", sample)
+    for purpose, command in (
+        ("watch it", "tensorboard --logdir outputs   (or: make tensorboard)"),
+        ("let it write", f'python generate.py ckpt={run_dir} prompt="The lantern"'),
+        ("go on with it", f"python train.py resume={run_dir} max_steps={2 * summary['steps']}"),
+    ):
+        log.info("%-14s %s", purpose, command)

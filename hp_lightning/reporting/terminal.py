@@ -1,0 +1,144 @@
+"""Messages to the terminal and to train.log, and the live progress of a run."""
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from hp_lightning.reporting.run_log import RunLog
+
+console = Console(highlight=False)
+log = logging.getLogger("hp_lightning")
+
+LIBRARY_LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning", "py.warnings")
+SECONDS_BETWEEN_LINES = 60  # where there is no live display, a line at least so often
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints above a live display, unwrapped."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(self.format(record), soft_wrap=True, markup=False)
+
+
+class Messages:
+    """Where messages go: to the terminal at once, to train.log as soon as there is a run folder."""
+
+    def __init__(self) -> None:
+        self._held = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+        self._file: logging.FileHandler | None = None
+
+    def keep_in(self, path: Path) -> None:
+        """Writes what was said so far, and from now on is said, into a file."""
+        self._file = logging.FileHandler(path, encoding="utf-8")
+        self._file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+        self._held.setTarget(self._file)
+        self._held.flush()
+        self._held.capacity = 0  # from now on each message is passed on at once
+
+    def close(self) -> None:
+        """Lets the file go."""
+        self._held.close()
+        if self._file is not None:
+            self._file.close()
+
+
+@contextmanager
+def messages() -> Iterator[Messages]:
+    """Within it, the messages of a run, and the libraries' warnings, go where the run's messages go."""
+    kept = Messages()
+    handlers = [_ConsoleHandler(), kept._held]
+    loggers = [log, *(logging.getLogger(name) for name in LIBRARY_LOGGERS)]
+    logging.captureWarnings(True)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6's own use of torch
+    for logger in loggers:
+        logger.handlers, logger.propagate = list(handlers), False
+        logger.setLevel(logging.INFO if logger is log else logging.WARNING)
+    try:
+        yield kept
+    finally:
+        for logger in loggers:
+            logger.handlers = []
+        logging.captureWarnings(False)
+        kept.close()
+
+
+class ProgressDisplay(L.Callback):
+    """A live bar in a terminal; a line after each validation, which is all that a log file gets to see."""
+
+    def __init__(self, run_log: RunLog, total_steps: int) -> None:
+        self._run_log = run_log
+        self._total = total_steps
+        self._bar = Progress(
+            TextColumn("[bold]step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            expand=True,
+        )
+        self._task = self._bar.add_task("train", total=total_steps, figures="")
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Shows the bar."""
+        self._first_step, self._begin = trainer.global_step, time.monotonic()
+        self._last_line = self._begin
+        self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Moves the bar."""
+        self._bar.update(self._task, completed=trainer.global_step, figures=self._figures("train/loss", "val/loss"))
+        if not console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._line(trainer.global_step, self._figures("train/loss"))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A line that stays."""
+        if trainer.state.fn == "fit":
+            keys = ("train/loss", "val/loss", "val/perplexity", "val/bits_per_char", "lr")
+            self._line(trainer.global_step, self._figures(*keys))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Takes the bar away."""
+        self._bar.stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Takes the bar away."""
+        self._bar.stop()
+
+    def _line(self, step: int, figures: str) -> None:
+        self._last_line = time.monotonic()
+        done = max(step - self._first_step, 1)
+        left = (self._total - step) * (self._last_line - self._begin) / done
+        log.info("step %*d/%d  %s  %s left", len(str(self._total)), step, self._total, figures, clock(left))
+
+    def _figures(self, *keys: str) -> str:
+        latest = self._run_log.latest
+        shown = [f"{key} {_short(latest[key])}" for key in keys if key in latest]
+        if "tokens_per_second" in latest:
+            shown.append(f"{latest['tokens_per_second']:,.0f} tokens/s")
+        return "  ".join(shown)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.2e}" if 0 < abs(value) < 0.01 else f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"

@@ -1,0 +1,73 @@
+"""Ending a run on a signal, with nothing lost."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+import lightning as L
+
+from hp_lightning.checkpoint import Checkpoints
+from hp_lightning.errors import Interrupted
+from hp_lightning.runs import last_checkpoint
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopOnSignal(L.Callback):
+    """On Ctrl-C or SIGTERM the step that is under way is finished, `last.ckpt` is written, and the run ends.
+
+    A second signal ends the process at once.
+
+    Args:
+        checkpoints: writes the checkpoint
+        val_every: optimizer steps between validations; one that is due is still made, since Lightning would not make up
+            for it after resuming
+    """
+
+    def __init__(self, checkpoints: Checkpoints, val_every: int) -> None:
+        self._checkpoints = checkpoints
+        self._val_every = val_every
+        self._received: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Takes the signals over from Lightning, which ends without a checkpoint and, on SIGTERM, with status 0."""
+        self._handlers = {number: signal.signal(number, self._handle) for number in SIGNALS}
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves and leaves, unless gradients are being accumulated or a validation is due."""
+        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        validates = trainer.global_step % self._val_every == 0 or trainer.global_step >= trainer.max_steps
+        if self._received is not None and between_steps and not validates:
+            self._checkpoints.save_last(trainer)
+            self._leave()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Leaves after a validation, which has saved."""
+        if self._received is not None and self._checkpoints.last_step == trainer.global_step:
+            self._leave()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Gives the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._received is not None:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self._received = number
+
+    def _leave(self) -> None:
+        assert self._received is not None
+        run_dir = self._checkpoints.run_dir
+        raise Interrupted(
+            f"stopped by {signal.Signals(self._received).name}, saved in {last_checkpoint(run_dir)}; "
+            f"go on with: python train.py resume={run_dir}",
+            self._received,
+        )
