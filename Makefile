@@ -1,0 +1,36 @@
+# make train: set up and train on the bundled books. make test: set up and run the tests. ARGS= is handed on:
+#   make train ARGS="model=small regularization=light"
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
+
+.PHONY: train test lint tensorboard clean
+
+train: $(VENV)/.run
+	$(BIN)/python train.py $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n auto $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+tensorboard: $(VENV)/.run
+	@echo "TensorBoard: http://127.0.0.1:6006   (Ctrl-C stops it)"
+	$(BIN)/tensorboard --logdir outputs --host 127.0.0.1 --port 6006
+
+clean:
+	rm -rf $(VENV) *.egg-info
+
+$(VENV)/.run: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	@echo "Setting up: downloading PyTorch and the rest takes a few minutes, once."
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(PIP) --editable '.[test]'
+	@touch $@

@@ -1,0 +1,78 @@
+"""Every config composes, says what it should, and builds the network that it describes."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from conftest import PROJECT
+from omegaconf import OmegaConf
+
+from hp_lightning.config import TrainConfig, from_plain, to_plain
+from hp_lightning.errors import InputError
+from hp_lightning.model import GPT
+
+MakeConfig = Callable[..., TrainConfig]
+
+CHOICES = [
+    f"{folder.name}={file.stem}"
+    for folder in sorted((PROJECT / "conf").iterdir())
+    if folder.is_dir()
+    for file in sorted(folder.glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes_and_builds(choice: str, make_config: MakeConfig) -> None:
+    cfg = make_config(choice, "data.path=books.csv", "model.vocab_size=10000")
+    with torch.device("meta"):
+        net = GPT(cfg.model, cfg.regularization)
+    assert net.token_embedding.weight.shape == (10000, cfg.model.d_model)
+    assert from_plain(to_plain(cfg)) == cfg
+
+
+def test_roadmap_is_trained_as_in_step_13(make_config: MakeConfig) -> None:
+    cfg = make_config("experiment=roadmap")
+    assert (cfg.tokenizer.kind, cfg.tokenizer.vocab_size) == ("word", 10_000)
+    assert (cfg.optim.name, cfg.regularization.weight_decay) == ("adamw", 0.01)
+    assert (cfg.optim.plateau.factor, cfg.optim.plateau.patience) == (0.5, 3)
+    assert cfg.regularization.gradient_clip_norm == 1.0
+
+
+def test_one_dropout_sets_all_and_each_can_be_set(make_config: MakeConfig) -> None:
+    regularization = make_config("regularization.dropout=0.4", "regularization.attention_dropout=0.1").regularization
+    assert regularization.embedding_dropout == regularization.residual_dropout == 0.4
+    assert regularization.attention_dropout == 0.1
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("model.num_heads=3", "model.num_heads=3 does not divide model.d_model=128"),
+        ("model.position=spiral", "model.position=spiral"),
+        ("model.num_layers=0", "model.num_layers=0"),
+        ("data.seq_len=65", "data.seq_len=65 is longer than model.max_seq_len=64"),
+        ("data.val_fraction=0", "data.val_fraction=0"),
+        ("data.test_fraction=0.95", "leave nothing to train on"),
+        ("data.batch_size=0", "data.batch_size=0"),
+        ("regularization.dropout=1.5", "regularization.dropout=1.5"),
+        ("regularization.gradient_clip_norm=0", "regularization.gradient_clip_norm=0"),
+        ("optim.lr=-1", "optim.lr=-1"),
+        ("optim.lr=nan", "optim.lr=nan"),
+        ("optim.betas=[0.9]", "optim.betas"),
+        ("tokenizer.vocab_size=2", "tokenizer.vocab_size=2"),
+        ("max_epochs=null", "max_steps and max_epochs"),
+        ("seed=-1", "seed=-1"),
+    ],
+)
+def test_values_out_of_range_are_named(override: str, named: str, make_config: MakeConfig) -> None:
+    with pytest.raises(InputError, match=named.replace("[", r"\[")):
+        make_config(override)
+
+
+def test_all_that_is_wrong_is_said_at_once(make_config: MakeConfig) -> None:
+    with pytest.raises(InputError, match=r"optim\.lr=0.*max_steps=0"):
+        make_config("optim.lr=0", "max_steps=0")
+
+
+def test_checkpointed_config_names_nothing_to_run(make_config: MakeConfig) -> None:
+    assert "_target_" not in OmegaConf.to_yaml(OmegaConf.create(to_plain(make_config())))

@@ -1,0 +1,97 @@
+"""What a person gets wrong is one line on stderr that says what to do, with status 2, and nothing is left behind."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+HEADER = "text,book,chapter\n"
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def refusal(run_script: Callable, folder: Path, script: str, *arguments: str) -> str:
+    """The line, after checking that it is one and that nothing else happened."""
+    before = files_in(folder)
+    done = run_script(script, *arguments)
+    assert done.returncode == 2, done.stderr
+    [line] = done.stderr.strip().split("\n")
+    assert line.startswith(f"{script}: error: ")
+    assert done.stdout == ""
+    assert files_in(folder) == before
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["model.n_heads=4"], "no config key model.n_heads: did you mean model.num_heads?"),
+        (["num_heads=4"], "did you mean model.num_heads?"),
+        (["+model.colour=red"], "no config key model.colour"),
+        (["model=huge"], "Could not find 'model/huge' Available options in 'model': base gpt2 roadmap small tiny"),
+        (["model.num_heads=three"], "model.num_heads: Value 'three'"),
+        (["model.num_heads=3"], "model.num_heads=3 does not divide model.d_model=128"),
+        (["data.group_columns=book"], "data.group_columns must be a list"),
+        (["model=tiny,small"], "Ambiguous value"),
+        (["data=csv"], "data.path is not set"),
+        (["data.path=nowhere.csv"], "data.path=nowhere.csv does not exist"),
+        (["resume=nowhere"], "resume=nowhere holds no checkpoints/last.ckpt"),
+        (["trainer=gpu"], "there is no GPU"),
+    ],
+)
+def test_train_refuses(arguments: list[str], said: str, run_script: Callable, tmp_path: Path) -> None:
+    if arguments == ["trainer=gpu"] and torch.accelerator.is_available():
+        pytest.skip("there is a GPU")
+    assert said in refusal(run_script, tmp_path, "train.py", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "said"),
+    [
+        (HEADER + "A line.,Book,1\n", ["data.text_column=txt"], "it has text, book, chapter"),
+        ("", [], "holds no rows of text"),
+        (HEADER + "".join(f"Only {n} words here.,Book,{n}\n" for n in range(9)), [], "fewer than one window"),
+    ],
+)
+def test_train_refuses_a_corpus(
+    content: str, arguments: list[str], said: str, run_script: Callable, tmp_path: Path
+) -> None:
+    (tmp_path / "corpus.csv").write_text(content)
+    assert said in refusal(run_script, tmp_path, "train.py", "data.path=corpus.csv", *arguments)
+
+
+def test_generate_refuses(run_script: Callable, tmp_path: Path) -> None:
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.ckpt")
+    (tmp_path / "empty.ckpt").touch()
+    for arguments, said in (
+        (["ckpt=nowhere.ckpt"], "ckpt=nowhere.ckpt does not exist"),
+        (["ckpt=."], "holds no checkpoints/best.ckpt"),
+        ([], "no trained run below"),
+        (["ckpt=text.ckpt"], "text.ckpt is no checkpoint of hp_lightning"),
+        (["ckpt=other.ckpt"], "other.ckpt is no checkpoint of hp_lightning"),
+        (["ckpt=empty.ckpt"], "empty.ckpt is no checkpoint of hp_lightning"),
+        (["temperature=-1"], "temperature=-1"),
+        (["top_p=0"], "top_p=0"),
+        (["num_samples=0"], "num_samples=0"),
+    ):
+        assert said in refusal(run_script, tmp_path, "generate.py", *arguments)
+
+
+class RunsCode:
+    """A pickle that would make a file when it is read."""
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path("executed"),))
+
+
+def test_a_checkpoint_that_runs_code_is_refused_unread(run_script: Callable, tmp_path: Path) -> None:
+    torch.save({"hp_lightning": RunsCode()}, tmp_path / "zip.ckpt")
+    (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(RunsCode()))
+    for name in ("zip.ckpt", "plain.ckpt"):
+        assert "is no checkpoint" in refusal(run_script, tmp_path, "generate.py", f"ckpt={name}")
+    assert not (tmp_path / "executed").exists()

@@ -1,0 +1,146 @@
+"""Stopping a run with real signals, and going on with it."""
+
+import csv
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import script_command, script_environment
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+# Dropout draws random numbers, the plateau steps at nearly every validation, and an epoch has 168 steps.
+SETTINGS = (
+    "experiment=smoke",
+    "model.num_layers=1",
+    "max_steps=200",
+    "trainer.val_every_steps=25",
+    "optim.warmup_steps=10",
+    "optim.lr=0.05",
+    "optim.plateau.patience=0",
+    "logger.sample_tokens=5",
+)
+MEASURED = ("train/loss", "grad_norm", "lr", "val/loss", "val/perplexity", "val/bits_per_char")
+
+
+def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        script_command("train.py", *arguments),
+        cwd=cwd,
+        env=script_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_step(run_dir: Path, step: int) -> None:
+    """Until metrics.csv has come to a step."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if (run_dir / "metrics.csv").exists() and max([row["step"] for row in metrics(run_dir)], default=0) >= step:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"step {step} was not reached")
+
+
+def metrics(run_dir: Path) -> list[dict]:
+    """The whole rows of metrics.csv."""
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        return [
+            {**row, "step": int(row["step"])} for row in csv.DictReader(file) if row["val/bits_per_char"] is not None
+        ]
+
+
+def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows."""
+    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in MEASURED}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cwd = tmp_path_factory.mktemp("unbroken")
+    process = start(cwd, *SETTINGS, "run_dir=run")
+    assert process.wait(300) == 0
+    return cwd / "run"
+
+
+def expect_same_run(run_dir: Path, unbroken: Path) -> None:
+    """The same weights, the same figures at the same steps, each once."""
+    ours, theirs = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (run_dir, unbroken)
+    )
+    for name, weight in theirs["state_dict"].items():
+        assert torch.equal(ours["state_dict"][name], weight), name
+    assert ours["schedule"] == theirs["schedule"]
+    assert ours["optimizer_states"][0]["param_groups"] == theirs["optimizer_states"][0]["param_groups"]
+    assert curves(run_dir) == curves(unbroken)
+    rows = [
+        [{key: row[key] for key in ("step", *MEASURED)} for row in metrics(folder)] for folder in (run_dir, unbroken)
+    ]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("kill_at", [60, 175])
+def test_killed_and_resumed_is_the_unbroken_run(
+    kill_at: int, unbroken: Path, run_script: Callable, tmp_path: Path
+) -> None:
+    process = start(tmp_path, *SETTINGS, "run_dir=run")
+    wait_for_step(tmp_path / "run", kill_at)
+    process.kill()
+    process.communicate()
+    folders = sorted(path.name for path in (tmp_path / "run").iterdir())
+    done = run_script("train.py", "resume=run")
+    assert done.returncode == 0, done.stderr
+    assert f"resumed at step {kill_at // 25 * 25}" in done.stdout
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 200
+    assert sorted({*folders, "summary.json"}) == sorted(path.name for path in (tmp_path / "run").iterdir())
+    expect_same_run(tmp_path / "run", unbroken)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_at_the_next_step(
+    number: signal.Signals, status: int, unbroken: Path, run_script: Callable, tmp_path: Path
+) -> None:
+    process = start(tmp_path, *SETTINGS, "run_dir=run")
+    wait_for_step(tmp_path / "run", 30)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    [line] = errors.strip().split("\n")
+    assert f"stopped by {number.name}" in line
+    assert "go on with: python train.py resume=run" in line
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
+    step = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert step >= 30
+    done = run_script("train.py", "resume=run")
+    assert done.returncode == 0, done.stderr
+    assert f"resumed at step {step}" in done.stdout
+    expect_same_run(tmp_path / "run", unbroken)
+
+
+def test_a_complete_run_goes_on_only_when_more_is_asked(run_script: Callable, tmp_path: Path) -> None:
+    assert run_script("train.py", *SETTINGS, "max_steps=20", "run_dir=run").returncode == 0
+    summary = (tmp_path / "run" / "summary.json").read_bytes()
+    done = run_script("train.py", "resume=run")
+    assert done.returncode == 0
+    assert "The run is complete" in done.stdout
+    assert (tmp_path / "run" / "summary.json").read_bytes() == summary
+    moved = (tmp_path / "run").rename(tmp_path / "elsewhere")
+    done = run_script("train.py", "resume=elsewhere", "max_steps=30")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((moved / "summary.json").read_text())["steps"] == 30
+    assert [step for step, _ in curves(moved)["val/loss"]] == [20, 30]
+
+
+def test_what_cannot_change_is_refused_by_name(run_script: Callable, tmp_path: Path) -> None:
+    assert run_script("train.py", *SETTINGS, "max_steps=5", "run_dir=run").returncode == 0
+    done = run_script("train.py", "resume=run", "model=small", "seed=3", "max_steps=10")
+    assert done.returncode == 2
+    assert "train.py: error: model, seed cannot change in a resumed run" in done.stderr

@@ -1,0 +1,208 @@
+"""A run as a person makes it: `train.py` in a process of its own, and what its folder then holds."""
+
+import csv
+import json
+import math
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import script_command, script_environment
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.nn import functional as F
+
+from hp_lightning import checkpoint
+from hp_lightning.config import to_plain
+from hp_lightning.data import CorpusDataModule, encode
+
+PLAIN = (int, float, str, bool, type(None))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished run's folder, and what it printed."""
+    cwd = tmp_path_factory.mktemp("training")
+    command = script_command("train.py", "experiment=smoke", "optim.lr=0.02", "max_steps=45", "run_dir=run", "seed=7")
+    done = subprocess.run(
+        command, cwd=cwd, env=script_environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return cwd / "run", done.stdout
+
+
+def rows(run_dir: Path, column: str) -> dict[int, float]:
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        return {int(row["step"]): float(row[column]) for row in csv.DictReader(file) if row[column]}
+
+
+def test_folder_is_complete(finished: tuple[Path, str]) -> None:
+    run_dir, _ = finished
+    for name in (
+        ".hydra/config.yaml",
+        ".hydra/overrides.yaml",
+        ".hydra/hydra.yaml",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "tensorboard",
+        "metrics.csv",
+        "train.log",
+        "summary.json",
+    ):
+        assert (run_dir / name).exists(), name
+    assert not [path for path in run_dir.rglob(".*") if path.name != ".hydra"], "something unfinished was left"
+    saved = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
+    assert saved.seed == 7
+    assert "experiment=smoke" in OmegaConf.load(run_dir / ".hydra" / "overrides.yaml")
+
+
+def test_summary_is_flat_and_consistent(finished: tuple[Path, str]) -> None:
+    run_dir, _ = finished
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert all(isinstance(value, PLAIN) for value in summary.values())
+    assert summary["status"] == "completed"
+    assert summary["steps"] == 45
+    assert summary["tokens_seen"] == 45 * 8 * 64
+    losses = rows(run_dir, "val/loss")
+    assert summary["val/loss"] == losses[45], "the last step is validated though 45 is no multiple of 10"
+    assert (summary["best/val/loss"], summary["best/step"]) == min((loss, step) for step, loss in losses.items())
+    for part in ("val", "best/val", "test"):
+        assert summary[f"{part}/perplexity"] == pytest.approx(math.exp(summary[f"{part}/loss"]), rel=1e-4)
+    assert 0 < summary["unk_rate"] < 0.1
+    assert summary["seconds"] > 0
+
+
+def test_it_learns(finished: tuple[Path, str]) -> None:
+    run_dir, _ = finished
+    losses = list(rows(run_dir, "val/loss").values())
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_losses_are_those_of_the_checkpoint_over_every_token(finished: tuple[Path, str]) -> None:
+    run_dir, _ = finished
+    trained = checkpoint.load(run_dir / "checkpoints" / "best.ckpt")
+    cfg, net = trained.cfg, trained.net()
+    data = CorpusDataModule(cfg.data, trained.tokenizer, cfg.seed, 1)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    for part, name in (("val", "best/val"), ("test", "test")):
+        stream = encode(trained.tokenizer, getattr(data.documents, part)).long()
+        total = 0.0
+        with torch.no_grad():
+            for begin in range(0, len(stream) - 1, cfg.data.seq_len):
+                window = stream[begin : begin + cfg.data.seq_len + 1]
+                total += F.cross_entropy(net(window[None, :-1])[0], window[1:], reduction="sum").item()
+        loss = total / (len(stream) - 1)
+        assert summary[f"{name}/loss"] == pytest.approx(loss, rel=1e-5)
+        text = sum(len(document.text) for document in getattr(data.documents, part))
+        assert summary[f"{name}/bits_per_char"] == pytest.approx(total / math.log(2) / text, rel=1e-5)
+
+
+def test_tensorboard_and_csv_tell_the_same(finished: tuple[Path, str]) -> None:
+    run_dir, _ = finished
+    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    for tag in (
+        "train/loss",
+        "val/loss",
+        "val/perplexity",
+        "val/bits_per_char",
+        "lr",
+        "grad_norm",
+        "tokens_per_second",
+    ):
+        shown = {event.step: event.value for event in events.Scalars(tag)}
+        assert shown == pytest.approx(rows(run_dir, tag), rel=1e-5), tag
+    assert "hp_metric" not in events.Tags()["scalars"]
+    texts = set(events.Tags()["tensors"])
+    assert {"config/text_summary", "sample/text_summary"} <= texts
+    assert any("_hparams_" in tag for tag in events.summary_metadata)
+
+
+def test_checkpoint_is_enough_and_plain(finished: tuple[Path, str]) -> None:
+    run_dir, _ = finished
+    contents = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    assert contents["global_step"] == 45
+    held = contents["hp_lightning"]
+    json.dumps(held)  # plain values only
+    trained = checkpoint.load(run_dir / "checkpoints" / "last.ckpt")
+    assert to_plain(trained.cfg) == held["config"]
+    assert trained.cfg.model.vocab_size == len(trained.tokenizer.vocabulary) == len(held["tokenizer"]["vocabulary"])
+
+
+def test_the_end_says_what_was_reached_and_what_to_do(finished: tuple[Path, str]) -> None:
+    run_dir, printed = finished
+    summary = json.loads((run_dir / "summary.json").read_text())
+    for expected in (
+        f"{summary['best/val/loss']:.4f}",
+        f"{summary['unigram/val_loss']:.4f}",
+        f"{summary['unk_rate']:.2%}",
+        "It writes:",
+        "tensorboard --logdir outputs",
+        "python generate.py ckpt=run",
+        "python train.py resume=run",
+        "step 10/45",
+    ):
+        assert expected in printed, expected
+    assert "\x1b" not in printed, "a log file gets no terminal codes"
+    assert "It writes:" in (run_dir / "train.log").read_text()
+
+
+def test_generate_from_the_newest_run(finished: tuple[Path, str], run_script: Callable, tmp_path: Path) -> None:
+    run_dir, _ = finished
+    outputs = tmp_path / "outputs" / "runs"
+    outputs.mkdir(parents=True)
+    (outputs / "mine").symlink_to(run_dir)
+    (outputs / "broken_off").mkdir()  # a run without a checkpoint is no run to write with
+    arguments = ["prompt=The lantern, said Wren's Zorkian", "max_new_tokens=30", "num_samples=2", "seed=3"]
+    first = run_script("generate.py", *arguments)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("The lantern, said Wren's Zorkian") == 2
+    assert "<UNK>" not in first.stdout
+    assert "Zorkian" in first.stderr, "unknown words are named"
+    assert run_script("generate.py", *arguments).stdout == first.stdout
+    assert run_script("generate.py", *arguments[:-1], "seed=4").stdout != first.stdout
+
+
+def test_run_folders_are_never_overwritten(finished: tuple[Path, str], run_script: Callable) -> None:
+    run_dir, _ = finished
+    again = run_script("train.py", "experiment=smoke", f"run_dir={run_dir}")
+    assert again.returncode == 2
+    assert f"go on with it by resume={run_dir}" in again.stderr
+
+
+def test_a_loss_that_explodes_ends_the_run(run_script: Callable, tmp_path: Path) -> None:
+    done = run_script(
+        "train.py", "experiment=smoke", "optim.lr=1e30", "optim.warmup_steps=0", "logger.log_every_steps=1", "run_dir=x"
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.strip().split("\n")
+    assert "the training loss is nan" in line
+    assert "optim.lr" in line
+    assert json.loads((tmp_path / "x" / "summary.json").read_text())["status"] == "failed"
+
+
+def test_early_stopping_keeps_the_best(run_script: Callable, tmp_path: Path) -> None:
+    done = run_script(
+        "train.py",
+        "experiment=smoke",
+        "run_dir=run",
+        "max_steps=1000",
+        "trainer.val_every_steps=5",
+        "optim.lr=1e-9",  # the loss stands still
+        "regularization.early_stopping_patience=3",
+        "optim.warmup_steps=0",
+        "data.val_fraction=0.02",
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "stopped early"
+    assert summary["steps"] == summary["best/step"] + 3 * 5
+
+
+def test_a_sweep_makes_a_complete_folder_for_each_job(run_script: Callable, tmp_path: Path) -> None:
+    done = run_script("train.py", "-m", "experiment=smoke", "max_steps=5", "regularization=none,light")
+    assert done.returncode == 0, done.stderr
+    folders = sorted(path.parent.name for path in tmp_path.glob("outputs/sweeps/*/*/summary.json"))
+    assert folders == ["0_smoke_none", "1_smoke_light"]
