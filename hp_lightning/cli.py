@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,13 +45,17 @@ def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     return wrapped
 
 
-def run(main: Callable[[], None], schema: type) -> None:
+def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ()) -> None:
     """Runs a `@hydra.main` function as a command-line program: what a person got wrong is one line and a status.
 
     Args:
         main: the decorated function
         schema: the dataclass of its config, from which a misspelt key is corrected
+        free_text: keys whose values are text as it was typed, commas, quotes and all
     """
+    sys.argv[1:] = [
+        _quoted(argument) if argument.partition("=")[0] in free_text else argument for argument in sys.argv[1:]
+    ]
     # Hydra prints what goes wrong in its own format, over several lines, with status 1; in this mode it raises.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -60,6 +65,15 @@ def run(main: Callable[[], None], schema: type) -> None:
         _refuse(refused.__cause__, schema)
     except (HydraException, OmegaConfBaseException, RunError) as error:
         _refuse(error, schema)
+
+
+def _quoted(argument: str) -> str:
+    """key=value with the value in Hydra's quotes, unless it stands in quotes already."""
+    key, _, value = argument.partition("=")
+    if re.fullmatch(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""", value):
+        return argument
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", r"\'"), value)
+    return f"{key}='{escaped.replace('${', chr(92) + '${')}'"
 
 
 class _Refused(BaseException):

@@ -36,7 +36,10 @@ def continue_text(net: GPT, tokenizer: Tokenizer, prompt: str, context: int, sam
     unwritable = [vocabulary.unk_id, *range(len(vocabulary), net.cfg.vocab_size or 0)]
     samples = generate(net, [vocabulary.eos_id, *prompt_ids], vocabulary.eos_id, unwritable, context, sampling)
     spoken = len(tokenizer.decode(prompt_ids))
-    return [prompt + tokenizer.decode([*prompt_ids, *sample])[spoken:] for sample in samples]
+    continuations = [tokenizer.decode([*prompt_ids, *sample])[spoken:] for sample in samples]
+    if prompt.endswith(" ") and not tokenizer.decode(prompt_ids).endswith(" "):  # the words bring their own space
+        continuations = [continuation.removeprefix(" ") for continuation in continuations]
+    return [prompt + continuation for continuation in continuations]
 
 
 @torch.no_grad()
@@ -65,7 +68,6 @@ def generate(
         logits = net(token_ids[:, -context:])[:, -1].float()
         logits[:, banned] = -torch.inf
         chosen = choose(logits, sampling, generator)
-        chosen[ended] = eos_id
         ended |= chosen == eos_id
         token_ids = torch.cat([token_ids, chosen[:, None]], dim=1)
         if ended.all():
@@ -98,6 +100,8 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
     Nucleus sampling (Holtzman et al. 2020, arXiv:1904.09751); the likeliest token always stays.
     """
+    if p >= 1:  # a sum of probabilities may round to 1 before the last token
+        return logits
     ordered, order = logits.sort(descending=True)
     probabilities = ordered.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities

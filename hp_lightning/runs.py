@@ -24,11 +24,16 @@ def slug(overrides: Iterable[str]) -> str:
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         value = Path(value).stem if "/" in value else value
-        words.append(key.rpartition(".")[2] + value if "." in key or key == "seed" else value)
+        words.append(key.rpartition(".")[2] + value if _needs_name(key) else value)
     name = re.sub(r"[^\w.-]+", "-", "_".join(words)).strip("-_.")
     if len(name) > SLUG_LENGTH:
         name = f"{name[: SLUG_LENGTH - 9]}-{hashlib.sha256(' '.join(overrides).encode()).hexdigest()[:8]}"
     return name or "default"
+
+
+def _needs_name(key: str) -> bool:
+    """Whether a value says little without its key: "0.1" does, the choice of a group or the name of a file does not."""
+    return ("." in key and key != "data.path") or key == "seed"
 
 
 def make_run_dir(wanted: str | None, overrides: Iterable[str], outputs: Path = OUTPUTS) -> Path:

@@ -40,6 +40,17 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+@pytest.fixture(scope="session")
+def first_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first of the bundled books as a CSV of its own: a corpus that is read and tokenized in a second."""
+    lines = (PROJECT / "books" / "lanterns_of_saltmere.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    path = tmp_path_factory.mktemp("corpus") / "first_book.csv"
+    path.write_text(
+        "".join(line for line in lines if "Ferry to Vesperhold" in line or line == lines[0]), encoding="utf-8"
+    )
+    return path
+
+
 def script_command(script: str, *arguments: str) -> list[str]:
     """How a person starts a script of the project."""
     return [sys.executable, str(PROJECT / script), *arguments]

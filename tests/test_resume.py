@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import time
@@ -13,7 +14,7 @@ import torch
 from conftest import script_command, script_environment
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-# Dropout draws random numbers, the plateau steps at nearly every validation, and an epoch has 168 steps.
+# Dropout draws random numbers, the plateau steps at nearly every validation, and an epoch has some 40 steps.
 SETTINGS = (
     "experiment=smoke",
     "model.num_layers=1",
@@ -64,9 +65,14 @@ def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def settings(first_book: Path) -> list[str]:
+    return [*SETTINGS, f"data.path={first_book}", "run_dir=run"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     cwd = tmp_path_factory.mktemp("unbroken")
-    process = start(cwd, *SETTINGS, "run_dir=run")
+    process = start(cwd, *settings)
     assert process.wait(300) == 0
     return cwd / "run"
 
@@ -87,18 +93,19 @@ def expect_same_run(run_dir: Path, unbroken: Path) -> None:
     assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize("kill_at", [60, 175])
+@pytest.mark.parametrize("kill_at", [60, 160])
 def test_killed_and_resumed_is_the_unbroken_run(
-    kill_at: int, unbroken: Path, run_script: Callable, tmp_path: Path
+    kill_at: int, settings: list[str], unbroken: Path, run_script: Callable, tmp_path: Path
 ) -> None:
-    process = start(tmp_path, *SETTINGS, "run_dir=run")
+    process = start(tmp_path, *settings)
     wait_for_step(tmp_path / "run", kill_at)
     process.kill()
     process.communicate()
     folders = sorted(path.name for path in (tmp_path / "run").iterdir())
     done = run_script("train.py", "resume=run")
     assert done.returncode == 0, done.stderr
-    assert f"resumed at step {kill_at // 25 * 25}" in done.stdout
+    [resumed_at] = re.findall(r"resumed at step (\d+)", done.stdout)
+    assert int(resumed_at) in range(kill_at // 25 * 25, 200, 25)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 200
     assert sorted({*folders, "summary.json"}) == sorted(path.name for path in (tmp_path / "run").iterdir())
     expect_same_run(tmp_path / "run", unbroken)
@@ -106,9 +113,9 @@ def test_killed_and_resumed_is_the_unbroken_run(
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_at_the_next_step(
-    number: signal.Signals, status: int, unbroken: Path, run_script: Callable, tmp_path: Path
+    number: signal.Signals, status: int, settings: list[str], unbroken: Path, run_script: Callable, tmp_path: Path
 ) -> None:
-    process = start(tmp_path, *SETTINGS, "run_dir=run")
+    process = start(tmp_path, *settings)
     wait_for_step(tmp_path / "run", 30)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
@@ -125,8 +132,10 @@ def test_a_signal_saves_at_the_next_step(
     expect_same_run(tmp_path / "run", unbroken)
 
 
-def test_a_complete_run_goes_on_only_when_more_is_asked(run_script: Callable, tmp_path: Path) -> None:
-    assert run_script("train.py", *SETTINGS, "max_steps=20", "run_dir=run").returncode == 0
+def test_a_complete_run_goes_on_only_when_more_is_asked(
+    settings: list[str], run_script: Callable, tmp_path: Path
+) -> None:
+    assert run_script("train.py", *settings, "max_steps=20").returncode == 0
     summary = (tmp_path / "run" / "summary.json").read_bytes()
     done = run_script("train.py", "resume=run")
     assert done.returncode == 0
@@ -136,11 +145,11 @@ def test_a_complete_run_goes_on_only_when_more_is_asked(run_script: Callable, tm
     done = run_script("train.py", "resume=elsewhere", "max_steps=30")
     assert done.returncode == 0, done.stderr
     assert json.loads((moved / "summary.json").read_text())["steps"] == 30
-    assert [step for step, _ in curves(moved)["val/loss"]] == [20, 30]
+    assert [step for step, _ in curves(moved)["val/loss"]] == [20, 25, 30]
 
 
-def test_what_cannot_change_is_refused_by_name(run_script: Callable, tmp_path: Path) -> None:
-    assert run_script("train.py", *SETTINGS, "max_steps=5", "run_dir=run").returncode == 0
+def test_what_cannot_change_is_refused_by_name(settings: list[str], run_script: Callable) -> None:
+    assert run_script("train.py", *settings, "max_steps=5").returncode == 0
     done = run_script("train.py", "resume=run", "model=small", "seed=3", "max_steps=10")
     assert done.returncode == 2
     assert "train.py: error: model, seed cannot change in a resumed run" in done.stderr

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -153,7 +154,7 @@ def test_generate_from_the_newest_run(finished: tuple[Path, str], run_script: Ca
     run_dir, _ = finished
     outputs = tmp_path / "outputs" / "runs"
     outputs.mkdir(parents=True)
-    (outputs / "mine").symlink_to(run_dir)
+    shutil.copytree(run_dir, outputs / "mine")
     (outputs / "broken_off").mkdir()  # a run without a checkpoint is no run to write with
     arguments = ["prompt=The lantern, said Wren's Zorkian", "max_new_tokens=30", "num_samples=2", "seed=3"]
     first = run_script("generate.py", *arguments)
@@ -172,9 +173,15 @@ def test_run_folders_are_never_overwritten(finished: tuple[Path, str], run_scrip
     assert f"go on with it by resume={run_dir}" in again.stderr
 
 
-def test_a_loss_that_explodes_ends_the_run(run_script: Callable, tmp_path: Path) -> None:
+def test_a_loss_that_explodes_ends_the_run(run_script: Callable, first_book: Path, tmp_path: Path) -> None:
     done = run_script(
-        "train.py", "experiment=smoke", "optim.lr=1e30", "optim.warmup_steps=0", "logger.log_every_steps=1", "run_dir=x"
+        "train.py",
+        "experiment=smoke",
+        f"data.path={first_book}",
+        "optim.lr=1e30",
+        "optim.warmup_steps=0",
+        "logger.log_every_steps=1",
+        "run_dir=x",
     )
     assert done.returncode == 1
     [line] = done.stderr.strip().split("\n")
@@ -183,17 +190,17 @@ def test_a_loss_that_explodes_ends_the_run(run_script: Callable, tmp_path: Path)
     assert json.loads((tmp_path / "x" / "summary.json").read_text())["status"] == "failed"
 
 
-def test_early_stopping_keeps_the_best(run_script: Callable, tmp_path: Path) -> None:
+def test_early_stopping_keeps_the_best(run_script: Callable, first_book: Path, tmp_path: Path) -> None:
     done = run_script(
         "train.py",
         "experiment=smoke",
+        f"data.path={first_book}",
         "run_dir=run",
         "max_steps=1000",
         "trainer.val_every_steps=5",
         "optim.lr=1e-9",  # the loss stands still
         "regularization.early_stopping_patience=3",
         "optim.warmup_steps=0",
-        "data.val_fraction=0.02",
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -201,8 +208,9 @@ def test_early_stopping_keeps_the_best(run_script: Callable, tmp_path: Path) -> 
     assert summary["steps"] == summary["best/step"] + 3 * 5
 
 
-def test_a_sweep_makes_a_complete_folder_for_each_job(run_script: Callable, tmp_path: Path) -> None:
-    done = run_script("train.py", "-m", "experiment=smoke", "max_steps=5", "regularization=none,light")
+def test_a_sweep_makes_a_complete_folder_for_each_job(run_script: Callable, first_book: Path, tmp_path: Path) -> None:
+    settings = ["experiment=smoke", f"data.path={first_book}", "max_steps=5", "regularization=none,light"]
+    done = run_script("train.py", "-m", *settings)
     assert done.returncode == 0, done.stderr
     folders = sorted(path.parent.name for path in tmp_path.glob("outputs/sweeps/*/*/summary.json"))
-    assert folders == ["0_smoke_none", "1_smoke_light"]
+    assert folders == ["0_smoke_first_book_none", "1_smoke_first_book_light"]
