@@ -5,6 +5,7 @@ import difflib
 import functools
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from hp_lightning import config, runs
-from hp_lightning.errors import RunError
+from hp_lightning.errors import Interrupted, RunError
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -65,6 +66,8 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
         _refuse(refused.__cause__, schema)
     except (HydraException, OmegaConfBaseException, RunError) as error:
         _refuse(error, schema)
+    except KeyboardInterrupt:
+        _refuse(Interrupted("stopped by SIGINT", signal.SIGINT), schema)
 
 
 def _quoted(argument: str) -> str:

@@ -45,18 +45,22 @@ def read_documents(cfg: DataConfig) -> list[Document]:
         InputError: the file cannot be read, has no such column, or holds no text.
     """
     rows = _read_rows(Path(cfg.path))
+    while rows and not rows[0][1]:  # empty lines before the header
+        rows.pop(0)
     header = [name.strip() for name in rows.pop(0)[1]] if cfg.header and rows else []
     if not rows:
         raise InputError(f"data.path={cfg.path} holds no rows of text: a header line and rows below it were expected")
     names = header or [str(position) for position in range(len(rows[0][1]))]
+    # csv gives an empty line as no cells: a blank row where there is one column, else nothing.
+    rows = [(line, row or [""]) for line, row in rows if row or len(names) == 1]
     text_column = _text_column(cfg, names)
     group_columns = _group_columns(cfg, names)
     cells_of_group: dict[tuple[str, ...], list[str]] = {}
     for line, row in rows:
-        if len(row) <= max([text_column, *group_columns]):
+        if len(row) <= max([text_column, *group_columns]) or any(row[len(names) :]):
             raise InputError(
                 f"data.path={cfg.path}, line {line}: {len(row)} cells where the header has {len(names)} columns; "
-                "a delimiter or a quotation mark is missing"
+                "a cell with a comma or a line break in it must stand in quotation marks"
             )
         group = tuple(row[column] for column in group_columns)
         cells_of_group.setdefault(group, []).append(row[text_column])
@@ -105,7 +109,7 @@ def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            return [(reader.line_num, row) for row in reader if row]
+            return [(reader.line_num, row) for row in reader]
     except FileNotFoundError as error:
         raise InputError(f"data.path={path} does not exist: name a CSV file (relative to {Path.cwd()})") from error
     except IsADirectoryError as error:

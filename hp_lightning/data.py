@@ -110,7 +110,7 @@ class TrainWindows:
         self._seed = seed
         predicted = len(stream) - 1
         self._num_windows = max((predicted - (seq_len - 1)) // seq_len, 1)
-        self._max_offset = min(seq_len - 1, predicted - self._num_windows * seq_len)
+        self._max_offset = predicted - self._num_windows * seq_len
         if self._num_windows < accumulate:
             raise InputError(
                 f"the training part has {self._num_windows} windows, fewer than "

@@ -140,17 +140,21 @@ def _describe(run: Run) -> None:
 
 def _has_work_left(run: Run, trained: Trained) -> bool:
     patience = run.cfg.regularization.early_stopping_patience
-    if trained.step >= run.total_steps:
-        log.info("The run is complete, with %s steps. To train on: max_steps=%s", trained.step, 2 * trained.step)
-        return False
-    if patience is not None and trained.validations_since_best >= patience:
-        log.info(
-            "The run is complete: stopped early at step %s. To train on: regularization.early_stopping_patience=%s",
-            trained.step, 2 * patience,
-        )  # fmt: skip
+    out_of_patience = patience is not None and trained.validations_since_best >= patience
+    if out_of_patience or trained.step >= run.total_steps:
+        reason = "stopped early" if out_of_patience else "trained to its end"
+        log.info("The run is complete: %s, at step %s. To train on:", reason, f"{trained.step:,}")
+        log.info("%s", _command_to_go_on(run, trained.step, out_of_patience))
         return False
     log.info("resumed at step %s", trained.step)
     return True
+
+
+def _command_to_go_on(run: Run, step: int, out_of_patience: bool) -> str:
+    """What a complete run must be told to train on."""
+    patience = run.cfg.regularization.early_stopping_patience or 1
+    more = f"regularization.early_stopping_patience={2 * patience}" if out_of_patience else f"max_steps={2 * step}"
+    return f"python train.py resume={run.dir} {more}"
 
 
 def _fit(run: Run) -> None:
@@ -240,4 +244,5 @@ def _report(run: Run, trainer: L.Trainer, module: GPTModule, summary: dict[str, 
     write_summary(run.dir, summary)
     prompt, context = run.cfg.logger.sample_prompt, run.cfg.data.seq_len
     [sample] = continue_text(module.net, run.data.tokenizer, prompt, context, Sampling())
-    show_summary(run.dir, summary, sample)
+    command = _command_to_go_on(run, summary["steps"], summary["status"] == "stopped early")
+    show_summary(run.dir, summary, sample, command)

@@ -92,13 +92,14 @@ class RunLog(L.Callback):
         self._write(trainer, {key: metrics[key].item() for key in COLUMNS if key.startswith("val/")})
 
     def state_dict(self) -> dict[str, Any]:
-        """The seconds spent so far."""
+        """The seconds spent so far, and the newest figures."""
         self._count_seconds()
-        return {"seconds": self.seconds}
+        return {"seconds": self.seconds, "latest": dict(self.latest)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on counting."""
         self.seconds = state_dict["seconds"]
+        self.latest = dict(state_dict["latest"])
 
     def _count_seconds(self) -> None:
         now = time.monotonic()

@@ -16,8 +16,8 @@ def write_summary(run_dir: Path, summary: dict[str, Any]) -> None:
     unfinished.replace(run_dir / "summary.json")
 
 
-def show_summary(run_dir: Path, summary: dict[str, Any], sample: str) -> None:
-    """Prints what was reached, what the model writes, and what can be done next."""
+def show_summary(run_dir: Path, summary: dict[str, Any], sample: str, resume: str) -> None:
+    """Prints what was reached, what the model writes, and what can be done next; `resume` is the command to go on."""
     table = Table(title=f"{run_dir}: {summary['status']}", title_justify="left", show_edge=False)
     table.add_column("")
     for part in ("validation, best", "validation, last", "test"):
@@ -40,6 +40,6 @@ def show_summary(run_dir: Path, summary: dict[str, Any], sample: str) -> None:
     for purpose, command in (
         ("watch it", "tensorboard --logdir outputs   (or: make tensorboard)"),
         ("let it write", f'python generate.py ckpt={run_dir} prompt="The lantern"'),
-        ("go on with it", f"python train.py resume={run_dir} max_steps={2 * summary['steps']}"),
+        ("go on with it", resume),
     ):
         log.info("%-14s %s", purpose, command)
