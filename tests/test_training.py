@@ -190,6 +190,16 @@ def test_a_loss_that_explodes_ends_the_run(run_script: Callable, first_book: Pat
     assert json.loads((tmp_path / "x" / "summary.json").read_text())["status"] == "failed"
 
 
+def test_half_precision_with_accumulation(run_script: Callable, first_book: Path, tmp_path: Path) -> None:
+    settings = ["experiment=smoke", f"data.path={first_book}", "max_steps=12", "run_dir=run"]
+    done = run_script("train.py", *settings, "trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["steps"], summary["tokens_seen"]) == (12, 12 * 2 * 8 * 64)
+    assert list(rows(tmp_path / "run", "val/loss")) == [10, 12]
+    assert list(rows(tmp_path / "run", "grad_norm")) == [5, 10]
+
+
 def test_early_stopping_keeps_the_best(run_script: Callable, first_book: Path, tmp_path: Path) -> None:
     done = run_script(
         "train.py",

@@ -70,11 +70,7 @@ class RunLog(L.Callback):
             "tokens_per_second": speed,
         }
         self._write(trainer, figures)
-        if not math.isfinite(loss):
-            raise RunError(
-                f"the training loss is {loss} at step {step}: the run is stopped; try a lower optim.lr "
-                f"(now {pl_module.cfg.optim.lr}) or a longer optim.warmup_steps"
-            )
+        self._stop_if_diverged("training", loss, pl_module)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stops the clock."""
@@ -82,7 +78,7 @@ class RunLog(L.Callback):
             self._validation_begin = time.monotonic()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The figures of validation."""
+        """The figures of validation; before a checkpoint is written, so that the last good one stays."""
         if trainer.state.fn != "fit":
             return
         paused = time.monotonic() - self._validation_begin
@@ -90,6 +86,7 @@ class RunLog(L.Callback):
         self._logged_clock += paused
         metrics = trainer.callback_metrics
         self._write(trainer, {key: metrics[key].item() for key in COLUMNS if key.startswith("val/")})
+        self._stop_if_diverged("validation", metrics["val/loss"].item(), pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """The seconds spent so far, and the newest figures."""
@@ -100,6 +97,14 @@ class RunLog(L.Callback):
         """Goes on counting."""
         self.seconds = state_dict["seconds"]
         self.latest = dict(state_dict["latest"])
+
+    def _stop_if_diverged(self, part: str, loss: float, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, GPTModule)
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the {part} loss is {loss} at step {self.step}: the run is stopped; try a lower optim.lr "
+                f"(now {pl_module.cfg.optim.lr}) or a longer optim.warmup_steps"
+            )
 
     def _count_seconds(self) -> None:
         now = time.monotonic()

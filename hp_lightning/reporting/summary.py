@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
-from hp_lightning.reporting.terminal import clock, console, log
+from hp_lightning.reporting.terminal import clock, log
 
 
 def write_summary(run_dir: Path, summary: dict[str, Any]) -> None:
@@ -28,9 +29,10 @@ def show_summary(run_dir: Path, summary: dict[str, Any], sample: str, resume: st
     rate = f"{summary['unk_rate']:.2%}"
     table.add_row("<UNK> rate", rate, rate, "" if "test/unk_rate" not in summary else f"{summary['test/unk_rate']:.2%}")
     table.add_row("unigram model's loss", f"{summary['unigram/val_loss']:.4f}", "", "")
-    with console.capture() as capture:
-        console.print(table, soft_wrap=True)
-    log.info("\n%s", capture.get().rstrip())
+    plain = Console(color_system=None, force_terminal=False, width=100)  # train.log gets no terminal codes
+    with plain.capture() as capture:
+        plain.print(table)
+    log.info("\n%s", "\n".join(line.rstrip() for line in capture.get().splitlines()))
     log.info(
         "%s parameters, %s steps (best at %s), %s tokens seen, %s of training\n",
         f"{summary['parameters']:,}", f"{summary['steps']:,}", f"{summary['best/step']:,}",
