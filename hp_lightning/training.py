@@ -165,16 +165,19 @@ def _fit(run: Run) -> None:
     run_log = RunLog(run.dir, cfg.logger.log_every_steps)
     checkpoints = Checkpoints(run.dir, data.tokenizer, cfg.regularization.early_stopping_patience)
     trainer = _make_trainer(run, run_log, checkpoints)
-    status = "failed"
+    status, reason = "failed", None
     try:
         resume_from = None if run.resumed is None else run.resumed.path
         trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
         status = "stopped early" if checkpoints.out_of_patience else "completed"
-    except Interrupted:
-        status = "interrupted"
+    except Interrupted as interruption:
+        status, reason = "interrupted", str(interruption)
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
         raise
     finally:
-        summary = _summary(run, module, run_log, checkpoints, status)
+        summary = {"status": status, "reason": reason, **_figures(run, module, run_log, checkpoints)}
         write_summary(run.dir, summary)
     _report(run, trainer, module, summary)
 
@@ -207,11 +210,10 @@ def _make_trainer(run: Run, run_log: RunLog, checkpoints: Checkpoints) -> L.Trai
     )
 
 
-def _summary(run: Run, module: GPTModule, run_log: RunLog, checkpoints: Checkpoints, status: str) -> dict[str, Any]:
+def _figures(run: Run, module: GPTModule, run_log: RunLog, checkpoints: Checkpoints) -> dict[str, Any]:
     data, step = run.data, run_log.step
     best = checkpoints.best_loss if math.isfinite(checkpoints.best_loss) else None
     return {
-        "status": status,
         "val/loss": run_log.latest.get("val/loss"),
         "val/perplexity": run_log.latest.get("val/perplexity"),
         "val/bits_per_char": run_log.latest.get("val/bits_per_char"),

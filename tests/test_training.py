@@ -187,7 +187,9 @@ def test_a_loss_that_explodes_ends_the_run(run_script: Callable, first_book: Pat
     [line] = done.stderr.strip().split("\n")
     assert "the training loss is nan" in line
     assert "optim.lr" in line
-    assert json.loads((tmp_path / "x" / "summary.json").read_text())["status"] == "failed"
+    summary = json.loads((tmp_path / "x" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert "the training loss is nan" in summary["reason"]
 
 
 def test_half_precision_with_accumulation(run_script: Callable, first_book: Path, tmp_path: Path) -> None:
