@@ -235,13 +235,13 @@ def _report(run: Run, trainer: L.Trainer, module: GPTModule, summary: dict[str, 
     best = checkpoint.load(runs.best_checkpoint(run.dir))
     checkpoint.load_weights(module.net, best)
     reached = {key: summary[f"best/val/{key}"] for key in ("loss", "perplexity", "bits_per_char")}
-    metrics = {f"best/val_{key}": value for key, value in reached.items()}
+    metrics = {f"reached/val_{key}": value for key, value in reached.items()}
     if run.data.documents.test:
         trainer.test(module, datamodule=run.data, verbose=False)
         tested = {key: trainer.callback_metrics[f"test/{key}"].item() for key in reached}
         summary.update({f"test/{key}": value for key, value in tested.items()})
         summary["test/unk_rate"] = run.data.unk_rate("test")
-        metrics["test/loss"] = tested["loss"]
+        metrics["reached/test_loss"] = tested["loss"]
     log_hyperparameters(trainer, run.cfg, metrics)
     write_summary(run.dir, summary)
     prompt, context = run.cfg.logger.sample_prompt, run.cfg.data.seq_len
