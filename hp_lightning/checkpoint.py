@@ -5,8 +5,8 @@ and plain Python values.
 """
 
 import os
-import pickle
 import random
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from hp_lightning.config import TrainConfig, from_plain, to_plain
+from hp_lightning.data import CorpusDataModule
 from hp_lightning.errors import InputError
 from hp_lightning.lightning_module import GPTModule
 from hp_lightning.model import GPT
@@ -41,6 +42,11 @@ class Trained:
         return int(self.contents["global_step"])
 
     @property
+    def corpus(self) -> str:
+        """The digest of the corpus it was trained on."""
+        return str(self.contents["hp_lightning"]["corpus"])
+
+    @property
     def validations_since_best(self) -> int:
         """Validations without a better loss."""
         return int(self.contents["callbacks"][Checkpoints.__qualname__]["validations_since_best"])
@@ -59,24 +65,32 @@ def load(path: Path) -> Trained:
         InputError: the file is no checkpoint of hp_lightning, is damaged, or holds more than tensors and plain values
     """
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch warns of what it is about to refuse
+            contents = torch.load(path, map_location="cpu", weights_only=True)
         ours = contents["hp_lightning"]
+        if ours["format"] == FORMAT:
+            return Trained(path, from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"]), contents)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
+    except Exception as error:  # there is no end to what a file that is something else can hold
         raise InputError(
             f"{path} is no checkpoint of hp_lightning, or is damaged: name a run folder or its .ckpt file"
         ) from error
-    if ours["format"] != FORMAT:
-        raise InputError(f"{path} has the checkpoint format {ours['format']}, and this version reads {FORMAT}")
-    return Trained(path, from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"]), contents)
+    raise InputError(f"{path} has the checkpoint format {ours['format']}, and this version reads {FORMAT}")
 
 
 def load_weights(net: GPT, trained: Trained) -> None:
-    """Puts a checkpoint's weights into a network of the same form."""
+    """Puts a checkpoint's weights into a network of the same form.
+
+    Raises:
+        InputError: they do not fit
+    """
     prefix = "net."
     weights = trained.contents["state_dict"].items()
-    net.load_state_dict({name.removeprefix(prefix): value for name, value in weights if name.startswith(prefix)})
+    try:
+        net.load_state_dict({name.removeprefix(prefix): value for name, value in weights if name.startswith(prefix)})
+    except RuntimeError as error:
+        raise InputError(f"{trained.path} is damaged: its weights do not fit the network it describes") from error
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -86,7 +100,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Replaces what stood at `path` in one step."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished = path.with_name(f".{path.name}.unfinished")
         try:
             with unfinished.open("wb") as file:
                 torch.save(checkpoint, file)
@@ -106,30 +120,33 @@ class Checkpoints(Checkpoint):
     Paths are not part of its state, so that a run folder can be moved.
     """
 
-    def __init__(self, run_dir: Path, tokenizer: Tokenizer, patience: int | None) -> None:
+    def __init__(self, run_dir: Path, data: CorpusDataModule, patience: int | None) -> None:
         self.run_dir = run_dir
-        self._tokenizer = tokenizer
+        self._data = data
         self._patience = patience
         self.best_loss = float("inf")
         self.best_step = 0
-        self.last_step = 0  # of the last.ckpt that this process wrote
-        self._validations_since_best = 0
+        self.last_step = -1  # of the last.ckpt that this process wrote
+        self.validations_since_best = 0
 
     @property
     def out_of_patience(self) -> bool:
         """Whether the validation loss has stood still for as long as the config allows."""
-        return self._patience is not None and self._validations_since_best >= self._patience
+        return self._patience is not None and self.validations_since_best >= self._patience
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A run that was out of patience when it was stopped does not begin another step."""
+        if self.out_of_patience:
+            trainer.should_stop = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Notes the loss, then saves."""
-        if trainer.state.fn != "fit":
-            return
         loss = trainer.callback_metrics["val/loss"].item()
         improved = loss < self.best_loss
         if improved:
-            self.best_loss, self.best_step, self._validations_since_best = loss, trainer.global_step, 0
+            self.best_loss, self.best_step, self.validations_since_best = loss, trainer.global_step, 0
         else:
-            self._validations_since_best += 1
+            self.validations_since_best += 1
         if improved:
             trainer.save_checkpoint(best_checkpoint(self.run_dir))
         self.save_last(trainer)
@@ -147,7 +164,8 @@ class Checkpoints(Checkpoint):
         checkpoint["hp_lightning"] = {
             "format": FORMAT,
             "config": to_plain(pl_module.cfg),
-            "tokenizer": self._tokenizer.state(),
+            "tokenizer": self._data.tokenizer.state(),
+            "corpus": self._data.digest,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -155,7 +173,7 @@ class Checkpoints(Checkpoint):
         return {
             "best_loss": self.best_loss,
             "best_step": self.best_step,
-            "validations_since_best": self._validations_since_best,
+            "validations_since_best": self.validations_since_best,
             "random": {
                 "python": random.getstate(),
                 "torch": torch.get_rng_state(),
@@ -167,7 +185,7 @@ class Checkpoints(Checkpoint):
         """Takes up the record; the generators are set when training starts, after everything that might draw."""
         self.best_loss = state_dict["best_loss"]
         self.best_step = state_dict["best_step"]
-        self._validations_since_best = state_dict["validations_since_best"]
+        self.validations_since_best = state_dict["validations_since_best"]
         self._random = state_dict["random"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

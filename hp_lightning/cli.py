@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
@@ -71,12 +71,11 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
 
 
 def _quoted(argument: str) -> str:
-    """key=value with the value in Hydra's quotes, unless it stands in quotes already."""
+    """key=value with the value in Hydra's quotes."""
     key, _, value = argument.partition("=")
-    if re.fullmatch(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""", value):
-        return argument
+    value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", r"\'"), value)
-    return f"{key}='{escaped.replace('${', chr(92) + '${')}'"
+    return f"{key}='{escaped}'"
 
 
 class _Refused(BaseException):
@@ -100,7 +99,8 @@ def _one_line(error: Exception, schema: type) -> str:
     if isinstance(cause, OmegaConfBaseException):
         return f"{cause.full_key}: {str(cause).splitlines()[0]}"
     message = str(error).partition("Config search path")[0].partition("See https://hydra.cc")[0]
-    return " ".join(message.split())
+    advice = """; a value with quotes, commas or brackets in it stands in quotes twice: 'key="value"'"""
+    return " ".join(message.split()) + (advice if isinstance(error, OverrideParseException) else "")
 
 
 def _unknown_key(key: str, schema: type) -> str:

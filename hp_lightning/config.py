@@ -4,6 +4,9 @@ The values stand in `conf/`, one YAML file a choice; the classes here give them 
 key that no class has. Nothing heavy is imported, so that a wrong config is refused at once.
 """
 
+import dataclasses
+import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -158,7 +161,7 @@ def train_config(cfg: DictConfig) -> TrainConfig:
     Raises:
         InputError: a value is out of its range; names every such key.
     """
-    checked: TrainConfig = _checked(cfg, TrainConfig, _train_problems)
+    checked: TrainConfig = _checked(_resolved(cfg), TrainConfig, _train_problems)
     return checked
 
 
@@ -168,15 +171,18 @@ def generate_config(cfg: DictConfig) -> GenerateConfig:
     Raises:
         InputError: a value is out of its range; names every such key.
     """
-    checked: GenerateConfig = _checked(cfg, GenerateConfig, _generate_problems)
+    checked: GenerateConfig = _checked(_resolved(cfg), GenerateConfig, _generate_problems)
     return checked
 
 
-def to_plain(cfg: Any) -> dict[str, Any]:
-    """A config dataclass as nested dicts and lists of plain values, fit for JSON, YAML and checkpoints."""
-    plain = OmegaConf.to_container(OmegaConf.structured(cfg), resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+def to_plain(cfg: TrainConfig) -> dict[str, Any]:
+    """The config as nested dicts and lists of plain values, fit for JSON and checkpoints."""
+    return dataclasses.asdict(cfg)
+
+
+def to_yaml(cfg: TrainConfig) -> str:
+    """The config as Hydra would write it."""
+    return OmegaConf.to_yaml(OmegaConf.create(_escaped(to_plain(cfg))))
 
 
 def from_plain(plain: dict[str, Any]) -> TrainConfig:
@@ -185,13 +191,24 @@ def from_plain(plain: dict[str, Any]) -> TrainConfig:
     Raises:
         InputError: a value is out of its range; names every such key.
     """
-    return train_config(OmegaConf.create(plain))
+    checked: TrainConfig = _checked(plain, TrainConfig, _train_problems)
+    return checked
 
 
-def _checked(cfg: DictConfig, schema: type, problems: Callable[[Any], Iterator[str]]) -> Any:
-    # By way of plain values: a typed config would be taken as it is, keys added by +key=value included.
-    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
+def _resolved(cfg: DictConfig) -> Any:
+    """Plain values: a typed config would be taken as it is, keys added by +key=value included."""
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+def _escaped(value: Any) -> Any:
+    """The same value, in which OmegaConf sees no interpolation any more: ${ is text that somebody typed."""
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
+def _checked(plain: Any, schema: type, problems: Callable[[Any], Iterator[str]]) -> Any:
+    typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), _escaped(plain)))
     found = list(problems(typed))
     if found:
         raise InputError("; ".join(found))
@@ -214,8 +231,7 @@ def _train_problems(cfg: TrainConfig) -> Iterator[str]:
     yield from _at_least("logger.sample_tokens", cfg.logger.sample_tokens, 0)
     yield from _at_least("max_steps", cfg.max_steps, 1)
     yield from _at_least("max_epochs", cfg.max_epochs, 1)
-    if not 0 <= cfg.seed < 2**32:
-        yield f"seed={cfg.seed} must be at least 0 and below 2**32"
+    yield from _seed("seed", cfg.seed)
     if cfg.max_steps is None and cfg.max_epochs is None:
         yield "max_steps and max_epochs are both null: set at least one, or the run would never end"
 
@@ -230,6 +246,7 @@ def _data_problems(data: DataConfig, model: ModelConfig) -> Iterator[str]:
         yield "data.val_fraction=0 leaves nothing to validate on: set it above 0"
     if data.val_fraction + data.test_fraction >= 1:
         yield "data.val_fraction and data.test_fraction leave nothing to train on: together they must stay below 1"
+    yield from _seed("data.split_seed", data.split_seed)
     yield from _at_least("data.batch_size", data.batch_size, 1)
     yield from _at_least("data.seq_len", data.seq_len, 1)
     if data.seq_len > model.max_seq_len:
@@ -291,7 +308,9 @@ def _generate_problems(cfg: GenerateConfig) -> Iterator[str]:
     yield from _at_least("max_new_tokens", cfg.max_new_tokens, 1)
     yield from _at_least("temperature", cfg.temperature, 0)
     yield from _at_least("top_k", cfg.top_k, 1)
-    yield from _at_least("seed", cfg.seed, 0)
+    yield from _seed("seed", cfg.seed)
+    if 0 < cfg.temperature < 0.01:
+        yield f"temperature={cfg.temperature} is too small: take 0 for always the likeliest token, or at least 0.01"
     if cfg.top_p is not None and not 0 < cfg.top_p <= 1:
         yield f"top_p={cfg.top_p} is not a probability: it must be above 0 and at most 1"
 
@@ -302,13 +321,18 @@ def _one_of(key: str, value: str, *choices: str) -> Iterator[str]:
 
 
 def _at_least(key: str, value: Optional[float], bound: float) -> Iterator[str]:
-    if value is not None and not value >= bound:
-        yield f"{key}={value} is too small: it must be at least {bound}"
+    if value is not None and not bound <= value < math.inf:
+        yield f"{key}={value} is out of range: it must be a number of at least {bound}"
 
 
 def _above(key: str, value: Optional[float], bound: float) -> Iterator[str]:
-    if value is not None and not value > bound:
-        yield f"{key}={value} is too small: it must be above {bound}"
+    if value is not None and not bound < value < math.inf:
+        yield f"{key}={value} is out of range: it must be a number above {bound}"
+
+
+def _seed(key: str, value: int) -> Iterator[str]:
+    if not 0 <= value < 2**32:
+        yield f"{key}={value} is out of range: it must be at least 0 and below 2**32"
 
 
 def _nearest_divisor(number: int, wish: int) -> int:

@@ -79,16 +79,15 @@ def split_documents(documents: list[Document], cfg: DataConfig) -> Splits:
     """Parts of about `val_fraction` and `test_fraction` of the characters.
 
     `documents` puts whole documents, drawn by `split_seed`, into a part, and equal ones into the same part; `tail`
-    takes the end of the corpus by position, the test part last; `auto` is `documents` where there are enough of them.
+    takes the end of the corpus by position, the test part last; `auto` is `documents` where that comes near to the
+    fractions, and else `tail`.
 
     Raises:
         InputError: there are too few documents to fill every part.
     """
-    parts_wanted = 3 if cfg.test_fraction else 2
-    if cfg.split == "tail" or (cfg.split == "auto" and len({d.text for d in documents}) < parts_wanted):
+    splits = _split_tail(documents, cfg) if cfg.split == "tail" else _split_by_document(documents, cfg)
+    if cfg.split == "auto" and not _near_fractions(splits, cfg):
         splits = _split_tail(documents, cfg)
-    else:
-        splits = _split_by_document(documents, cfg)
     for part, found in (("train", splits.train), ("validation", splits.val), ("test", splits.test)):
         if not found and (part != "test" or cfg.test_fraction):
             raise InputError(
@@ -116,6 +115,8 @@ def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
         raise InputError(f"data.path={path} is a folder: name a CSV file") from error
     except PermissionError as error:
         raise InputError(f"data.path={path} may not be read: check the file's permissions") from error
+    except OSError as error:
+        raise InputError(f"data.path={path} cannot be read ({error.strerror}): name a CSV file") from error
     except UnicodeDecodeError as error:
         raise InputError(f"data.path={path} is not UTF-8 ({error.reason}, byte {error.start}): save it so") from error
     except csv.Error as error:
@@ -125,9 +126,10 @@ def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
 def _text_column(cfg: DataConfig, names: list[str]) -> int:
     if cfg.text_column is not None:
         return _position("data.text_column", cfg.text_column, names)
-    known = [position for position, name in enumerate(names) if name.lower() in TEXT_COLUMNS]
-    if known:
-        return known[0]
+    lowered = [name.lower() for name in names]
+    for known in TEXT_COLUMNS:
+        if known in lowered:
+            return lowered.index(known)
     if len(names) == 1:
         return 0
     raise InputError(f"data.path={cfg.path}: which column is the text? Set data.text_column to one of {_listed(names)}")
@@ -184,6 +186,15 @@ def _split_by_document(documents: list[Document], cfg: DataConfig) -> Splits:
     for part in (train, val, test):
         part.sort(key=lambda document: in_file_order[id(document)])
     return Splits(train, val, test)
+
+
+def _near_fractions(splits: Splits, cfg: DataConfig) -> bool:
+    """Whether each part has at least half and at most twice what was asked."""
+    total = characters([*splits.train, *splits.val, *splits.test])
+    parts = ((splits.val, cfg.val_fraction), (splits.test, cfg.test_fraction))
+    return bool(splits.train) and all(
+        fraction / 2 <= characters(part) / total <= 2 * fraction for part, fraction in parts
+    )
 
 
 def _take(pool: list[list[Document]], wanted: float) -> list[Document]:

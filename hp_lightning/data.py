@@ -4,6 +4,7 @@ A part of the corpus is one stream of token ids, `<EOS>` before its first docume
 token of every document is predicted once.
 """
 
+import hashlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -50,6 +51,14 @@ class CorpusDataModule(L.LightningDataModule):
                 f"window of data.seq_len={cfg.seq_len}: lower data.seq_len or bring more text"
             )
         self._train_windows = TrainWindows(self.streams["train"], cfg.seq_len, cfg.batch_size, seed, accumulate)
+
+    @property
+    def digest(self) -> str:
+        """Tells one corpus, as it was split and tokenized, from another."""
+        digest = hashlib.sha256()
+        for stream in self.streams.values():
+            digest.update(stream.numpy().tobytes() + b"|")
+        return digest.hexdigest()
 
     @property
     def steps_per_epoch(self) -> int:

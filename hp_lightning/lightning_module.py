@@ -7,7 +7,6 @@ import lightning as L
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MeanMetric
 
 from hp_lightning.config import TrainConfig
 from hp_lightning.data import IGNORED, Batch, CorpusDataModule
@@ -15,12 +14,17 @@ from hp_lightning.model import GPT
 from hp_lightning.optim import WarmupPlateau, build_optimizer
 
 
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats a token; a loss beyond what a float can hold gives the largest."""
+    return math.exp(min(loss, 700.0))
+
+
 class GPTModule(L.LightningModule):
     """A GPT with its training.
 
     Logs, for callbacks, `val/loss` (nats a token, over every validation token), `val/perplexity`, and
-    `val/bits_per_char`; the same with `test/`. `train_loss` and `grad_norm` hold the last step's figures as tensors,
-    which cost a wait for the device only when somebody reads them.
+    `val/bits_per_char`; the same with `test/`. `train_loss`, of the last batch, and `grad_norm`, of the last step,
+    are tensors: they cost a wait for the device only when somebody reads them.
 
     Args:
         cfg: the run's config; `cfg.model.vocab_size` must be set
@@ -33,12 +37,8 @@ class GPTModule(L.LightningModule):
         super().__init__()
         self.cfg = cfg
         self.net = GPT(cfg.model, cfg.regularization)
-        self.mean_loss = MeanMetric()
-
-    def forward(self, token_ids: Tensor) -> Tensor:
-        """token_ids (B, T) to logits (B, T, V)."""
-        logits: Tensor = self.net(token_ids)
-        return logits
+        self._losses: list[Tensor] = []  # the mean of each evaluated batch, and how many tokens it is over
+        self._counts: list[Tensor] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the batch, in nats a token."""
@@ -53,17 +53,15 @@ class GPTModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds the batch to the mean over all tokens."""
-        self._add_to_mean(batch)
+        self._evaluate(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds the batch to the mean over all tokens."""
-        self._add_to_mean(batch)
+        self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Steps the plateau here, before the checkpoints of this validation are written."""
-        val_loss = self._log_part("val")
-        if self.trainer.training or self.trainer.state.fn == "fit":
-            self.schedule.after_validation(self.trainer.global_step, val_loss)
+        self.schedule.after_validation(self.trainer.global_step, self._log_part("val"))
 
     def on_test_epoch_end(self) -> None:
         """Logs the test part's metrics."""
@@ -108,16 +106,19 @@ class GPTModule(L.LightningModule):
         token_ids, targets = batch
         return F.cross_entropy(self.net(token_ids).flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
 
-    def _add_to_mean(self, batch: Batch) -> None:
-        self.mean_loss.update(self._loss(batch), weight=(batch[1] != IGNORED).sum())
+    def _evaluate(self, batch: Batch) -> None:
+        self._losses.append(self._loss(batch))
+        self._counts.append((batch[1] != IGNORED).sum())
 
     def _log_part(self, part: str) -> float:
         data: CorpusDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
-        loss = self.mean_loss.compute().item()
-        self.mean_loss.reset()
+        # Not by torchmetrics' MeanMetric, which leaves NaN out, and sums in the precision of the network.
+        losses, counts = (torch.stack(figures).cpu().double() for figures in (self._losses, self._counts))
+        loss = ((losses * counts).sum() / counts.sum()).item()
+        self._losses, self._counts = [], []
         metrics = {
             f"{part}/loss": loss,
-            f"{part}/perplexity": math.exp(min(loss, 700.0)),
+            f"{part}/perplexity": perplexity(loss),
             f"{part}/bits_per_char": data.bits_per_char(part, loss),
         }
         self.log_dict(metrics, logger=False)

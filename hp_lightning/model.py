@@ -18,7 +18,7 @@ class GPT(nn.Module):
 
     Args:
         cfg: the form of the network; `cfg.vocab_size` must be set
-        regularization: its dropout rates; None for none
+        regularization: its dropout rates (Srivastava et al. 2014, JMLR 15); None for none
     """
 
     position_table: Tensor  # (max_seq_len, C), where positions are sinusoidal
@@ -28,7 +28,7 @@ class GPT(nn.Module):
         assert cfg.vocab_size is not None
         self.cfg = cfg
         self.token_embedding = nn.Embedding(cfg.vocab_size, cfg.d_model)
-        if cfg.position == "learned":
+        if cfg.position == "learned":  # Gehring et al. 2017, arXiv:1705.03122
             self.position_embedding = nn.Embedding(cfg.max_seq_len, cfg.d_model)
         elif cfg.position == "sinusoidal":
             self.register_buffer("position_table", sinusoidal_table(cfg.max_seq_len, cfg.d_model), persistent=False)
@@ -171,7 +171,7 @@ class ReLUSquared(nn.Module):
 
 
 def make_activation(name: str) -> nn.Module:
-    """relu; gelu in its tanh form (Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2); relu_squared."""
+    """relu (Nair & Hinton 2010), relu_squared, or gelu in its tanh form (Hendrycks & Gimpel 2016, arXiv:1606.08415)."""
     return {"relu": nn.ReLU(), "gelu": nn.GELU(approximate="tanh"), "relu_squared": ReLUSquared()}[name]
 
 
@@ -195,7 +195,9 @@ def rotary_table(length: int, head_dim: int) -> Tensor:
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turns feature i and feature i + D/2 of each token together by its position's angle i (Su et al. 2021, eq. 34).
+    """Turns pairs of features of each token by the angles of its position (Su et al. 2021, section 3.2).
+
+    The paper pairs neighbours; here feature i goes with feature i + D/2, which is the same up to their order.
 
     Args:
         x: (B, H, T, D)

@@ -1,7 +1,11 @@
 """Run folders: how they are named and made, and how a run or a checkpoint is found again."""
 
 import hashlib
+import os
 import re
+import shlex
+import shutil
+import sys
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -36,27 +40,38 @@ def _needs_name(key: str) -> bool:
     return ("." in key and key != "data.path") or key == "seed"
 
 
-def make_run_dir(wanted: str | None, overrides: Iterable[str], outputs: Path = OUTPUTS) -> Path:
-    """Makes the folder of a new run: `wanted`, or outputs/runs/<date>_<time>_<slug>.
+def make_run_dir(wanted: str | None, overrides: Iterable[str]) -> Path:
+    """Makes the folder of a new run, with `.hydra/` in it: `wanted`, or outputs/runs/<date>_<time>_<slug>.
 
     Raises:
-        InputError: `wanted` already holds a run, or the folder cannot be made.
+        InputError: `wanted` is not empty, or the folder cannot be made
     """
-    if wanted is not None and (Path(wanted) / ".hydra").exists():
-        raise InputError(f"run_dir={wanted} already holds a run: go on with it by resume={wanted}, or name another")
-    stem = outputs / "runs" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{slug(overrides)}"
-    path, count = (Path(wanted) if wanted is not None else stem), 1
-    while True:
-        try:
-            path.mkdir(parents=True, exist_ok=wanted is not None)
-            return path
-        except FileExistsError as error:
-            if wanted is not None:
-                raise InputError(f"run_dir={wanted} is a file: name a folder") from error
-            count += 1  # a run with the same name began in the same second
-            path = stem.with_name(f"{stem.name}_{count}")
-        except OSError as error:
-            raise InputError(f"the run folder {path} cannot be made ({error.strerror}): choose run_dir=") from error
+    stem = OUTPUTS / "runs" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{slug(overrides)}"
+    path, count = (stem if wanted is None else Path(wanted)), 1
+    while wanted is None and path.exists():  # a run with the same name began in the same second
+        count += 1
+        path = stem.with_name(f"{stem.name}_{count}")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            advice = f"go on with its run by resume={path}, or " if os.path.isfile(last_checkpoint(path)) else ""
+            raise InputError(f"run_dir={path} is not empty: {advice}name a new folder")
+        (path / ".hydra").mkdir()
+    except OSError as error:
+        raise InputError(
+            f"the run folder {path} cannot be made ({error.strerror}): name another by run_dir="
+        ) from error
+    return path
+
+
+def command(program: str, *arguments: str) -> str:
+    """A command line that works in the shell this process was started from, its virtual environment active or not."""
+    folder = Path(sys.executable).parent
+    found = shutil.which(program)
+    if found is None or Path(found).parent != folder:
+        here = Path.cwd()
+        program = str((folder / program).relative_to(here) if folder.is_relative_to(here) else folder / program)
+    return shlex.join([program, *arguments])
 
 
 def best_checkpoint(run_dir: Path) -> Path:
@@ -69,22 +84,22 @@ def last_checkpoint(run_dir: Path) -> Path:
     return run_dir / "checkpoints" / "last.ckpt"
 
 
-def find_checkpoint(ckpt: str | None, outputs: Path = OUTPUTS) -> Path:
+def find_checkpoint(ckpt: str | None) -> Path:
     """The checkpoint file that `ckpt` means: a file, a run folder's best, or with None the newest run's best.
 
     Raises:
         InputError: there is no such checkpoint.
     """
     if ckpt is None:
-        found = [path for path in outputs.glob("**/checkpoints/best.ckpt") if path.is_file()]
+        found = [path for path in OUTPUTS.glob("**/checkpoints/best.ckpt") if path.is_file()]
         if not found:
-            raise InputError(f"no trained run below {outputs.absolute()}: train one by `make train`, or name ckpt=")
+            raise InputError(f"no trained run below {OUTPUTS.absolute()}: train one by `make train`, or name ckpt=")
         return max(found, key=lambda path: path.stat().st_mtime)
     path = Path(ckpt)
-    if path.is_dir():
-        if not best_checkpoint(path).is_file():
+    if os.path.isdir(path):  # unlike Path.is_dir, no error where one may not look
+        if not os.path.isfile(best_checkpoint(path)):
             raise InputError(f"ckpt={ckpt} holds no checkpoints/best.ckpt: name a run folder or a .ckpt file")
         return best_checkpoint(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"ckpt={ckpt} does not exist: name a run folder (outputs/runs/...) or a .ckpt file")
     return path

@@ -8,7 +8,7 @@ import lightning as L
 
 from hp_lightning.checkpoint import Checkpoints
 from hp_lightning.errors import Interrupted
-from hp_lightning.runs import last_checkpoint
+from hp_lightning.runs import command, last_checkpoint
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -68,6 +68,6 @@ class StopOnSignal(L.Callback):
         run_dir = self._checkpoints.run_dir
         raise Interrupted(
             f"stopped by {signal.Signals(self._received).name}, saved in {last_checkpoint(run_dir)}; "
-            f"go on with: python train.py resume={run_dir}",
+            f"go on with: {command('python', 'train.py', f'resume={run_dir}')}",
             self._received,
         )

@@ -1,6 +1,7 @@
 """One run, from its config to its summary."""
 
 import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from hp_lightning import checkpoint, runs
 from hp_lightning.checkpoint import AtomicCheckpointIO, Checkpoints, Trained
-from hp_lightning.config import TrainConfig, from_plain, to_plain
+from hp_lightning.config import TrainConfig, from_plain, to_plain, to_yaml
 from hp_lightning.data import CorpusDataModule
 from hp_lightning.errors import InputError, Interrupted
 from hp_lightning.generation import Sampling, continue_text
-from hp_lightning.lightning_module import GPTModule
+from hp_lightning.lightning_module import GPTModule, perplexity
 from hp_lightning.reporting.run_log import RunLog
-from hp_lightning.reporting.summary import show_summary, write_summary
+from hp_lightning.reporting.summary import is_complete, show_summary, write_summary
 from hp_lightning.reporting.tensorboard import Samples, log_hyperparameters, make_logger
 from hp_lightning.reporting.terminal import ProgressDisplay, log, messages
 from hp_lightning.stopping import StopOnSignal
 
 # What a resumed run may be told anew; everything else belongs to the weights it goes on with.
-RESUMABLE = {"resume", "max_steps", "max_epochs", "logger", "regularization.early_stopping_patience"}
+RESUMABLE = {
+    "resume", "max_steps", "max_epochs", "logger", "regularization.early_stopping_patience", "trainer.accelerator",
+}  # fmt: skip
 
 
 @dataclass
@@ -47,7 +50,7 @@ class Run:
         return self.cfg.trainer.val_every_steps or self.data.steps_per_epoch
 
 
-def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig | None = None) -> None:
+def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
     """Trains, or goes on with the run `cfg.resume`; leaves a run folder that is complete in itself.
 
     Args:
@@ -59,38 +62,47 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig | None = Non
         InputError: the corpus, the checkpoint or the machine does not fit the config; nothing was written
         RunError: the run could not be finished
     """
-    if cfg.trainer.accelerator == "gpu" and not torch.accelerator.is_available():
-        raise InputError("trainer.accelerator=gpu, but there is no GPU that PyTorch can use: take trainer=cpu")
     with messages() as said:
-        run = _resume(cfg, overrides) if cfg.resume else _begin(cfg, overrides, hydra)
+        run = _begin(cfg, overrides, hydra) if cfg.resume is None else _resume(cfg.resume, cfg, overrides)
         said.keep_in(run.dir / "train.log")
         _describe(run)
         if run.resumed is None or _has_work_left(run, run.resumed):
             _fit(run)
 
 
-def _begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig | None) -> Run:
+def _begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
+    _check_accelerator(cfg)
     data = CorpusDataModule(cfg.data, cfg.tokenizer, cfg.seed, cfg.trainer.accumulate_grad_batches)
     cfg = replace(cfg, model=replace(cfg.model, vocab_size=_vocab_size(cfg, data)))
     run_dir = runs.make_run_dir(cfg.run_dir, overrides)
     kept = run_dir / ".hydra"
-    kept.mkdir()
-    OmegaConf.save(OmegaConf.create(to_plain(cfg)), kept / "config.yaml")
+    (kept / "config.yaml").write_text(to_yaml(cfg), encoding="utf-8")
     OmegaConf.save(OmegaConf.create(overrides), kept / "overrides.yaml")
-    if hydra is not None:
-        OmegaConf.save(OmegaConf.create({"hydra": hydra}), kept / "hydra.yaml")
+    OmegaConf.save(OmegaConf.create({"hydra": hydra}), kept / "hydra.yaml")
     return Run(cfg, run_dir, data)
 
 
-def _resume(cfg: TrainConfig, overrides: list[str]) -> Run:
-    run_dir = Path(str(cfg.resume))
-    path = runs.last_checkpoint(run_dir)
-    if not path.is_file():
-        raise InputError(f"resume={cfg.resume} holds no checkpoints/last.ckpt: name the folder of a run that has one")
+def _resume(folder: str, given: TrainConfig, overrides: list[str]) -> Run:
+    path = runs.last_checkpoint(Path(folder))
+    if not os.path.isfile(path):
+        raise InputError(f"resume={folder} holds no checkpoints/last.ckpt: name the folder of a run that has one")
     trained = checkpoint.load(path)
-    cfg = _resumed_config(trained.cfg, cfg, overrides)
+    cfg = _resumed_config(trained.cfg, given, overrides)
+    _check_accelerator(cfg)
     data = CorpusDataModule(cfg.data, trained.tokenizer, cfg.seed, cfg.trainer.accumulate_grad_batches)
-    return Run(cfg, run_dir, data, trained)
+    if data.digest != trained.corpus:
+        raise InputError(
+            f"data.path={cfg.data.path} has changed since the run {folder} began: resumed, the run might be validated "
+            "on what it was trained on; bring the old file back, or begin a new run"
+        )
+    return Run(cfg, Path(folder), data, trained)
+
+
+def _check_accelerator(cfg: TrainConfig) -> None:
+    if cfg.trainer.accelerator == "gpu" and not torch.accelerator.is_available():
+        raise InputError(
+            "trainer.accelerator=gpu, but there is no GPU that PyTorch can use: set trainer.accelerator=cpu"
+        )
 
 
 def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]) -> TrainConfig:
@@ -102,12 +114,16 @@ def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]
             f"{', '.join(refused)} cannot change in a resumed run: leave it out, or begin a new run; "
             f"{', '.join(sorted(RESUMABLE - {'resume'}))} can"
         )
-    merged, new = OmegaConf.create(to_plain(saved)), OmegaConf.create(to_plain(given))
+    merged = to_plain(saved)
     if "max_steps" in keys or "max_epochs" in keys:
-        merged.max_steps = merged.max_epochs = None
+        merged["max_steps"] = merged["max_epochs"] = None
     for key in keys:
-        OmegaConf.update(merged, key, OmegaConf.select(new, key))
-    return from_plain(OmegaConf.to_container(merged))  # type: ignore[arg-type]
+        node, new = merged, to_plain(given)
+        *groups, name = key.split(".")
+        for group in groups:
+            node, new = node[group], new[group]
+        node[name] = new[name]
+    return from_plain(merged)
 
 
 def _vocab_size(cfg: TrainConfig, data: CorpusDataModule) -> int:
@@ -139,47 +155,51 @@ def _describe(run: Run) -> None:
 
 
 def _has_work_left(run: Run, trained: Trained) -> bool:
+    """Whether there are steps to take; or tests to make, in a run that was stopped after its last step."""
+    if not is_complete(run.dir) or not _bounds_reached(run, trained.step, trained.validations_since_best):
+        log.info("resumed at step %s", trained.step)
+        return True
+    log.info("The run is complete, with %s steps. To train on:", f"{trained.step:,}")
+    log.info("%s", _command_to_go_on(run, trained.step, trained.validations_since_best))
+    return False
+
+
+def _bounds_reached(run: Run, step: int, validations_since_best: int) -> list[str]:
+    """The settings that end the run where it stands, each with a value that would let it go on."""
     patience = run.cfg.regularization.early_stopping_patience
-    out_of_patience = patience is not None and trained.validations_since_best >= patience
-    if out_of_patience or trained.step >= run.total_steps:
-        reason = "stopped early" if out_of_patience else "trained to its end"
-        log.info("The run is complete: %s, at step %s. To train on:", reason, f"{trained.step:,}")
-        log.info("%s", _command_to_go_on(run, trained.step, out_of_patience))
-        return False
-    log.info("resumed at step %s", trained.step)
-    return True
+    wider = [f"max_steps={2 * step}"] if step >= run.total_steps else []
+    if patience is not None and validations_since_best >= patience:
+        wider.append(f"regularization.early_stopping_patience={2 * patience}")
+    return wider
 
 
-def _command_to_go_on(run: Run, step: int, out_of_patience: bool) -> str:
-    """What a complete run must be told to train on."""
-    patience = run.cfg.regularization.early_stopping_patience or 1
-    more = f"regularization.early_stopping_patience={2 * patience}" if out_of_patience else f"max_steps={2 * step}"
-    return f"python train.py resume={run.dir} {more}"
+def _command_to_go_on(run: Run, step: int, validations_since_best: int) -> str:
+    wider = _bounds_reached(run, step, validations_since_best)
+    return runs.command("python", "train.py", f"resume={run.dir}", *wider)
 
 
 def _fit(run: Run) -> None:
-    """Trains, tests and reports; the summary tells the status also of a run that did not end well."""
-    cfg, data = run.cfg, run.data
-    L.seed_everything(cfg.seed, verbose=False)
-    module = GPTModule(cfg)
-    run_log = RunLog(run.dir, cfg.logger.log_every_steps)
-    checkpoints = Checkpoints(run.dir, data.tokenizer, cfg.regularization.early_stopping_patience)
+    """Trains, tests and reports; the summary also tells of a run that did not end well, and why."""
+    L.seed_everything(run.cfg.seed, verbose=False)
+    module = GPTModule(run.cfg)
+    run_log = RunLog(run.dir, run.cfg.logger.log_every_steps)
+    checkpoints = Checkpoints(run.dir, run.data, run.cfg.regularization.early_stopping_patience)
     trainer = _make_trainer(run, run_log, checkpoints)
-    status, reason = "failed", None
+    resume_from = None if run.resumed is None else run.resumed.path
     try:
-        resume_from = None if run.resumed is None else run.resumed.path
-        trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
-        status = "stopped early" if checkpoints.out_of_patience else "completed"
-    except Interrupted as interruption:
-        status, reason = "interrupted", str(interruption)
+        trainer.fit(module, datamodule=run.data, ckpt_path=resume_from, weights_only=True)
+        figures = _figures(run, trainer, module, run_log, checkpoints)
+        _report(run, trainer, module, checkpoints, figures)
+    except BaseException as error:
+        # Lightning turns a Ctrl-C that comes while no handler of ours is set into sys.exit(1).
+        pressed = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+        if run_log.begun:
+            status = "interrupted" if pressed or isinstance(error, Interrupted) else "failed"
+            figures = _figures(run, trainer, module, run_log, checkpoints)
+            write_summary(run.dir, {"status": status, "reason": f"{type(error).__name__}: {error}", **figures})
+        if pressed:
+            raise KeyboardInterrupt from error
         raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise
-    finally:
-        summary = {"status": status, "reason": reason, **_figures(run, module, run_log, checkpoints)}
-        write_summary(run.dir, summary)
-    _report(run, trainer, module, summary)
 
 
 def _make_trainer(run: Run, run_log: RunLog, checkpoints: Checkpoints) -> L.Trainer:
@@ -195,11 +215,12 @@ def _make_trainer(run: Run, run_log: RunLog, checkpoints: Checkpoints) -> L.Trai
         check_val_every_n_epoch=None,
         val_check_interval=run.val_every * cfg.trainer.accumulate_grad_batches,
         num_sanity_val_steps=0,
-        logger=make_logger(run.dir, step) if cfg.logger.tensorboard else False,
+        logger=make_logger(run.dir, cfg, step) if cfg.logger.tensorboard else False,
+        log_every_n_steps=1,  # of no use to us, but Lightning warns where an epoch is shorter
         callbacks=[
             run_log,
             ProgressDisplay(run_log, run.total_steps),
-            Samples(cfg.logger, run.data.tokenizer, cfg.data.seq_len),
+            *([Samples(cfg.logger, run.data.tokenizer, cfg.data.seq_len)] if cfg.logger.tensorboard else []),
             checkpoints,
             StopOnSignal(checkpoints, run.val_every),
         ],
@@ -210,16 +231,16 @@ def _make_trainer(run: Run, run_log: RunLog, checkpoints: Checkpoints) -> L.Trai
     )
 
 
-def _figures(run: Run, module: GPTModule, run_log: RunLog, checkpoints: Checkpoints) -> dict[str, Any]:
-    data, step = run.data, run_log.step
-    best = checkpoints.best_loss if math.isfinite(checkpoints.best_loss) else None
+def _figures(
+    run: Run, trainer: L.Trainer, module: GPTModule, run_log: RunLog, checkpoints: Checkpoints
+) -> dict[str, Any]:
+    """What the run has come to so far."""
+    data, best, step = run.data, checkpoints.best_loss, trainer.global_step
     return {
-        "val/loss": run_log.latest.get("val/loss"),
-        "val/perplexity": run_log.latest.get("val/perplexity"),
-        "val/bits_per_char": run_log.latest.get("val/bits_per_char"),
+        **{f"val/{name}": run_log.latest.get(f"val/{name}") for name in ("loss", "perplexity", "bits_per_char")},
         "best/val/loss": best,
-        "best/val/perplexity": None if best is None else math.exp(best),
-        "best/val/bits_per_char": None if best is None else data.bits_per_char("val", best),
+        "best/val/perplexity": perplexity(best),
+        "best/val/bits_per_char": data.bits_per_char("val", best),
         "best/step": checkpoints.best_step,
         "unigram/val_loss": data.unigram_loss("val"),
         "unk_rate": data.unk_rate("val"),
@@ -230,21 +251,32 @@ def _figures(run: Run, module: GPTModule, run_log: RunLog, checkpoints: Checkpoi
     }
 
 
-def _report(run: Run, trainer: L.Trainer, module: GPTModule, summary: dict[str, Any]) -> None:
+def _report(run: Run, trainer: L.Trainer, module: GPTModule, checkpoints: Checkpoints, figures: dict[str, Any]) -> None:
     """Tests the best checkpoint, lets it write, and shows everything."""
-    best = checkpoint.load(runs.best_checkpoint(run.dir))
-    checkpoint.load_weights(module.net, best)
-    reached = {key: summary[f"best/val/{key}"] for key in ("loss", "perplexity", "bits_per_char")}
-    metrics = {f"reached/val_{key}": value for key, value in reached.items()}
+    checkpoint.load_weights(module.net, checkpoint.load(runs.best_checkpoint(run.dir)))
+    reached = {f"reached/val_{name}": figures[f"best/val/{name}"] for name in ("loss", "perplexity", "bits_per_char")}
     if run.data.documents.test:
         trainer.test(module, datamodule=run.data, verbose=False)
-        tested = {key: trainer.callback_metrics[f"test/{key}"].item() for key in reached}
-        summary.update({f"test/{key}": value for key, value in tested.items()})
-        summary["test/unk_rate"] = run.data.unk_rate("test")
-        metrics["reached/test_loss"] = tested["loss"]
-    log_hyperparameters(trainer, run.cfg, metrics)
-    write_summary(run.dir, summary)
+        figures.update(
+            {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
+        )
+        figures["test/unk_rate"] = run.data.unk_rate("test")
+        reached["reached/test_loss"] = figures["test/loss"]
+    log_hyperparameters(trainer, run.cfg, reached)
+    status = "stopped early" if checkpoints.out_of_patience else "completed"
+    summary = {"status": status, "reason": None, **figures}
     prompt, context = run.cfg.logger.sample_prompt, run.cfg.data.seq_len
     [sample] = continue_text(module.net, run.data.tokenizer, prompt, context, Sampling())
-    command = _command_to_go_on(run, summary["steps"], summary["status"] == "stopped early")
-    show_summary(run.dir, summary, sample, command)
+    write_summary(run.dir, summary)
+    show_summary(run.dir, summary, sample, _commands(run, summary["steps"], checkpoints.validations_since_best))
+
+
+def _commands(run: Run, step: int, validations_since_best: int) -> dict[str, str]:
+    """What can be done with the run next."""
+    shown = runs.OUTPUTS if run.dir.is_relative_to(runs.OUTPUTS) else run.dir
+    watch = {"watch it": runs.command("tensorboard", "--logdir", str(shown))} if run.cfg.logger.tensorboard else {}
+    return {
+        **watch,
+        "let it write": runs.command("python", "generate.py", f"ckpt={run.dir}", "prompt=The lantern"),
+        "go on with it": _command_to_go_on(run, step, validations_since_best),
+    }

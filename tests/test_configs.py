@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from conftest import PROJECT
-from omegaconf import OmegaConf
 
 from hp_lightning.config import TrainConfig, from_plain, to_plain
 from hp_lightning.errors import InputError
@@ -58,6 +57,7 @@ def test_one_dropout_sets_all_and_each_can_be_set(make_config: MakeConfig) -> No
         ("regularization.gradient_clip_norm=0", "regularization.gradient_clip_norm=0"),
         ("optim.lr=-1", "optim.lr=-1"),
         ("optim.lr=nan", "optim.lr=nan"),
+        ("regularization.weight_decay=inf", "regularization.weight_decay=inf"),
         ("optim.betas=[0.9]", "optim.betas"),
         ("tokenizer.vocab_size=2", "tokenizer.vocab_size=2"),
         ("max_epochs=null", "max_steps and max_epochs"),
@@ -74,5 +74,9 @@ def test_all_that_is_wrong_is_said_at_once(make_config: MakeConfig) -> None:
         make_config("optim.lr=0", "max_steps=0")
 
 
-def test_checkpointed_config_names_nothing_to_run(make_config: MakeConfig) -> None:
-    assert "_target_" not in OmegaConf.to_yaml(OmegaConf.create(to_plain(make_config())))
+@pytest.mark.parametrize("text", ["${oc.env:HOME}", r"\${x}", r"a \\${b} ${c", "$5 {}"])
+def test_a_saved_config_is_text_that_nothing_evaluates(text: str, make_config: MakeConfig) -> None:
+    plain = to_plain(make_config())
+    plain["logger"]["sample_prompt"] = text
+    assert from_plain(plain).logger.sample_prompt == text
+    assert to_plain(from_plain(plain)) == plain

@@ -279,11 +279,13 @@ def test_tail_of_tinyshakespeare_is_the_last_tenth(make_config: MakeConfig, shar
         (["A long text. " * 9], 0.05, "tail"),
         (["A long text. " * 9, "Another text. " * 9], 0.05, "tail"),
         (["The same text. " * 9] * 5, 0.05, "tail"),
-        (["A long text. " * 9, "Another text. " * 9], 0.0, "documents"),
-        (["A long text. " * 9, "Another text. " * 9, "The third text. " * 9], 0.05, "documents"),
+        (["A long text. " * 9, "Another text. " * 9], 0.0, "tail"),
+        (["A long text. " * 9] * 3 + ["A book. " * 900], 0.05, "tail"),
+        ([f"The text {number}. " * 9 for number in range(10, 30)], 0.05, "documents"),
+        ([f"The text {number}. " * 9 for number in range(10, 20)], 0.0, "documents"),
     ],
 )
-def test_auto_splits_documents_where_there_are_enough(
+def test_auto_splits_documents_where_that_comes_near_the_fractions(
     bundled: DataConfig, texts: list[str], test: float, taken: str
 ) -> None:
     cfg = replace(bundled, split="auto", test_fraction=test)

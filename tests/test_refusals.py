@@ -68,14 +68,18 @@ def test_generate_refuses(run_script: Callable, tmp_path: Path) -> None:
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     torch.save({"weights": torch.zeros(3)}, tmp_path / "other.ckpt")
     (tmp_path / "empty.ckpt").touch()
+    torch.save({"hp_lightning": {"format": 1}}, tmp_path / "other_version.ckpt")
     for arguments, said in (
         (["ckpt=nowhere.ckpt"], "ckpt=nowhere.ckpt does not exist"),
         (["ckpt=."], "holds no checkpoints/best.ckpt"),
         ([], "no trained run below"),
         (["ckpt=text.ckpt"], "text.ckpt is no checkpoint of hp_lightning"),
         (["ckpt=other.ckpt"], "other.ckpt is no checkpoint of hp_lightning"),
+        (["ckpt=other_version.ckpt"], "other_version.ckpt is no checkpoint of hp_lightning"),
         (["ckpt=empty.ckpt"], "empty.ckpt is no checkpoint of hp_lightning"),
         (["temperature=-1"], "temperature=-1"),
+        (["temperature=inf"], "temperature=inf"),
+        (["seed=99999999999"], "seed=99999999999"),
         (["top_p=0"], "top_p=0"),
         (["num_samples=0"], "num_samples=0"),
     ):

@@ -148,6 +148,42 @@ def test_a_complete_run_goes_on_only_when_more_is_asked(
     assert [step for step, _ in curves(moved)["val/loss"]] == [20, 25, 30]
 
 
+def test_a_run_stopped_before_its_test_is_finished(settings: list[str], run_script: Callable, tmp_path: Path) -> None:
+    assert run_script("train.py", *settings, "max_steps=25").returncode == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    (tmp_path / "run" / "summary.json").unlink()
+    done = run_script("train.py", "resume=run")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+
+
+def test_a_corpus_that_changed_is_refused(
+    settings: list[str], first_book: Path, run_script: Callable, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus.csv"
+    corpus.write_bytes(first_book.read_bytes())
+    assert run_script("train.py", *settings, "max_steps=5", "data.path=corpus.csv").returncode == 0
+    with corpus.open("a", encoding="utf-8") as file:
+        file.write("One line more.,The Ferry to Vesperhold,1 Fog on the Quay\n")
+    done = run_script("train.py", "resume=run", "max_steps=10")
+    assert done.returncode == 2
+    assert "data.path=corpus.csv has changed since the run run began" in done.stderr
+
+
+def test_epochs_and_accumulation(settings: list[str], run_script: Callable, tmp_path: Path) -> None:
+    """Validation once an epoch, a signal at any step of it, gradients from two batches a step."""
+    more = ["trainer.accumulate_grad_batches=2", "trainer.val_every_steps=null", "max_steps=70"]
+    assert run_script("train.py", *settings, *more, "run_dir=unbroken").returncode == 0
+    process = start(tmp_path, *settings, *more)
+    for step in (15, 45):
+        wait_for_step(tmp_path / "run", step)
+        process.terminate()
+        assert process.wait(60) == 143
+        process = start(tmp_path, "resume=run")
+    assert process.wait(120) == 0
+    expect_same_run(tmp_path / "run", tmp_path / "unbroken")
+
+
 def test_what_cannot_change_is_refused_by_name(settings: list[str], run_script: Callable) -> None:
     assert run_script("train.py", *settings, "max_steps=5").returncode == 0
     done = run_script("train.py", "resume=run", "model=small", "seed=3", "max_steps=10")

@@ -3,8 +3,10 @@
 import csv
 import json
 import math
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,9 +29,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A finished run's folder, and what it printed."""
     cwd = tmp_path_factory.mktemp("training")
     command = script_command("train.py", "experiment=smoke", "optim.lr=0.02", "max_steps=45", "run_dir=run", "seed=7")
-    done = subprocess.run(
-        command, cwd=cwd, env=script_environment(), capture_output=True, text=True, timeout=300, check=False
-    )
+    environment = {**script_environment(), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return cwd / "run", done.stdout
 
@@ -140,7 +141,7 @@ def test_the_end_says_what_was_reached_and_what_to_do(finished: tuple[Path, str]
         f"{summary['unigram/val_loss']:.4f}",
         f"{summary['unk_rate']:.2%}",
         "It writes:",
-        "tensorboard --logdir outputs",
+        "tensorboard --logdir run",
         "python generate.py ckpt=run",
         "python train.py resume=run",
         "step 10/45",
@@ -170,7 +171,7 @@ def test_run_folders_are_never_overwritten(finished: tuple[Path, str], run_scrip
     run_dir, _ = finished
     again = run_script("train.py", "experiment=smoke", f"run_dir={run_dir}")
     assert again.returncode == 2
-    assert f"go on with it by resume={run_dir}" in again.stderr
+    assert f"go on with its run by resume={run_dir}" in again.stderr
 
 
 def test_a_loss_that_explodes_ends_the_run(run_script: Callable, first_book: Path, tmp_path: Path) -> None:

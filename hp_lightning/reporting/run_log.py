@@ -28,33 +28,44 @@ class RunLog(L.Callback):
     def __init__(self, run_dir: Path, every_steps: int) -> None:
         self._path = run_dir / "metrics.csv"
         self._every = every_steps
-        self.step = 0  # optimizer steps taken
+        self.begun = False  # whether a step was taken up; until then nothing of an older sitting is touched
+        self._paused: float | None = None  # since when a validation stops the clock
         self.seconds = 0.0  # of training, without validation, over all sittings
         self.latest: dict[str, float] = {}  # the newest value of every figure
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Opens metrics.csv, without the rows that a resumed run will write again."""
-        self.step = self._logged_step = trainer.global_step
+        self._step = self._logged_step = trainer.global_step
         rows = []
         if self._path.exists():
             with self._path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self.step]
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self._step]
         unfinished = self._path.with_name(f".{self._path.name}")
         with unfinished.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
         unfinished.replace(self._path)
+        self.begun = True
         self._clock = self._logged_clock = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Starts the clock again after a validation and all that others do at its end."""
+        if self._paused is not None:
+            self._clock = time.monotonic()
+            self._logged_clock += self._clock - self._paused
+            self._paused = None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Every so many optimizer steps, the figures of training."""
         step = trainer.global_step
-        if step == self.step:  # gradients are being accumulated
+        if step == self._step:  # gradients are being accumulated
             return
-        self.step = step
+        self._step = step
         if step % self._every:
             return
         assert isinstance(pl_module, GPTModule)
@@ -74,16 +85,11 @@ class RunLog(L.Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stops the clock."""
-        if trainer.state.fn == "fit":
-            self._validation_begin = time.monotonic()
+        self._count_seconds()
+        self._paused = time.monotonic()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The figures of validation; before a checkpoint is written, so that the last good one stays."""
-        if trainer.state.fn != "fit":
-            return
-        paused = time.monotonic() - self._validation_begin
-        self._clock += paused
-        self._logged_clock += paused
         metrics = trainer.callback_metrics
         self._write(trainer, {key: metrics[key].item() for key in COLUMNS if key.startswith("val/")})
         self._stop_if_diverged("validation", metrics["val/loss"].item(), pl_module)
@@ -102,14 +108,15 @@ class RunLog(L.Callback):
         assert isinstance(pl_module, GPTModule)
         if not math.isfinite(loss):
             raise RunError(
-                f"the {part} loss is {loss} at step {self.step}: the run is stopped; try a lower optim.lr "
+                f"the {part} loss is {loss} at step {self._step}: the run is stopped; try a lower optim.lr "
                 f"(now {pl_module.cfg.optim.lr}) or a longer optim.warmup_steps"
             )
 
     def _count_seconds(self) -> None:
-        now = time.monotonic()
-        self.seconds += now - self._clock
-        self._clock = now
+        if self._paused is None:
+            now = time.monotonic()
+            self.seconds += now - self._clock
+            self._clock = now
 
     def _write(self, trainer: L.Trainer, figures: dict[str, float]) -> None:
         self._count_seconds()

@@ -1,6 +1,7 @@
 """What a run came to: summary.json, and the table at its end."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,21 @@ from rich.table import Table
 
 from hp_lightning.reporting.terminal import clock, log
 
+COMPLETE = ("completed", "stopped early")
+
 
 def write_summary(run_dir: Path, summary: dict[str, Any]) -> None:
-    """Writes summary.json: flat, one key a figure."""
+    """Writes summary.json: flat, one key a figure; what is no finite number is null."""
+    plain = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in summary.items()
+    }
     unfinished = run_dir / ".summary.json"
-    unfinished.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    unfinished.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
     unfinished.replace(run_dir / "summary.json")
 
 
-def show_summary(run_dir: Path, summary: dict[str, Any], sample: str, resume: str) -> None:
-    """Prints what was reached, what the model writes, and what can be done next; `resume` is the command to go on."""
+def show_summary(run_dir: Path, summary: dict[str, Any], sample: str, commands: dict[str, str]) -> None:
+    """Prints what was reached, what the model writes, and the commands for what can be done next, by purpose."""
     table = Table(title=f"{run_dir}: {summary['status']}", title_justify="left", show_edge=False)
     table.add_column("")
     for part in ("validation, best", "validation, last", "test"):
@@ -39,9 +45,11 @@ def show_summary(run_dir: Path, summary: dict[str, Any], sample: str, resume: st
         f"{summary['tokens_seen']:,}", clock(summary["seconds"]),
     )  # fmt: skip
     log.info("It writes:\n\n%s\n", sample)
-    for purpose, command in (
-        ("watch it", "tensorboard --logdir outputs   (or: make tensorboard)"),
-        ("let it write", f'python generate.py ckpt={run_dir} prompt="The lantern"'),
-        ("go on with it", resume),
-    ):
+    for purpose, command in commands.items():
         log.info("%-14s %s", purpose, command)
+
+
+def is_complete(run_dir: Path) -> bool:
+    """Whether a run was trained, tested and reported to its end."""
+    path = run_dir / "summary.json"
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["status"] in COMPLETE

@@ -5,9 +5,8 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import OmegaConf
 
-from hp_lightning.config import LoggerConfig, TrainConfig, to_plain
+from hp_lightning.config import LoggerConfig, TrainConfig, to_plain, to_yaml
 from hp_lightning.generation import Sampling, continue_text
 from hp_lightning.lightning_module import GPTModule
 from hp_lightning.tokenization import Tokenizer
@@ -16,9 +15,9 @@ from hp_lightning.tokenization import Tokenizer
 NO_HYPERPARAMETERS = ("run_dir", "resume", "logger")
 
 
-def make_logger(run_dir: Path, resumed_step: int | None) -> TensorBoardLogger:
-    """Writes to `tensorboard/` in the run folder; a resumed run takes away what lies after its checkpoint."""
-    return TensorBoardLogger(
+def make_logger(run_dir: Path, cfg: TrainConfig, resumed_step: int | None) -> TensorBoardLogger:
+    """Writes to `tensorboard/` in the run folder, first the config; a resumed run takes away what it will do again."""
+    logger = TensorBoardLogger(
         save_dir=run_dir,
         name="",
         version="",
@@ -26,6 +25,9 @@ def make_logger(run_dir: Path, resumed_step: int | None) -> TensorBoardLogger:
         default_hp_metric=False,
         purge_step=None if resumed_step is None else resumed_step + 1,
     )
+    if resumed_step is None:
+        logger.experiment.add_text("config", _verbatim(to_yaml(cfg)), 0)
+    return logger
 
 
 class Samples(L.Callback):
@@ -36,30 +38,20 @@ class Samples(L.Callback):
         self._tokenizer = tokenizer
         self._context = context
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The config, as YAML."""
-        assert isinstance(pl_module, GPTModule)
-        text = OmegaConf.to_yaml(OmegaConf.create(to_plain(pl_module.cfg)))
-        if trainer.global_step == 0:
-            self._add_text(trainer, "config", _verbatim(text))
-
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Samples with a generator of its own, so that training draws the same numbers with and without it."""
-        if trainer.state.fn != "fit" or not self._cfg.sample_tokens:
+        if not self._cfg.sample_tokens:
             return
         assert isinstance(pl_module, GPTModule)
         sampling = Sampling(max_new_tokens=self._cfg.sample_tokens)
         [text] = continue_text(pl_module.net, self._tokenizer, self._cfg.sample_prompt, self._context, sampling)
-        self._add_text(trainer, "sample", _verbatim(text))
-
-    def _add_text(self, trainer: L.Trainer, tag: str, text: str) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text(tag, text, trainer.global_step)
+                logger.experiment.add_text("sample", _verbatim(text), trainer.global_step)
 
 
 def log_hyperparameters(trainer: L.Trainer, cfg: TrainConfig, metrics: dict[str, float]) -> None:
-    """A row of the HPARAMS tab: every setting, by the same names and types in every run, and what was reached."""
+    """A row of the HPARAMS tab: every setting, by the same names in every run, and what was reached."""
     settings = {key: value for key, value in to_plain(cfg).items() if key not in NO_HYPERPARAMETERS}
     flat = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in _flat(settings)}
     for logger in trainer.loggers:

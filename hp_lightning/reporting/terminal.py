@@ -107,9 +107,8 @@ class ProgressDisplay(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A line that stays."""
-        if trainer.state.fn == "fit":
-            keys = ("train/loss", "val/loss", "val/perplexity", "val/bits_per_char", "lr")
-            self._line(trainer.global_step, self._figures(*keys))
+        keys = ("train/loss", "val/loss", "val/perplexity", "val/bits_per_char", "lr")
+        self._line(trainer.global_step, self._figures(*keys))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the bar away."""
