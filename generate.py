@@ -18,4 +18,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, GenerateConfig, free_text=("prompt",))
+    cli.run(main, GenerateConfig, free_text=("prompt", "ckpt"))

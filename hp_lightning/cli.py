@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
@@ -31,7 +31,7 @@ def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     """Wraps what `@hydra.main` calls, so that an expected end of the job is told by `run` alone.
 
     Hydra adds a line of its own about an `Exception` that leaves a job. In a sweep that is wanted: it notes the
-    failure, names the job's overrides and goes on to the next job.
+    failure, names the job's overrides and goes on to the next job; unless somebody stopped it.
     """
 
     @functools.wraps(task)
@@ -39,7 +39,7 @@ def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         try:
             task(cfg)
         except (RunError, OmegaConfBaseException) as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
+            if HydraConfig.get().mode == RunMode.MULTIRUN and not isinstance(error, Interrupted):
                 raise
             raise _Refused from error
 
@@ -52,11 +52,11 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
     Args:
         main: the decorated function
         schema: the dataclass of its config, from which a misspelt key is corrected
-        free_text: keys whose values are text as it was typed, commas, quotes and all
+        free_text: keys whose values are text or paths as they were typed, commas, quotes and all; in a sweep, where
+            commas part the values, Hydra's own rules hold
     """
-    sys.argv[1:] = [
-        _quoted(argument) if argument.partition("=")[0] in free_text else argument for argument in sys.argv[1:]
-    ]
+    if not {"-m", "--multirun"} & set(sys.argv):
+        sys.argv[1:] = [_quoted(word) if word.partition("=")[0] in free_text else word for word in sys.argv[1:]]
     # Hydra prints what goes wrong in its own format, over several lines, with status 1; in this mode it raises.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -73,6 +73,8 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
 def _quoted(argument: str) -> str:
     """key=value with the value in Hydra's quotes."""
     key, _, value = argument.partition("=")
+    if value == "null":
+        return argument
     value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", r"\'"), value)
     return f"{key}='{escaped}'"
@@ -90,6 +92,9 @@ def _refuse(error: Exception, schema: type) -> NoReturn:
 
 def _one_line(error: Exception, schema: type) -> str:
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return f"there is no {group}={choice}: take one of {', '.join(error.options)}"
     if isinstance(cause, MissingMandatoryValue):
         return f"{cause.full_key} is not set: give it on the command line, {cause.full_key}=..."
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)):

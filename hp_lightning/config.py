@@ -229,6 +229,8 @@ def _train_problems(cfg: TrainConfig) -> Iterator[str]:
     yield from _at_least("trainer.val_every_steps", cfg.trainer.val_every_steps, 1)
     yield from _at_least("logger.log_every_steps", cfg.logger.log_every_steps, 1)
     yield from _at_least("logger.sample_tokens", cfg.logger.sample_tokens, 0)
+    yield from _not_empty("run_dir", cfg.run_dir)
+    yield from _not_empty("resume", cfg.resume)
     yield from _at_least("max_steps", cfg.max_steps, 1)
     yield from _at_least("max_epochs", cfg.max_epochs, 1)
     yield from _seed("seed", cfg.seed)
@@ -237,6 +239,7 @@ def _train_problems(cfg: TrainConfig) -> Iterator[str]:
 
 
 def _data_problems(data: DataConfig, model: ModelConfig) -> Iterator[str]:
+    yield from _not_empty("data.path", data.path)
     yield from _one_of("data.split", data.split, "documents", "tail", "auto")
     for key in ("val_fraction", "test_fraction"):
         value = getattr(data, key)
@@ -304,6 +307,7 @@ def _optim_problems(optim: OptimConfig) -> Iterator[str]:
 
 
 def _generate_problems(cfg: GenerateConfig) -> Iterator[str]:
+    yield from _not_empty("ckpt", cfg.ckpt)
     yield from _at_least("num_samples", cfg.num_samples, 1)
     yield from _at_least("max_new_tokens", cfg.max_new_tokens, 1)
     yield from _at_least("temperature", cfg.temperature, 0)
@@ -318,6 +322,11 @@ def _generate_problems(cfg: GenerateConfig) -> Iterator[str]:
 def _one_of(key: str, value: str, *choices: str) -> Iterator[str]:
     if value not in choices:
         yield f"{key}={value} is not a choice: take one of {', '.join(choices)}"
+
+
+def _not_empty(key: str, value: Optional[str]) -> Iterator[str]:
+    if value == "":
+        yield f"{key} is empty: give it a value, or leave it out"
 
 
 def _at_least(key: str, value: Optional[float], bound: float) -> Iterator[str]:

@@ -44,7 +44,7 @@ def read_documents(cfg: DataConfig) -> list[Document]:
     Raises:
         InputError: the file cannot be read, has no such column, or holds no text.
     """
-    rows = _read_rows(Path(cfg.path))
+    rows = _read_rows(Path(cfg.path).expanduser())
     while rows and not rows[0][1]:  # empty lines before the header
         rows.pop(0)
     header = [name.strip() for name in rows.pop(0)[1]] if cfg.header and rows else []
@@ -53,6 +53,9 @@ def read_documents(cfg: DataConfig) -> list[Document]:
     names = header or [str(position) for position in range(len(rows[0][1]))]
     # csv gives an empty line as no cells: a blank row where there is one column, else nothing.
     rows = [(line, row or [""]) for line, row in rows if row or len(names) == 1]
+    for delimiter, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if len(header) == 1 and delimiter in header[0]:
+            raise InputError(f"data.path={cfg.path} seems to part its columns by {name}: save it with commas")
     text_column = _text_column(cfg, names)
     group_columns = _group_columns(cfg, names)
     cells_of_group: dict[tuple[str, ...], list[str]] = {}
@@ -155,7 +158,7 @@ def _listed(names: list[str]) -> str:
 
 def _row_separator(cfg: DataConfig, cells_of_groups: Iterable[list[str]]) -> str:
     if cfg.row_separator is not None:
-        return cfg.row_separator
+        return cfg.row_separator.replace("\\n", "\n")  # as one types it in a shell
     marked = any(PARAGRAPH_MARK in cell for cells in cells_of_groups for cell in cells)
     return " " if marked else "\n"
 

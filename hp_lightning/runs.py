@@ -74,6 +74,11 @@ def command(program: str, *arguments: str) -> str:
     return shlex.join([program, *arguments])
 
 
+def script(name: str) -> str:
+    """Where a script of the project lies, as seen from where this one was started."""
+    return str(Path(sys.argv[0]).with_name(name))
+
+
 def best_checkpoint(run_dir: Path) -> Path:
     """Where a run keeps the checkpoint with the lowest validation loss."""
     return run_dir / "checkpoints" / "best.ckpt"

@@ -8,7 +8,7 @@ import lightning as L
 
 from hp_lightning.checkpoint import Checkpoints
 from hp_lightning.errors import Interrupted
-from hp_lightning.runs import command, last_checkpoint
+from hp_lightning.runs import command, last_checkpoint, script
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -59,7 +59,8 @@ class StopOnSignal(L.Callback):
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None:
-            signal.signal(number, signal.SIG_DFL)
+            # KeyboardInterrupt, unlike the default of other signals, lets the terminal be put in order.
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             signal.raise_signal(number)
         self._received = number
 
@@ -68,6 +69,6 @@ class StopOnSignal(L.Callback):
         run_dir = self._checkpoints.run_dir
         raise Interrupted(
             f"stopped by {signal.Signals(self._received).name}, saved in {last_checkpoint(run_dir)}; "
-            f"go on with: {command('python', 'train.py', f'resume={run_dir}')}",
+            f"go on with: {command('python', script('train.py'), f'resume={run_dir}')}",
             self._received,
         )

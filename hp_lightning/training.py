@@ -14,7 +14,7 @@ from hp_lightning import checkpoint, runs
 from hp_lightning.checkpoint import AtomicCheckpointIO, Checkpoints, Trained
 from hp_lightning.config import TrainConfig, from_plain, to_plain, to_yaml
 from hp_lightning.data import CorpusDataModule
-from hp_lightning.errors import InputError, Interrupted
+from hp_lightning.errors import InputError, Interrupted, RunError
 from hp_lightning.generation import Sampling, continue_text
 from hp_lightning.lightning_module import GPTModule, perplexity
 from hp_lightning.reporting.run_log import RunLog
@@ -25,7 +25,8 @@ from hp_lightning.stopping import StopOnSignal
 
 # What a resumed run may be told anew; everything else belongs to the weights it goes on with.
 RESUMABLE = {
-    "resume", "max_steps", "max_epochs", "logger", "regularization.early_stopping_patience", "trainer.accelerator",
+    "resume", "data.path", "max_steps", "max_epochs", "logger", "regularization.early_stopping_patience",
+    "trainer.accelerator",
 }  # fmt: skip
 
 
@@ -72,8 +73,13 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
 
 def _begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
     _check_accelerator(cfg)
+    log.info("reading %s", cfg.data.path)
     data = CorpusDataModule(cfg.data, cfg.tokenizer, cfg.seed, cfg.trainer.accumulate_grad_batches)
-    cfg = replace(cfg, model=replace(cfg.model, vocab_size=_vocab_size(cfg, data)))
+    cfg = replace(
+        cfg,
+        model=replace(cfg.model, vocab_size=_vocab_size(cfg, data)),
+        data=replace(cfg.data, path=os.path.abspath(os.path.expanduser(cfg.data.path))),  # resumed from anywhere
+    )
     run_dir = runs.make_run_dir(cfg.run_dir, overrides)
     kept = run_dir / ".hydra"
     (kept / "config.yaml").write_text(to_yaml(cfg), encoding="utf-8")
@@ -89,13 +95,17 @@ def _resume(folder: str, given: TrainConfig, overrides: list[str]) -> Run:
     trained = checkpoint.load(path)
     cfg = _resumed_config(trained.cfg, given, overrides)
     _check_accelerator(cfg)
+    log.info("reading %s", cfg.data.path)
     data = CorpusDataModule(cfg.data, trained.tokenizer, cfg.seed, cfg.trainer.accumulate_grad_batches)
     if data.digest != trained.corpus:
         raise InputError(
             f"data.path={cfg.data.path} has changed since the run {folder} began: resumed, the run might be validated "
             "on what it was trained on; bring the old file back, or begin a new run"
         )
-    return Run(cfg, Path(folder), data, trained)
+    run = Run(cfg, Path(folder), data, trained)
+    if trained.step >= run.total_steps and not os.path.isfile(runs.best_checkpoint(run.dir)):
+        raise InputError(f"resume={folder} has taken {trained.step} steps already: give it more by max_steps=")
+    return run
 
 
 def _check_accelerator(cfg: TrainConfig) -> None:
@@ -175,7 +185,7 @@ def _bounds_reached(run: Run, step: int, validations_since_best: int) -> list[st
 
 def _command_to_go_on(run: Run, step: int, validations_since_best: int) -> str:
     wider = _bounds_reached(run, step, validations_since_best)
-    return runs.command("python", "train.py", f"resume={run.dir}", *wider)
+    return runs.command("python", runs.script("train.py"), f"resume={run.dir}", *wider)
 
 
 def _fit(run: Run) -> None:
@@ -196,7 +206,8 @@ def _fit(run: Run) -> None:
         if run_log.begun:
             status = "interrupted" if pressed or isinstance(error, Interrupted) else "failed"
             figures = _figures(run, trainer, module, run_log, checkpoints)
-            write_summary(run.dir, {"status": status, "reason": f"{type(error).__name__}: {error}", **figures})
+            reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+            write_summary(run.dir, {"status": status, "reason": reason, **figures})
         if pressed:
             raise KeyboardInterrupt from error
         raise
@@ -235,7 +246,8 @@ def _figures(
     run: Run, trainer: L.Trainer, module: GPTModule, run_log: RunLog, checkpoints: Checkpoints
 ) -> dict[str, Any]:
     """What the run has come to so far."""
-    data, best, step = run.data, checkpoints.best_loss, trainer.global_step
+    data, step = run.data, trainer.global_step
+    best = checkpoints.best_loss if math.isfinite(checkpoints.best_loss) else math.nan
     return {
         **{f"val/{name}": run_log.latest.get(f"val/{name}") for name in ("loss", "perplexity", "bits_per_char")},
         "best/val/loss": best,
@@ -277,6 +289,6 @@ def _commands(run: Run, step: int, validations_since_best: int) -> dict[str, str
     watch = {"watch it": runs.command("tensorboard", "--logdir", str(shown))} if run.cfg.logger.tensorboard else {}
     return {
         **watch,
-        "let it write": runs.command("python", "generate.py", f"ckpt={run.dir}", "prompt=The lantern"),
+        "let it write": runs.command("python", runs.script("generate.py"), f"ckpt={run.dir}", "prompt=The lantern"),
         "go on with it": _command_to_go_on(run, step, validations_since_best),
     }

@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+import unicodedata
 
 from hp_lightning import checkpoint, runs
 from hp_lightning.config import GenerateConfig
@@ -19,13 +20,20 @@ def write(cfg: GenerateConfig) -> None:
     path = runs.find_checkpoint(cfg.ckpt)
     trained = checkpoint.load(path)
     tokenizer = trained.tokenizer
-    unknown = tokenizer.vocabulary.unknown(tokenizer.tokens(cfg.prompt))
+    prompt = unicodedata.normalize("NFC", cfg.prompt)  # as the corpus is
+    unknown = tokenizer.vocabulary.unknown(tokenizer.tokens(prompt))
     if unknown:
         print(f"not in the model's vocabulary, read as <UNK>: {' '.join(unknown)}", file=sys.stderr)
     sampling = Sampling(cfg.temperature, cfg.top_k, cfg.top_p, cfg.max_new_tokens, cfg.num_samples, cfg.seed)
-    samples = continue_text(trained.net(), tokenizer, cfg.prompt, trained.cfg.data.seq_len, sampling)
+    samples = continue_text(trained.net(), tokenizer, prompt, trained.cfg.data.seq_len, sampling)
     print(f"{path}, seed={cfg.seed}", file=sys.stderr)
     for number, sample in enumerate(samples, start=1):
         if len(samples) > 1:
             print(f"\n--- {number} ---")
-        print("\n".join(textwrap.fill(line, LINE_LENGTH) for line in sample.split("\n")))
+        print(_wrapped(sample) if sys.stdout.isatty() else sample)
+
+
+def _wrapped(text: str) -> str:
+    """Lines that are pleasant to read in a terminal."""
+    wrap = textwrap.TextWrapper(LINE_LENGTH, expand_tabs=False, replace_whitespace=False, break_on_hyphens=False)
+    return "\n".join(wrap.fill(line) for line in text.split("\n"))

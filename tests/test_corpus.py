@@ -262,6 +262,14 @@ def test_tail_cuts_by_position(stories: list[Document], bundled: DataConfig, val
     assert characters(splits.test) == pytest.approx(test * total, abs=1)
 
 
+@pytest.mark.parametrize("typed", [r"\n", "\n"])
+def test_row_separator_as_one_types_it(bundled: DataConfig, tmp_path: Path, typed: str) -> None:
+    path = tmp_path / "verse.csv"
+    path.write_text("text\nOne line\nand another\n", encoding="utf-8")
+    [document] = read_documents(replace(bundled, path=str(path), row_separator=typed))
+    assert document.text == "One line\nand another"
+
+
 def test_tail_of_tinyshakespeare_is_the_last_tenth(make_config: MakeConfig, shared_data: Path) -> None:
     path = shared_data / "tinyshakespeare.csv"
     cfg = make_config("experiment=shakespeare_char", f"data.path='{path}'").data

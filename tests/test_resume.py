@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -113,7 +114,7 @@ def test_killed_and_resumed_is_the_unbroken_run(
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_at_the_next_step(
-    number: signal.Signals, status: int, settings: list[str], unbroken: Path, run_script: Callable, tmp_path: Path
+    number: signal.Signals, status: int, settings: list[str], unbroken: Path, tmp_path: Path
 ) -> None:
     process = start(tmp_path, *settings)
     wait_for_step(tmp_path / "run", 30)
@@ -122,11 +123,13 @@ def test_a_signal_saves_at_the_next_step(
     assert process.returncode == status
     [line] = errors.strip().split("\n")
     assert f"stopped by {number.name}" in line
-    assert "go on with: python train.py resume=run" in line
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
     step = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert step >= 30
-    done = run_script("train.py", "resume=run")
+    command = shlex.split(line.partition("go on with: ")[2])
+    done = subprocess.run(
+        command, cwd=tmp_path, env=script_environment(), capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert f"resumed at step {step}" in done.stdout
     expect_same_run(tmp_path / "run", unbroken)
@@ -167,7 +170,9 @@ def test_a_corpus_that_changed_is_refused(
         file.write("One line more.,The Ferry to Vesperhold,1 Fog on the Quay\n")
     done = run_script("train.py", "resume=run", "max_steps=10")
     assert done.returncode == 2
-    assert "data.path=corpus.csv has changed since the run run began" in done.stderr
+    assert f"data.path={corpus} has changed since the run run began" in done.stderr
+    done = run_script("train.py", "resume=run", "max_steps=10", f"data.path={first_book}")
+    assert done.returncode == 0, "the same text in another place is the same corpus"
 
 
 def test_epochs_and_accumulation(settings: list[str], run_script: Callable, tmp_path: Path) -> None:

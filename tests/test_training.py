@@ -142,8 +142,8 @@ def test_the_end_says_what_was_reached_and_what_to_do(finished: tuple[Path, str]
         f"{summary['unk_rate']:.2%}",
         "It writes:",
         "tensorboard --logdir run",
-        "python generate.py ckpt=run",
-        "python train.py resume=run",
+        "generate.py ckpt=run",
+        "train.py resume=run",
         "step 10/45",
     ):
         assert expected in printed, expected

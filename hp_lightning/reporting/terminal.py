@@ -26,7 +26,7 @@ class _ConsoleHandler(logging.Handler):
     """Prints above a live display, unwrapped."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        console.print(self.format(record), soft_wrap=True, markup=False)
+        console.print(self.format(record), soft_wrap=True, markup=False, emoji=False)
 
 
 class Messages:
