@@ -23,8 +23,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(
-        main,
-        TrainConfig,
-        free_text=("data.path", "data.row_separator", "run_dir", "resume", "logger.sample_prompt"),
-    )
+    cli.run(main, TrainConfig, cli.FREE_TEXT)

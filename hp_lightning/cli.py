@@ -22,6 +22,12 @@ from hp_lightning.errors import Interrupted, RunError
 
 PROJECT = Path(__file__).resolve().parent.parent
 
+# Keys of a training config whose values are text or paths as they were typed.
+FREE_TEXT = (
+    "data.path", "data.delimiter", "data.row_separator", "data.cache_dir", "tokenizer.from_run", "run_dir", "resume",
+    "logger.sample_prompt",
+)  # fmt: skip
+
 config.register()
 OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
 OmegaConf.register_new_resolver("slug", lambda overrides: runs.slug(overrides), replace=True)
@@ -71,13 +77,18 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
 
 
 def _quoted(argument: str) -> str:
-    """key=value with the value in Hydra's quotes."""
+    """key=value with the value in Hydra's quotes; a list stays one."""
     key, _, value = argument.partition("=")
-    if value == "null":
+    if value == "null" or re.fullmatch(r"\[.*\]", value, re.DOTALL):
         return argument
+    return f"{key}={quoted(value)}"
+
+
+def quoted(value: str) -> str:
+    """The value as a string in Hydra's grammar, whatever is in it."""
     value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", r"\'"), value)
-    return f"{key}='{escaped}'"
+    return f"'{escaped}'"
 
 
 class _Refused(BaseException):

@@ -21,26 +21,33 @@ from hp_lightning.errors import InputError
 class DataConfig:
     """Where the text is, how its rows become documents, and how the documents are split and cut."""
 
-    path: str
+    path: Any  # a file, a glob or a URL, or a list of them
+    delimiter: Optional[str]  # what parts the columns; null: found from the file
+    encoding: str  # utf-8 (with or without byte order mark), or what Python calls the file's encoding
+    sha256: Optional[str]  # what the file must have, as hexadecimal digits; null: not checked
     text_column: Optional[str]  # name, or position from 0; null: found from the header
     group_columns: Optional[list[str]]  # rows that agree in these are one document; null: found from the header
     row_separator: Optional[str]  # what joins the rows of a document; null: found from the text
     header: bool
+    collapse_spaces: bool  # runs of spaces become one, those at the ends of lines go
     split: str  # documents | tail | auto
     val_fraction: float  # of the characters
     test_fraction: float
     split_seed: int
     seq_len: int  # tokens in a training window
     batch_size: int  # windows in a batch
+    cache_dir: Optional[str]  # for downloads and encoded corpora; null: the user's cache folder
 
 
 @dataclass
 class TokenizerConfig:
     """How text becomes ids."""
 
-    kind: str  # word | char
+    kind: str  # word | char | bpe
     vocab_size: Optional[int]  # at most so many, special tokens included; null: no bound
-    min_frequency: int  # rarer tokens become <UNK>
+    min_frequency: int  # rarer tokens become <UNK>; bpe: rarer pairs are not merged
+    lowercase: bool
+    from_run: Optional[str]  # run folder or checkpoint whose tokenizer is taken as it is; null: learned
 
 
 @dataclass
@@ -220,9 +227,7 @@ def _train_problems(cfg: TrainConfig) -> Iterator[str]:
     yield from _model_problems(cfg.model)
     yield from _regularization_problems(cfg.regularization)
     yield from _optim_problems(cfg.optim)
-    yield from _one_of("tokenizer.kind", cfg.tokenizer.kind, "word", "char")
-    yield from _at_least("tokenizer.vocab_size", cfg.tokenizer.vocab_size, 3)
-    yield from _at_least("tokenizer.min_frequency", cfg.tokenizer.min_frequency, 1)
+    yield from _tokenizer_problems(cfg.tokenizer)
     yield from _one_of("trainer.accelerator", cfg.trainer.accelerator, "auto", "cpu", "gpu")
     yield from _one_of("trainer.precision", cfg.trainer.precision, "32-true", "bf16-mixed", "bf16-true")
     yield from _at_least("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, 1)
@@ -239,7 +244,8 @@ def _train_problems(cfg: TrainConfig) -> Iterator[str]:
 
 
 def _data_problems(data: DataConfig, model: ModelConfig) -> Iterator[str]:
-    yield from _not_empty("data.path", data.path)
+    for key in ("path", "delimiter", "encoding", "sha256", "text_column", "cache_dir"):
+        yield from _not_empty(f"data.{key}", getattr(data, key))
     yield from _one_of("data.split", data.split, "documents", "tail", "auto")
     for key in ("val_fraction", "test_fraction"):
         value = getattr(data, key)
@@ -257,6 +263,15 @@ def _data_problems(data: DataConfig, model: ModelConfig) -> Iterator[str]:
             f"data.seq_len={data.seq_len} is longer than model.max_seq_len={model.max_seq_len}: "
             "lower the first or raise the second"
         )
+
+
+def _tokenizer_problems(tokenizer: TokenizerConfig) -> Iterator[str]:
+    yield from _one_of("tokenizer.kind", tokenizer.kind, "word", "char", "bpe")
+    least, holds = (257, "256 bytes and <EOS>") if tokenizer.kind == "bpe" else (3, "<UNK>, <EOS> and a token")
+    if tokenizer.vocab_size is not None and tokenizer.vocab_size < least:
+        yield f"tokenizer.vocab_size={tokenizer.vocab_size} is too small: it must be at least {least}, for {holds}"
+    yield from _at_least("tokenizer.min_frequency", tokenizer.min_frequency, 1)
+    yield from _not_empty("tokenizer.from_run", tokenizer.from_run)
 
 
 def _model_problems(model: ModelConfig) -> Iterator[str]:

@@ -1,8 +1,4 @@
-"""Documents to batches: encoded once into one integer array, cut into windows, in an order that can be resumed.
-
-A part of the corpus is one stream of token ids, `<EOS>` before its first document and after each, so that every
-token of every document is predicted once.
-"""
+"""The encoded corpus to batches: cut into windows, in an order that can be resumed."""
 
 import hashlib
 import math
@@ -15,9 +11,9 @@ import torch
 from torch import Tensor
 
 from hp_lightning.config import DataConfig, TokenizerConfig
-from hp_lightning.corpus import Document, characters, read_documents, split_documents
+from hp_lightning.encoding import encode_corpus
 from hp_lightning.errors import InputError
-from hp_lightning.tokenization import Tokenizer, fit_tokenizer
+from hp_lightning.tokenization import Tokenizer
 
 IGNORED = -100  # the target of a position that only fills a window up, as in `torch.nn.functional.cross_entropy`
 
@@ -40,11 +36,9 @@ class CorpusDataModule(L.LightningDataModule):
     def __init__(self, cfg: DataConfig, tokenizer: TokenizerConfig | Tokenizer, seed: int, accumulate: int) -> None:
         super().__init__()
         self.cfg = cfg
-        self.documents = split_documents(read_documents(cfg), cfg)
-        if isinstance(tokenizer, TokenizerConfig):
-            tokenizer = fit_tokenizer(tokenizer, [document.text for document in self.documents.train])
-        self.tokenizer = tokenizer
-        self.streams = {part: encode(tokenizer, getattr(self.documents, part)) for part in ("train", "val", "test")}
+        self.corpus = encode_corpus(cfg, tokenizer)
+        self.tokenizer = self.corpus.tokenizer
+        self.streams = {part: torch.from_numpy(stream) for part, stream in self.corpus.streams.items()}
         if self.num_tokens("train") < cfg.seq_len:
             raise InputError(
                 f"the training part of data.path={cfg.path} has {self.num_tokens('train')} tokens, fewer than one "
@@ -76,7 +70,7 @@ class CorpusDataModule(L.LightningDataModule):
 
     def num_characters(self, part: str) -> int:
         """Characters of the part's text."""
-        return characters(getattr(self.documents, part))
+        return self.corpus.facts.parts[part].characters
 
     def bits_per_char(self, part: str, loss: float) -> float:
         """A loss in nats a token as bits a character of the part's text, which can be compared between tokenizers."""
@@ -84,8 +78,10 @@ class CorpusDataModule(L.LightningDataModule):
 
     def unk_rate(self, part: str) -> float:
         """Share of the part's tokens that are `<UNK>`."""
-        unknown = (self.streams[part][1:] == self.tokenizer.vocabulary.unk_id).sum().item()
-        return unknown / max(self.num_tokens(part), 1)
+        unk_id = self.tokenizer.vocabulary.unk_id
+        if unk_id is None:
+            return 0.0
+        return (self.streams[part][1:] == unk_id).sum().item() / max(self.num_tokens(part), 1)
 
     def unigram_loss(self, part: str) -> float:
         """Cross-entropy, in nats a token, of guessing each token by its frequency in the training part (add-one)."""
@@ -179,13 +175,3 @@ class EvalWindows:
         yield from zip(
             torch.split(self._token_ids, self._batch_size), torch.split(self._targets, self._batch_size), strict=True
         )
-
-
-def encode(tokenizer: Tokenizer, documents: list[Document]) -> Tensor:
-    """The stream of some documents: (tokens,) int32."""
-    eos_id = tokenizer.vocabulary.eos_id
-    stream = [eos_id]
-    for document in documents:
-        stream.extend(tokenizer.encode(document.text))
-        stream.append(eos_id)
-    return torch.tensor(stream, dtype=torch.int32)

@@ -31,9 +31,11 @@ def continue_text(net: GPT, tokenizer: Tokenizer, prompt: str, context: int, sam
         context: how many tokens the network looks back, at most its `max_seq_len`
     """
     vocabulary = tokenizer.vocabulary
-    prompt_ids = tokenizer.encode(prompt)
+    prompt_ids = tokenizer.encode(prompt).tolist()
     # The embedding table may have more rows than the tokenizer has tokens.
-    unwritable = [vocabulary.unk_id, *range(len(vocabulary), net.cfg.vocab_size or 0)]
+    unwritable = list(range(len(vocabulary), net.cfg.vocab_size or 0))
+    if vocabulary.unk_id is not None:
+        unwritable.append(vocabulary.unk_id)
     samples = generate(net, [vocabulary.eos_id, *prompt_ids], vocabulary.eos_id, unwritable, context, sampling)
     spoken = len(tokenizer.decode(prompt_ids))
     continuations = [tokenizer.decode([*prompt_ids, *sample])[spoken:] for sample in samples]

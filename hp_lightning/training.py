@@ -12,21 +12,26 @@ from omegaconf import DictConfig, OmegaConf
 
 from hp_lightning import checkpoint, runs
 from hp_lightning.checkpoint import AtomicCheckpointIO, Checkpoints, Trained
-from hp_lightning.config import TrainConfig, from_plain, to_plain, to_yaml
+from hp_lightning.config import TokenizerConfig, TrainConfig, from_plain, to_plain, to_yaml
+from hp_lightning.corpus import absolute_path
 from hp_lightning.data import CorpusDataModule
 from hp_lightning.errors import InputError, Interrupted, RunError
 from hp_lightning.generation import Sampling, continue_text
 from hp_lightning.lightning_module import GPTModule, perplexity
+from hp_lightning.messages import messages
+from hp_lightning.progress import log
+from hp_lightning.reporting.corpus import show_corpus
 from hp_lightning.reporting.run_log import RunLog
 from hp_lightning.reporting.summary import is_complete, show_summary, write_summary
 from hp_lightning.reporting.tensorboard import Samples, log_hyperparameters, make_logger
-from hp_lightning.reporting.terminal import ProgressDisplay, log, messages
+from hp_lightning.reporting.terminal import ProgressDisplay
 from hp_lightning.stopping import StopOnSignal
+from hp_lightning.tokenization import Tokenizer
 
 # What a resumed run may be told anew; everything else belongs to the weights it goes on with.
 RESUMABLE = {
-    "resume", "data.path", "max_steps", "max_epochs", "logger", "regularization.early_stopping_patience",
-    "trainer.accelerator",
+    "resume", "data.path", "data.cache_dir", "max_steps", "max_epochs", "logger", "trainer.accelerator",
+    "regularization.early_stopping_patience",
 }  # fmt: skip
 
 
@@ -73,12 +78,12 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
 
 def _begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
     _check_accelerator(cfg)
-    log.info("reading %s", cfg.data.path)
-    data = CorpusDataModule(cfg.data, cfg.tokenizer, cfg.seed, cfg.trainer.accumulate_grad_batches)
+    cfg, tokenizer = chosen_tokenizer(cfg, overrides)
+    data = CorpusDataModule(cfg.data, tokenizer, cfg.seed, cfg.trainer.accumulate_grad_batches)
     cfg = replace(
         cfg,
         model=replace(cfg.model, vocab_size=_vocab_size(cfg, data)),
-        data=replace(cfg.data, path=os.path.abspath(os.path.expanduser(cfg.data.path))),  # resumed from anywhere
+        data=replace(cfg.data, path=absolute_path(cfg.data.path)),  # resumed from anywhere
     )
     run_dir = runs.make_run_dir(cfg.run_dir, overrides)
     kept = run_dir / ".hydra"
@@ -88,6 +93,23 @@ def _begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
     return Run(cfg, run_dir, data)
 
 
+def chosen_tokenizer(cfg: TrainConfig, overrides: list[str]) -> tuple[TrainConfig, Tokenizer | TokenizerConfig]:
+    """The tokenizer of the run `tokenizer.from_run`, its settings in the config; else the settings to learn one by.
+
+    Raises:
+        InputError: there is no such run, or other settings of the tokenizer were given beside it
+    """
+    if cfg.tokenizer.from_run is None:
+        return cfg, cfg.tokenizer
+    others = [key for key in map(_key, overrides) if key == "tokenizer" or key.startswith("tokenizer.")]
+    if others != ["tokenizer.from_run"]:
+        others.remove("tokenizer.from_run")
+        raise InputError(f"tokenizer.from_run takes the whole tokenizer as it is: leave out {', '.join(others)}")
+    trained = checkpoint.load(runs.find_checkpoint(cfg.tokenizer.from_run))
+    settings = replace(trained.cfg.tokenizer, from_run=os.path.abspath(trained.path))
+    return replace(cfg, tokenizer=settings), trained.tokenizer
+
+
 def _resume(folder: str, given: TrainConfig, overrides: list[str]) -> Run:
     path = runs.last_checkpoint(Path(folder))
     if not os.path.isfile(path):
@@ -95,7 +117,6 @@ def _resume(folder: str, given: TrainConfig, overrides: list[str]) -> Run:
     trained = checkpoint.load(path)
     cfg = _resumed_config(trained.cfg, given, overrides)
     _check_accelerator(cfg)
-    log.info("reading %s", cfg.data.path)
     data = CorpusDataModule(cfg.data, trained.tokenizer, cfg.seed, cfg.trainer.accumulate_grad_batches)
     if data.digest != trained.corpus:
         raise InputError(
@@ -117,7 +138,7 @@ def _check_accelerator(cfg: TrainConfig) -> None:
 
 def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]) -> TrainConfig:
     """The saved config with what the command line says anew; a new bound on the length replaces both old ones."""
-    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    keys = [_key(override) for override in overrides]
     refused = [key for key in keys if key not in RESUMABLE and not key.startswith("logger.")]
     if refused:
         raise InputError(
@@ -136,6 +157,10 @@ def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]
     return from_plain(merged)
 
 
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
 def _vocab_size(cfg: TrainConfig, data: CorpusDataModule) -> int:
     needed = len(data.tokenizer.vocabulary)
     if cfg.model.vocab_size is not None and cfg.model.vocab_size < needed:
@@ -147,17 +172,9 @@ def _vocab_size(cfg: TrainConfig, data: CorpusDataModule) -> int:
 
 
 def _describe(run: Run) -> None:
-    data, documents = run.data, run.data.documents
+    data = run.data
     log.info("run     %s", run.dir)
-    log.info(
-        "corpus  %s: %d / %d / %d documents to train on, validate and test, %s / %s / %s tokens",
-        run.cfg.data.path, len(documents.train), len(documents.val), len(documents.test),
-        *(f"{data.num_tokens(part):,}" for part in ("train", "val", "test")),
-    )  # fmt: skip
-    log.info(
-        "tokens  %s, vocabulary %s, <UNK> %.2f %% of validation",
-        run.cfg.tokenizer.kind, f"{len(data.tokenizer.vocabulary):,}", 100 * data.unk_rate("val"),
-    )  # fmt: skip
+    show_corpus(run.cfg.data.path, data.corpus)
     log.info(
         "length  %s steps of %s tokens, %s steps an epoch\n",
         f"{run.total_steps:,}", f"{data.tokens_per_step:,}", f"{data.steps_per_epoch:,}",
@@ -267,7 +284,7 @@ def _report(run: Run, trainer: L.Trainer, module: GPTModule, checkpoints: Checkp
     """Tests the best checkpoint, lets it write, and shows everything."""
     checkpoint.load_weights(module.net, checkpoint.load(runs.best_checkpoint(run.dir)))
     reached = {f"reached/val_{name}": figures[f"best/val/{name}"] for name in ("loss", "perplexity", "bits_per_char")}
-    if run.data.documents.test:
+    if run.data.num_tokens("test"):
         trainer.test(module, datamodule=run.data, verbose=False)
         figures.update(
             {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("test/")}

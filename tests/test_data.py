@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from hp_lightning.config import TokenizerConfig, TrainConfig
-from hp_lightning.corpus import Document, read_documents, split_documents
-from hp_lightning.data import IGNORED, Batch, CorpusDataModule, EvalWindows, TrainWindows, encode
+from hp_lightning.corpus import Splits, read_documents, split_documents
+from hp_lightning.data import IGNORED, Batch, CorpusDataModule, EvalWindows, TrainWindows
 from hp_lightning.errors import InputError
-from hp_lightning.tokenization import EOS, UNK, fit_tokenizer
+from hp_lightning.tokenization import EOS, UNK, learn_tokenizer
 
 PARTS = ("train", "val", "test")
+CHAR = TokenizerConfig(kind="char", vocab_size=None, min_frequency=1, lowercase=False, from_run=None)
 MakeConfig = Callable[..., TrainConfig]
 MakeModule = Callable[..., CorpusDataModule]
 
@@ -181,19 +182,6 @@ def test_ignored_is_what_cross_entropy_ignores() -> None:
     assert torch.nn.CrossEntropyLoss().ignore_index == IGNORED
 
 
-@pytest.mark.parametrize("kind", ["word", "char"])
-@pytest.mark.parametrize("texts", [[], ["One."], ["One. Two.\nThree.", "Two.", "Four? Unseen!"]])
-def test_stream_has_eos_first_and_after_every_document(kind: str, texts: list[str]) -> None:
-    tokenizer = fit_tokenizer(TokenizerConfig(kind, None, 1), ["One. Two.\nThree. Four?"])
-    stream = encode(tokenizer, [Document(str(number), text) for number, text in enumerate(texts)])
-    eos_id = tokenizer.vocabulary.eos_id
-    expected = [eos_id]
-    for text in texts:
-        expected += [*tokenizer.encode(text), eos_id]
-    assert stream.tolist() == expected
-    assert not stream.is_floating_point()
-
-
 @pytest.fixture(scope="module")
 def make_module(make_config: MakeConfig) -> MakeModule:
     def make(*overrides: str, path: Path | None = None) -> CorpusDataModule:
@@ -211,14 +199,16 @@ def stories(make_module: MakeModule) -> CorpusDataModule:
 
 
 @pytest.fixture(scope="module")
-def part_tokens(stories: CorpusDataModule) -> dict[str, list[str]]:
+def splits(stories: CorpusDataModule) -> Splits:
+    """The documents of each part."""
+    return split_documents(read_documents(stories.cfg).documents, stories.cfg)
+
+
+@pytest.fixture(scope="module")
+def part_tokens(stories: CorpusDataModule, splits: Splits) -> dict[str, list[str]]:
     """The tokens of each part, as text."""
     return {
-        part: [
-            token
-            for document in getattr(stories.documents, part)
-            for token in [*stories.tokenizer.tokens(document.text), EOS]
-        ]
+        part: [token for document in getattr(splits, part) for token in [*stories.tokenizer.tokens(document.text), EOS]]
         for part in PARTS
     }
 
@@ -226,7 +216,6 @@ def part_tokens(stories: CorpusDataModule) -> dict[str, list[str]]:
 def test_vocabulary_is_learned_from_the_training_documents_alone(
     stories: CorpusDataModule, part_tokens: dict[str, list[str]]
 ) -> None:
-    assert stories.documents == split_documents(read_documents(stories.cfg), stories.cfg)
     counts = Counter(part_tokens["train"])
     kept = {token for token, count in counts.items() if count >= 2 and token != EOS}
     assert set(stories.tokenizer.vocabulary.tokens) == {UNK, EOS} | kept
@@ -234,11 +223,25 @@ def test_vocabulary_is_learned_from_the_training_documents_alone(
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_streams_are_the_parts(stories: CorpusDataModule, part_tokens: dict[str, list[str]], part: str) -> None:
+@pytest.mark.parametrize("kind", ["word", "char", "bpe"])
+def test_streams_are_the_parts(make_module: MakeModule, splits: Splits, kind: str, part: str) -> None:
+    module = make_module(f"tokenizer={kind}")
+    eos_id = module.tokenizer.vocabulary.eos_id
+    expected = [eos_id]
+    for document in getattr(splits, part):
+        expected += [*module.tokenizer.encode(document.text).tolist(), eos_id]
+    assert module.streams[part].tolist() == expected
+    assert not module.streams[part].is_floating_point()
+    assert module.num_tokens(part) == len(expected) - 1
+    assert module.num_characters(part) == sum(len(document.text) for document in getattr(splits, part))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_stream_tells_the_tokens(stories: CorpusDataModule, part_tokens: dict[str, list[str]], part: str) -> None:
     vocabulary = stories.tokenizer.vocabulary
-    assert stories.streams[part].tolist() == vocabulary.encode([EOS, *part_tokens[part]])
-    assert stories.num_tokens(part) == len(part_tokens[part])
-    assert stories.num_characters(part) == sum(len(document.text) for document in getattr(stories.documents, part))
+    words = set(vocabulary.tokens)
+    known = [token if token in words else UNK for token in part_tokens[part]]
+    assert [vocabulary.tokens[token_id] for token_id in stories.streams[part].tolist()] == [EOS, *known]
 
 
 def test_training_windows_are_of_the_training_part(stories: CorpusDataModule) -> None:
@@ -278,34 +281,33 @@ def test_unk_rate_by_counting(stories: CorpusDataModule, part_tokens: dict[str, 
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_unigram_loss_by_counting(stories: CorpusDataModule, part_tokens: dict[str, list[str]], part: str) -> None:
-    vocabulary = set(stories.tokenizer.vocabulary.tokens)
-    known = {part: [token if token in vocabulary else UNK for token in part_tokens[part]] for part in ("train", part)}
-    counts = Counter(known["train"])
-    total = len(known["train"]) + len(vocabulary)
-    losses = [-math.log((counts[token] + 1) / total) for token in known[part]]
+def test_unigram_loss_by_counting(stories: CorpusDataModule, part: str) -> None:
+    predicted = {part: stories.streams[part].tolist()[1:] for part in PARTS}
+    counts = Counter(predicted["train"])
+    total = len(predicted["train"]) + len(stories.tokenizer.vocabulary)
+    losses = [-math.log((counts[token_id] + 1) / total) for token_id in predicted[part]]
     assert stories.unigram_loss(part) == pytest.approx(math.fsum(losses) / len(losses), rel=1e-9)
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_bits_per_char_of_a_uniform_guess(
-    stories: CorpusDataModule, part_tokens: dict[str, list[str]], part: str
+    stories: CorpusDataModule, splits: Splits, part_tokens: dict[str, list[str]], part: str
 ) -> None:
     choices = len(stories.tokenizer.vocabulary)
-    length = sum(len(document.text) for document in getattr(stories.documents, part))
+    length = sum(len(document.text) for document in getattr(splits, part))
     bits = len(part_tokens[part]) * math.log2(choices) / length
     assert stories.bits_per_char(part, math.log(choices)) == pytest.approx(bits, rel=1e-12)
 
 
-def test_bits_per_char_counts_eos(make_module: MakeModule) -> None:
+def test_bits_per_char_counts_eos(make_module: MakeModule, splits: Splits) -> None:
     module = make_module("tokenizer=char")
-    length, documents = module.num_characters("val"), len(module.documents.val)
+    length, documents = module.num_characters("val"), len(splits.val)
     assert module.bits_per_char("val", math.log(2)) == pytest.approx((length + documents) / length, rel=1e-12)
 
 
 def test_known_tokenizer_is_not_learned_anew(make_config: MakeConfig) -> None:
     cfg = make_config()
-    known = fit_tokenizer(TokenizerConfig("char", None, 1), ["abcdefghijklmnopqrstuvwxyz ."])
+    known = learn_tokenizer(CHAR, ["abcdefghijklmnopqrstuvwxyz ."]).tokenizer
     module = CorpusDataModule(cfg.data, known, seed=1, accumulate=1)
     assert module.tokenizer is known
     assert int(module.streams["train"].max()) < len(known.vocabulary)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hp_lightning.config import ModelConfig, RegularizationConfig, TokenizerConfig
 from hp_lightning.generation import Sampling, continue_text, generate, keep_top_k, keep_top_p
 from hp_lightning.model import GPT
-from hp_lightning.tokenization import Tokenizer, fit_tokenizer
+from hp_lightning.tokenization import Tokenizer, learn_tokenizer
 
 EOS = 1
 GREEDY = Sampling(temperature=0, max_new_tokens=20)
@@ -55,7 +55,8 @@ def gpt() -> GPT:
 
 @pytest.fixture(scope="module")
 def words() -> Tokenizer:
-    return fit_tokenizer(TokenizerConfig(kind="word", vocab_size=None, min_frequency=1), SENTENCES)
+    cfg = TokenizerConfig(kind="word", vocab_size=None, min_frequency=1, lowercase=False, from_run=None)
+    return learn_tokenizer(cfg, SENTENCES).tokenizer
 
 
 # Which tokens stay possible

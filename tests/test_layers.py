@@ -7,19 +7,22 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hp_lightning"
 
 LEVELS = [
     {"errors"},
-    {"config"},
-    {"runs", "corpus", "tokenization", "model", "optim"},
-    {"cli", "data", "generation"},
+    {"config", "progress"},
+    {"runs", "messages", "cache", "corpus", "tokenization", "model", "optim"},
+    {"cli", "encoding", "generation"},
+    {"data"},
     {"lightning_module"},
     {"checkpoint"},
     {"reporting", "stopping"},
     {"training", "writing"},
+    {"corpus.__main__"},
 ]
 
 
 def module_of(path: Path) -> str:
-    """The module, or the package below hp_lightning, that a file belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """The module, or the package below hp_lightning, that a file belongs to; a program in a package is neither."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts) if len(parts) > 1 and parts[-1] == "__main__" else parts[0]
 
 
 def imported_modules(path: Path) -> set[str]:

@@ -5,10 +5,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from hp_lightning.reporting.terminal import clock, log
+from hp_lightning.messages import log_table
+from hp_lightning.progress import clock, log
 
 COMPLETE = ("completed", "stopped early")
 
@@ -35,10 +35,7 @@ def show_summary(run_dir: Path, summary: dict[str, Any], sample: str, commands: 
     rate = f"{summary['unk_rate']:.2%}"
     table.add_row("<UNK> rate", rate, rate, "" if "test/unk_rate" not in summary else f"{summary['test/unk_rate']:.2%}")
     table.add_row("unigram model's loss", f"{summary['unigram/val_loss']:.4f}", "", "")
-    plain = Console(color_system=None, force_terminal=False, width=100)  # train.log gets no terminal codes
-    with plain.capture() as capture:
-        plain.print(table)
-    log.info("\n%s", "\n".join(line.rstrip() for line in capture.get().splitlines()))
+    log_table(table)
     log.info(
         "%s parameters, %s steps (best at %s), %s tokens seen, %s of training\n",
         f"{summary['parameters']:,}", f"{summary['steps']:,}", f"{summary['best/step']:,}",

@@ -1,74 +1,15 @@
-"""Messages to the terminal and to train.log, and the live progress of a run."""
+"""The live progress of a run."""
 
-import logging
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from logging.handlers import MemoryHandler
-from pathlib import Path
 from typing import Any
 
 import lightning as L
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from hp_lightning.progress import clock, console, log
 from hp_lightning.reporting.run_log import RunLog
 
-console = Console(highlight=False)
-log = logging.getLogger("hp_lightning")
-
-LIBRARY_LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning", "py.warnings")
 SECONDS_BETWEEN_LINES = 60  # where there is no live display, a line at least so often
-
-
-class _ConsoleHandler(logging.Handler):
-    """Prints above a live display, unwrapped."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        console.print(self.format(record), soft_wrap=True, markup=False, emoji=False)
-
-
-class Messages:
-    """Where messages go: to the terminal at once, to train.log as soon as there is a run folder."""
-
-    def __init__(self) -> None:
-        self._held = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
-        self._file: logging.FileHandler | None = None
-
-    def keep_in(self, path: Path) -> None:
-        """Writes what was said so far, and from now on is said, into a file."""
-        self._file = logging.FileHandler(path, encoding="utf-8")
-        self._file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
-        self._held.setTarget(self._file)
-        self._held.flush()
-        self._held.capacity = 0  # from now on each message is passed on at once
-
-    def close(self) -> None:
-        """Lets the file go."""
-        self._held.close()
-        if self._file is not None:
-            self._file.close()
-
-
-@contextmanager
-def messages() -> Iterator[Messages]:
-    """Within it, the messages of a run, and the libraries' warnings, go where the run's messages go."""
-    kept = Messages()
-    handlers = [_ConsoleHandler(), kept._held]
-    loggers = [log, *(logging.getLogger(name) for name in LIBRARY_LOGGERS)]
-    logging.captureWarnings(True)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6's own use of torch
-    for logger in loggers:
-        logger.handlers, logger.propagate = list(handlers), False
-        logger.setLevel(logging.INFO if logger is log else logging.WARNING)
-    try:
-        yield kept
-    finally:
-        for logger in loggers:
-            logger.handlers = []
-        logging.captureWarnings(False)
-        kept.close()
 
 
 class ProgressDisplay(L.Callback):
@@ -130,13 +71,6 @@ class ProgressDisplay(L.Callback):
         if "tokens_per_second" in latest:
             shown.append(f"{latest['tokens_per_second']:,.0f} tokens/s")
         return "  ".join(shown)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss."""
-    minutes, second = divmod(round(seconds), 60)
-    hour, minute = divmod(minutes, 60)
-    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
 
 
 def _short(value: float) -> str:

@@ -1,21 +1,28 @@
 """Text to ids and back. A tokenizer is learned from the training documents alone; its state is plain JSON."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from hp_lightning.config import TokenizerConfig
+from hp_lightning.tokenization.bpe import BPETokenizer
 from hp_lightning.tokenization.char import CharTokenizer
-from hp_lightning.tokenization.vocabulary import EOS, UNK, Tokenizer
+from hp_lightning.tokenization.vocabulary import EOS, UNK, Learned, Tokenizer
 from hp_lightning.tokenization.word import WordTokenizer
 
-__all__ = ["EOS", "UNK", "CharTokenizer", "Tokenizer", "WordTokenizer", "fit_tokenizer", "tokenizer_from_state"]
+__all__ = [
+    "EOS", "UNK", "BPETokenizer", "CharTokenizer", "Learned", "Tokenizer", "WordTokenizer", "learn_tokenizer",
+    "tokenizer_from_state",
+]  # fmt: skip
 
-KINDS: dict[str, type[CharTokenizer] | type[WordTokenizer]] = {"char": CharTokenizer, "word": WordTokenizer}
+KINDS: dict[str, type[CharTokenizer] | type[WordTokenizer] | type[BPETokenizer]] = {
+    "char": CharTokenizer,
+    "word": WordTokenizer,
+    "bpe": BPETokenizer,
+}
 
 
-def fit_tokenizer(cfg: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
+def learn_tokenizer(cfg: TokenizerConfig, texts: list[str]) -> Learned:
     """Learns the tokenizer `cfg.kind` from the texts of the training documents."""
-    return KINDS[cfg.kind].fit(cfg, list(texts))
+    return KINDS[cfg.kind].learn(cfg, texts)
 
 
 def tokenizer_from_state(state: dict[str, Any]) -> Tokenizer:

@@ -4,8 +4,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from hp_lightning.config import TokenizerConfig
-from hp_lightning.tokenization.vocabulary import EOS, Vocabulary
+from hp_lightning.tokenization.table import Ids
+from hp_lightning.tokenization.vocabulary import EOS, SPECIAL_TOKENS, Learned, Vocabulary
 
 
 class CharTokenizer:
@@ -13,23 +16,38 @@ class CharTokenizer:
 
     def __init__(self, state: dict[str, Any]) -> None:
         self.vocabulary = Vocabulary(state["vocabulary"])
+        self._lowercase: bool = state["lowercase"]
+        characters = self.vocabulary.tokens[len(SPECIAL_TOKENS) :]
+        order = sorted(range(len(characters)), key=characters.__getitem__)
+        self._codes = np.array([ord(characters[place]) for place in order], np.uint32)
+        self._ids = np.array([place + len(SPECIAL_TOKENS) for place in order], np.int32)
 
     @classmethod
-    def fit(cls, cfg: TokenizerConfig, texts: list[str]) -> "CharTokenizer":
-        """Learns the vocabulary from the texts."""
+    def learn(cls, cfg: TokenizerConfig, texts: list[str]) -> Learned:
+        """Learns the vocabulary: the most common characters, ties in their own order."""
         counts: Counter[str] = Counter()
         for text in texts:
-            counts.update(text)
-        return cls({"vocabulary": Vocabulary.fit(counts, cfg).tokens})
+            counts.update(text.lower() if cfg.lowercase else text)
+        ranked = sorted(counts, key=lambda character: (-counts[character], character))
+        kept = [character for character in ranked if counts[character] >= cfg.min_frequency]
+        bound = None if cfg.vocab_size is None else cfg.vocab_size - len(SPECIAL_TOKENS)
+        tokenizer = cls({"vocabulary": [*SPECIAL_TOKENS, *kept[:bound]], "lowercase": cfg.lowercase})
+        return Learned(tokenizer, [tokenizer.encode(text) for text in texts], counts)
 
     def state(self) -> dict[str, Any]:
-        return {"kind": "char", "vocabulary": self.vocabulary.tokens}
+        return {"kind": "char", "lowercase": self._lowercase, "vocabulary": self.vocabulary.tokens}
 
     def tokens(self, text: str) -> list[str]:
-        return list(text)
+        return list(text.lower() if self._lowercase else text)
 
-    def encode(self, text: str) -> list[int]:
-        return self.vocabulary.encode(text)
+    def encode(self, text: str) -> Ids:
+        codes = np.frombuffer((text.lower() if self._lowercase else text).encode("utf-32-le"), np.uint32)
+        ids = np.full(len(codes), self.vocabulary.unk_id, np.int32)
+        if len(self._codes):
+            places = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
+            known = self._codes[places] == codes
+            ids[known] = self._ids[places[known]]
+        return ids
 
     def decode(self, token_ids: Iterable[int]) -> str:
         tokens = (self.vocabulary.tokens[token_id] for token_id in token_ids)

@@ -1,106 +1,127 @@
-"""Putting words back together: between which tokens a space stands, learned from the text they were cut from."""
+"""Between which tokens a space stands, learned from the text they were cut from.
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from typing import Any
+Most tokens have a rule: a comma stands close to what is on its left, whatever that is; some pairs of tokens have a rule
+of their own, as "can" and "not". What is left are tokens that are written in several ways, such as a dash: each way
+becomes an entry of its own in the vocabulary, so that nothing is lost, and the model learns when to write which.
+"""
 
-# The Treebank convention turns straight quotation marks into these, and so tells opening from closing ones.
-QUOTES = ("``", "''")
+from collections.abc import Iterable
+from dataclasses import dataclass
 
+import numpy as np
 
-class Spacing:
-    """A token is joined to its neighbour where it mostly was in the training text.
+from hp_lightning.tokenization.cutting import Cut
+from hp_lightning.tokenization.table import Counts, Flags, Ids, blocks
 
-    The rule is kept for each side of a token; pairs of tokens that mostly did otherwise are kept as exceptions.
-    """
-
-    def __init__(self, state: dict[str, Any] | None) -> None:
-        state = state or {"joined_left": [], "joined_right": [], "exceptions": [], "quotes": {}}
-        self._joined_left = set(state["joined_left"])
-        self._joined_right = set(state["joined_right"])
-        self._exceptions = {(before, after) for before, after in state["exceptions"]}
-        self._quotes: dict[str, str] = dict(state["quotes"])
-
-    @classmethod
-    def fit(cls, lines: Iterable[tuple[str, list[str]]]) -> "Spacing":
-        """Learns from lines of text and their tokens."""
-        spaced: Counter[tuple[str, str]] = Counter()
-        joined: Counter[tuple[str, str]] = Counter()
-        quotes: dict[str, Counter[str]] = {quote: Counter() for quote in QUOTES}
-        for line, tokens in lines:
-            before = None
-            for token, written, space in _aligned(line, tokens):
-                if before is not None:
-                    (spaced if space else joined)[before, token] += 1
-                if token in quotes:
-                    quotes[token][written] += 1
-                before = token
-        joined_left, joined_right = _responsible(spaced, joined)
-        spacing = cls(
-            {
-                "joined_left": joined_left,
-                "joined_right": joined_right,
-                "exceptions": [],
-                "quotes": {quote: forms.most_common(1)[0][0] for quote, forms in quotes.items() if forms},
-            }
-        )
-        pairs = spaced.keys() | joined.keys()
-        spacing._exceptions = {
-            pair
-            for pair in pairs
-            if spaced[pair] != joined[pair] and (spaced[pair] > joined[pair]) != spacing.stands_between(*pair)
-        }
-        return spacing
-
-    def state(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "joined_left": sorted(self._joined_left),
-            "joined_right": sorted(self._joined_right),
-            "exceptions": sorted([before, after] for before, after in self._exceptions),
-            "quotes": self._quotes,
-        }
-
-    def stands_between(self, before: str, after: str) -> bool:
-        """Whether a space stands between two tokens that follow each other."""
-        joined = before in self._joined_right or after in self._joined_left
-        return joined if (before, after) in self._exceptions else not joined
-
-    def written(self, token: str) -> str:
-        """The token as it stands in a text."""
-        return self._quotes.get(token, '"' if token in QUOTES else token)
+RELIABLE_COUNT, RELIABLE_SHARE = 4, 0.9  # of a pair that has a rule of its own
+# A kind of token varies where the rules fail so often, and in such a share of its places.
+VARYING_COUNT, VARYING_SHARE = 5, 0.02
+JOINED, SPACED, EDGE = range(3)  # how a token stands to its neighbour; at the edge of a line it has none
 
 
-def _aligned(line: str, tokens: list[str]) -> Iterator[tuple[str, str, bool]]:
-    """Each token, how it is written in the line, and whether a space stands before it; ends where they part."""
-    position = 0
-    for token in tokens:
-        begin = position
-        while begin < len(line) and line[begin].isspace():
-            begin += 1
-        forms = [token, '"'] if token in QUOTES else [token]
-        written = next((form for form in forms if line.startswith(form, begin)), None)
-        if written is None:
-            return
-        yield token, written, begin > position
-        position = begin + len(written)
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of kinds of tokens that follow each other on a line; how often with a space between them, and without."""
+
+    first: Counts
+    second: Counts
+    spaced: Counts
+    joined: Counts
 
 
-def _responsible(spaced: Counter[tuple[str, str]], joined: Counter[tuple[str, str]]) -> tuple[list[str], list[str]]:
-    """The tokens that stand close to whatever is on their left, and those that stand close to what is on their right.
+@dataclass(frozen=True)
+class Rules:
+    """Which kinds stand close to their left or right neighbour, (kinds,); pairs that do otherwise; kinds that vary."""
+
+    joined_left: Flags
+    joined_right: Flags
+    exceptions: Counts  # (exceptions, 2)
+    varying: Flags
+
+
+def count_pairs(cuts: Iterable[Cut], num_kinds: int) -> Pairs:
+    """Counts the pairs of some texts in blocks, so that no more than their distinct pairs are held in memory."""
+    keys, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    for some in blocks(_keys(cut, num_kinds) for cut in cuts):
+        new_keys, new_counts = np.unique(some, return_counts=True)
+        keys, places = np.unique(np.concatenate([keys, new_keys]), return_inverse=True)
+        counts = np.bincount(places, np.concatenate([counts, new_counts]), len(keys)).astype(np.int64)
+    pairs, places = np.unique(keys // 2, return_inverse=True)
+    spaced = np.bincount(places, counts * (keys % 2), len(pairs)).astype(np.int64)
+    joined = np.bincount(places, counts, len(pairs)).astype(np.int64) - spaced
+    first, second = np.divmod(pairs, num_kinds)
+    return Pairs(first, second, spaced, joined)
+
+
+def learn_rules(pairs: Pairs, num_kinds: int) -> Rules:
+    """The rules that explain the pairs best."""
+    joined_left, joined_right = _responsible(pairs, num_kinds)
+    joined = joined_right[pairs.first] | joined_left[pairs.second]
+    count = pairs.spaced + pairs.joined
+    against = np.where(joined, pairs.spaced, pairs.joined)
+    has_own_rule = (count >= RELIABLE_COUNT) & (against >= RELIABLE_SHARE * count)
+    varying = _varying(pairs, np.where(has_own_rule, count - against, against), num_kinds)
+    excepted = (2 * against > count) & ~varying[pairs.first] & ~varying[pairs.second]
+    exceptions = np.stack([pairs.first[excepted], pairs.second[excepted]], axis=1)
+    return Rules(joined_left, joined_right, exceptions, varying)
+
+
+def sides(cut: Cut) -> tuple[Ids, Ids]:
+    """How each token of a text stands to its left and to its right neighbour: (tokens,) each."""
+    inner = _inner(cut)
+    left, right = (np.full(len(cut.kinds), EDGE, np.int32) for _ in range(2))
+    left[1:][inner] = right[:-1][inner] = np.where(cut.spaced[1:], SPACED, JOINED)[inner]
+    return left, right
+
+
+def _inner(cut: Cut) -> Flags:
+    """Between which neighbours there is no line break: (tokens - 1,)."""
+    words = cut.kinds != 0
+    inner: Flags = words[:-1] & words[1:]
+    return inner
+
+
+def _keys(cut: Cut, num_kinds: int) -> Counts:
+    kinds = cut.kinds.astype(np.int64)
+    keys: Counts = (kinds[:-1] * num_kinds + kinds[1:]) * 2 + cut.spaced[1:]
+    return keys[_inner(cut)]
+
+
+def _responsible(pairs: Pairs, num_kinds: int) -> tuple[Flags, Flags]:
+    """The kinds that stand close to whatever is on their left, and those that stand close to what is on their right.
 
     In "lantern." it is the full stop that stands close, and "lantern" must not be taken for a word that does. So the
-    sides of tokens are gone through from the clearest on, and the pairs that one explains count no more for others.
+    sides of kinds are gone through from the clearest on, and the pairs that one explains count no more for others.
     """
-    balance = {pair: joined[pair] - spaced[pair] for pair in spaced.keys() | joined.keys()}
-    pairs_of: defaultdict[tuple[str, int], list[tuple[str, str]]] = defaultdict(list)
-    for pair in sorted(balance):
-        for side, token in enumerate(pair):
-            pairs_of[token, side].append(pair)
-    clarity = {side: sum(balance[pair] for pair in pairs) for side, pairs in pairs_of.items()}
-    found: tuple[list[str], list[str]] = ([], [])
-    for token, side in sorted(clarity, key=lambda key: -clarity[key]):
-        if sum(balance[pair] for pair in pairs_of[token, side]) > 0:
-            found[1 - side].append(token)
-            balance.update(dict.fromkeys(pairs_of[token, side], 0))
-    return found
+    balance = pairs.joined - pairs.spaced
+    side = np.concatenate([pairs.first, num_kinds + pairs.second])  # the right side of each kind, then the left ones
+    clarity = np.bincount(side, np.tile(balance, 2), 2 * num_kinds)
+    order = np.argsort(side, kind="stable")
+    begins = np.searchsorted(side[order], np.arange(2 * num_kinds + 1))
+    pair_of = order % len(balance)
+    found = np.zeros(2 * num_kinds, np.bool_)
+    candidates = np.flatnonzero(np.bincount(side, np.tile(balance > 0, 2), 2 * num_kinds))
+    for place in candidates[np.argsort(-clarity[candidates], kind="stable")]:
+        its_pairs = pair_of[begins[place] : begins[place + 1]]
+        if balance[its_pairs].sum() > 0:
+            found[place] = True
+            balance[its_pairs] = 0
+    return found[num_kinds:], found[:num_kinds]
+
+
+def _varying(pairs: Pairs, failures: Counts, num_kinds: int) -> Flags:
+    """The kinds that are at fault where the rules fail, the worst first, until few failures are left."""
+    count = np.bincount(pairs.second, pairs.spaced + pairs.joined, num_kinds)
+    failing = np.flatnonzero(failures)
+    first, second, failures = pairs.first[failing], pairs.second[failing], failures[failing]
+    varying = np.zeros(num_kinds, np.bool_)
+    while len(failures):
+        fault = np.bincount(first, failures, num_kinds) + np.bincount(second, failures, num_kinds)
+        fault[(fault < VARYING_COUNT) | (fault < VARYING_SHARE * count)] = 0
+        worst = int(fault.argmax())
+        if not fault[worst]:
+            break
+        varying[worst] = True
+        others = (first != worst) & (second != worst)
+        first, second, failures = first[others], second[others], failures[others]
+    return varying

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hp_lightning.config import TokenizerConfig
+import numpy as np
+import numpy.typing as npt
 
 UNK = "<UNK>"  # stands for every token that is not in the vocabulary
 EOS = "<EOS>"  # follows every document
@@ -16,8 +18,8 @@ class Tokenizer(Protocol):
 
     vocabulary: "Vocabulary"
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text's tokens, without `<EOS>`."""
+    def encode(self, text: str) -> npt.NDArray[np.int32]:
+        """The ids of a text's tokens, without `<EOS>`: (tokens,)."""
 
     def decode(self, token_ids: Iterable[int]) -> str:
         """The text of the ids; what it gives for the first n ids stays as it is when more follow."""
@@ -29,30 +31,33 @@ class Tokenizer(Protocol):
         """All there is to it, as plain JSON values."""
 
 
+@dataclass(frozen=True)
+class Learned:
+    """A tokenizer, and what was found on the way to it: the texts it was learned from have been cut already."""
+
+    tokenizer: Tokenizer
+    encoded: list[npt.NDArray[np.int32]]  # each text as `tokenizer.encode` gives it
+    counts: Counter[str]  # of every token of the texts, those left out of the vocabulary too
+
+
 class Vocabulary:
-    """Tokens and their ids; the special tokens come first."""
+    """Tokens by their ids; a token that is written in several ways has an id for each.
+
+    `unk_id` is None where every text can be written without `<UNK>`.
+    """
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens
-        self.ids = {token: token_id for token_id, token in enumerate(tokens)}
-        self.unk_id = self.ids[UNK]
-        self.eos_id = self.ids[EOS]
+        known: dict[str, int] = {}
+        for token_id, token in enumerate(tokens):
+            known.setdefault(token, token_id)
+        self._known = known
+        self.eos_id = known[EOS]
+        self.unk_id = known.get(UNK)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    @classmethod
-    def fit(cls, counts: Counter[str], cfg: TokenizerConfig) -> "Vocabulary":
-        """The most common tokens that occur `min_frequency` times, by frequency, ties in alphabetical order."""
-        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        kept = [token for token, count in ranked if count >= cfg.min_frequency]
-        bound = None if cfg.vocab_size is None else cfg.vocab_size - len(SPECIAL_TOKENS)
-        return cls([*SPECIAL_TOKENS, *kept[:bound]])
-
-    def encode(self, tokens: Iterable[str]) -> list[int]:
-        """Ids of the tokens, `<UNK>` for those that are not in the vocabulary."""
-        return [self.ids.get(token, self.unk_id) for token in tokens]
-
     def unknown(self, tokens: Iterable[str]) -> list[str]:
         """The tokens that are not in the vocabulary, each once, in their order."""
-        return [token for token in dict.fromkeys(tokens) if token not in self.ids]
+        return [token for token in dict.fromkeys(tokens) if token not in self._known]

@@ -1,99 +1,169 @@
-"""NLTK's words: sentences by a Punkt model (Kiss & Strunk 2006, doi:10.1162/coli.2006.32.4.485) trained on the
-training text itself, words by NLTK's improved Treebank tokenizer. No download of NLTK data is needed.
+"""NLTK's words: sentences by a Punkt model trained on the training text itself, words by NLTK's improved Treebank
+tokenizer. No download of NLTK data is needed.
 """
 
+import itertools
+from array import array
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
-from nltk.tokenize.destructive import NLTKWordTokenizer
-from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer, PunktTrainer
+import numpy as np
+import numpy.typing as npt
 
 from hp_lightning.config import TokenizerConfig
-from hp_lightning.tokenization.spacing import Spacing
-from hp_lightning.tokenization.vocabulary import EOS, SPECIAL_TOKENS, Vocabulary
+from hp_lightning.progress import watched
+from hp_lightning.tokenization import punkt, spacing
+from hp_lightning.tokenization.cutting import Cut, Cutter, Kind
+from hp_lightning.tokenization.punkt import LINE_BREAK
+from hp_lightning.tokenization.spacing import EDGE, JOINED, SPACED, Rules
+from hp_lightning.tokenization.table import Ids, blocks
+from hp_lightning.tokenization.vocabulary import EOS, SPECIAL_TOKENS, UNK, Learned, Vocabulary
 
-LINE_BREAK = "\n"
+UNK_ID = SPECIAL_TOKENS.index(UNK)
+SIDES = tuple(itertools.product((JOINED, SPACED, EDGE), repeat=2))  # to the left and to the right
+
+
+class Form(NamedTuple):
+    """How an entry of the vocabulary is written; for kinds of tokens that vary also how it stands to its neighbours."""
+
+    written: str
+    left: int | None
+    right: int | None
 
 
 class WordTokenizer:
     """Words and punctuation marks; the end of a paragraph is a token of its own."""
 
-    def __init__(self, state: dict[str, Any]) -> None:
+    def __init__(self, state: dict[str, Any], cutter: Cutter | None = None) -> None:
+        self._state = state
         self.vocabulary = Vocabulary(state["vocabulary"])
-        self._punkt_state = state["punkt"]
-        self._sentences = PunktSentenceTokenizer(_punkt_parameters(state["punkt"]))
-        self._words = NLTKWordTokenizer()
-        self._spacing = Spacing(state["spacing"])
+        self._cutter = cutter or Cutter(state["punkt"], state["lowercase"])
+        self._joined_left = set(state["spacing"]["joined_left"])
+        self._joined_right = set(state["spacing"]["joined_right"])
+        self._exceptions = {(first, second) for first, second in state["spacing"]["exceptions"]}
+        forms = {int(token_id): Form(*form) for token_id, form in state["spacing"]["forms"].items()}
+        self._forms = [forms.get(i) or Form(token, None, None) for i, token in enumerate(self.vocabulary.tokens)]
+        self._ids_of_kind: dict[Kind, list[int]] = {}
+        for token_id in range(len(SPECIAL_TOKENS), len(self.vocabulary)):
+            kind = Kind(self.vocabulary.tokens[token_id], self._forms[token_id].written)
+            self._ids_of_kind.setdefault(kind, []).append(token_id)
+        self._id_table = array("i")  # (kinds, left sides, right sides), for the kinds met so far
 
     @classmethod
-    def fit(cls, cfg: TokenizerConfig, texts: list[str]) -> "WordTokenizer":
+    def learn(cls, cfg: TokenizerConfig, texts: list[str]) -> Learned:
         """Learns where sentences end, the vocabulary, and between which tokens a space stands."""
-        punkt_state = _train_punkt(texts)
-        bare = cls({"vocabulary": list(SPECIAL_TOKENS), "punkt": punkt_state, "spacing": None})
-        lines = [(line, bare.tokens(line)) for text in texts for line in text.split(LINE_BREAK)]
-        counts = Counter(token for _, tokens in lines for token in tokens)
-        counts[LINE_BREAK] = len(lines) - len(texts)
-        vocabulary = Vocabulary.fit(+counts, cfg)
-        spacing = Spacing.fit(lines)
-        return cls({"vocabulary": vocabulary.tokens, "punkt": punkt_state, "spacing": spacing.state()})
+        punkt_state = punkt.train(watched("learning where sentences end", texts))
+        cutter = Cutter(punkt_state, cfg.lowercase)
+        cuts = [cutter.cut(text) for text in watched("cutting into words", texts)]
+        kinds = cutter.kinds
+        rules = spacing.learn_rules(spacing.count_pairs(cuts, len(kinds)), len(kinds))
+        counts = _count_forms(cuts, rules)
+        entries = _ranked(kinds, counts, rules, cfg)
+        state = {
+            "kind": "word",
+            "lowercase": cfg.lowercase,
+            "vocabulary": [*SPECIAL_TOKENS, *(kinds[kind].token for kind, _, _ in entries)],
+            "punkt": punkt_state,
+            "spacing": _spacing_state(entries, kinds, rules),
+        }
+        tokenizer = cls(state, cutter)
+        tokens: Counter[str] = Counter()
+        for kind, count in zip(kinds, counts.sum(axis=(1, 2)).tolist(), strict=True):
+            tokens[kind.token] += count
+        return Learned(tokenizer, [tokenizer._encoded(cut) for cut in cuts], +tokens)
 
     def state(self) -> dict[str, Any]:
-        return {
-            "kind": "word",
-            "vocabulary": self.vocabulary.tokens,
-            "punkt": self._punkt_state,
-            "spacing": self._spacing.state(),
-        }
+        return self._state
 
     def tokens(self, text: str) -> list[str]:
-        found: list[str] = []
-        for number, line in enumerate(text.split(LINE_BREAK)):
-            if number:
-                found.append(LINE_BREAK)
-            for sentence in self._sentences.tokenize(line):
-                found.extend(self._words.tokenize(sentence))
-        return found
+        return [self._cutter.kinds[kind].token for kind in self._cutter.cut(text).kinds.tolist()]
 
-    def encode(self, text: str) -> list[int]:
-        return self.vocabulary.encode(self.tokens(text))
+    def encode(self, text: str) -> Ids:
+        return self._encoded(self._cutter.cut(text))
 
     def decode(self, token_ids: Iterable[int]) -> str:
         text: list[str] = []
-        before: str | None = None  # the token before, on the same line
+        before: int | None = None  # the token before, on the same line
         for token_id in token_ids:
             token = self.vocabulary.tokens[token_id]
             if token == EOS:
                 continue
-            if token == LINE_BREAK:
-                text.append(LINE_BREAK)
-                before = None
-                continue
-            if before is not None and self._spacing.stands_between(before, token):
+            if before is not None and token != LINE_BREAK and self._space_between(before, token_id):
                 text.append(" ")
-            text.append(self._spacing.written(token))
-            before = token
+            text.append(self._forms[token_id].written)
+            before = None if token == LINE_BREAK else token_id
         return "".join(text)
 
+    def _space_between(self, before: int, after: int) -> bool:
+        for side in (self._forms[after].left, self._forms[before].right):
+            if side is not None:
+                return side == SPACED
+        joined = before in self._joined_right or after in self._joined_left
+        return joined if (before, after) in self._exceptions else not joined
 
-def _train_punkt(texts: list[str]) -> dict[str, Any]:
-    trainer = PunktTrainer()
-    for text in texts:
-        trainer.train(text, finalize=False)
-    trainer.finalize_training()
-    parameters = trainer.get_params()
+    def _encoded(self, cut: Cut) -> Ids:
+        self._look_up_new_kinds()
+        table = np.frombuffer(self._id_table, np.int32).reshape(-1, 3, 3)
+        token_ids: Ids = table[cut.kinds, *spacing.sides(cut)]
+        return token_ids
+
+    def _look_up_new_kinds(self) -> None:
+        done = len(self._id_table) // len(SIDES)
+        if done == len(self._cutter.kinds):
+            return
+        for kind in self._cutter.kinds[done:]:
+            ids = self._ids_of_kind.get(kind, [UNK_ID])
+            for left, right in SIDES:
+                self._id_table.append(ids[0] if len(ids) == 1 else max(ids, key=lambda i: self._fits(i, left, right)))
+
+    def _fits(self, token_id: int, left: int, right: int) -> int:
+        """How many of the sides are as wished; of ids that fit equally the most frequent is taken."""
+        form = self._forms[token_id]
+        return (form.left == left) + (form.right == right)
+
+
+def _count_forms(cuts: list[Cut], rules: Rules) -> Any:
+    """How often each kind occurs, (kinds, left sides, right sides); one that does not vary is counted at 0, 0."""
+    counts = np.zeros(len(rules.varying) * len(SIDES), np.int64)
+    for some in blocks(map(partial(_forms, rules=rules), cuts)):
+        counts += np.bincount(some, minlength=len(counts))
+    return counts.reshape(-1, 3, 3)
+
+
+def _forms(cut: Cut, rules: Rules) -> npt.NDArray[np.int64]:
+    left, right = spacing.sides(cut)
+    return cut.kinds.astype(np.int64) * len(SIDES) + np.where(rules.varying[cut.kinds], left * 3 + right, 0)
+
+
+def _ranked(kinds: list[Kind], counts: Any, rules: Rules, cfg: TokenizerConfig) -> list[tuple[int, int, int]]:
+    """The entries (kind, left, right) of the vocabulary: the most common ones, ties in alphabetical order."""
+    own = counts.copy()
+    own[rules.varying, EDGE, :] = own[rules.varying, :, EDGE] = 0  # told apart by nothing: no forms of their own
+    frequent = np.argwhere(own >= cfg.min_frequency).tolist()
+    ranked = sorted(frequent, key=lambda entry: (-own[*entry], kinds[entry[0]], entry))
+    bound = None if cfg.vocab_size is None else cfg.vocab_size - len(SPECIAL_TOKENS)
+    return [(kind, left, right) for kind, left, right in ranked[:bound]]
+
+
+def _spacing_state(entries: list[tuple[int, int, int]], kinds: list[Kind], rules: Rules) -> dict[str, Any]:
+    """The rules in ids of the vocabulary, as plain JSON values."""
+    forms: dict[str, list[Any]] = {}
+    ids: dict[int, int] = {}  # of kinds that do not vary
+    for token_id, (kind, left, right) in enumerate(entries, start=len(SPECIAL_TOKENS)):
+        token, written = kinds[kind]
+        if rules.varying[kind]:
+            forms[str(token_id)] = [written, left, right]
+            continue
+        ids[kind] = token_id
+        if written != token:
+            forms[str(token_id)] = [written, None, None]
     return {
-        "abbreviations": sorted(parameters.abbrev_types),
-        "collocations": sorted([first, second] for first, second in parameters.collocations),
-        "sentence_starters": sorted(parameters.sent_starters),
-        "orthographic_context": {word: int(flags) for word, flags in sorted(parameters.ortho_context.items())},
+        "joined_left": [token_id for kind, token_id in ids.items() if rules.joined_left[kind]],
+        "joined_right": [token_id for kind, token_id in ids.items() if rules.joined_right[kind]],
+        "exceptions": [
+            [ids[first], ids[second]] for first, second in rules.exceptions.tolist() if first in ids and second in ids
+        ],
+        "forms": forms,
     }
-
-
-def _punkt_parameters(state: dict[str, Any]) -> PunktParameters:
-    parameters = PunktParameters()
-    parameters.abbrev_types = set(state["abbreviations"])
-    parameters.collocations = {(first, second) for first, second in state["collocations"]}
-    parameters.sent_starters = set(state["sentence_starters"])
-    parameters.ortho_context.update(state["orthographic_context"])
-    return parameters

@@ -1,0 +1,44 @@
+"""A look at a corpus before training: python -m hp_lightning.corpus mine.csv [tokenizer.vocab_size=5000 ...]"""
+
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from hp_lightning import cli
+from hp_lightning.config import TokenizerConfig, TrainConfig, train_config
+from hp_lightning.encoding import encode_corpus
+from hp_lightning.messages import messages
+from hp_lightning.reporting.corpus import show_corpus
+from hp_lightning.tokenization import Tokenizer
+
+
+@hydra.main(version_base="1.3", config_path=str(cli.PROJECT / "conf"), config_name="train")
+@cli.job
+def main(cfg: DictConfig) -> None:
+    """Reads, splits and tokenizes the corpus as a run would, and shows what came of it."""
+    checked = train_config(cfg)
+    tokenizer: Tokenizer | TokenizerConfig = checked.tokenizer
+    if checked.tokenizer.from_run is not None:
+        from hp_lightning.training import chosen_tokenizer  # torch is imported only where a checkpoint is read
+
+        checked, tokenizer = chosen_tokenizer(checked, list(HydraConfig.get().overrides.task))
+    with messages():
+        show_corpus(checked.data.path, encode_corpus(checked.data, tokenizer))
+
+
+def _overrides(words: list[str]) -> list[str]:
+    """Words that are neither key=value nor an option are files, or URLs."""
+    paths = [word for word in words if "=" not in word.partition("/")[0] and not word.startswith("-")]
+    others = [word for word in words if word not in paths]
+    if not paths:
+        return others
+    chosen = [] if any(word.startswith("data=") for word in others) else ["data=csv"]
+    path = paths[0] if len(paths) == 1 else f"[{','.join(map(cli.quoted, paths))}]"
+    return [*chosen, f"data.path={path}", *others]
+
+
+if __name__ == "__main__":
+    sys.argv = ["corpus", *_overrides(sys.argv[1:])]
+    cli.run(main, TrainConfig, cli.FREE_TEXT)

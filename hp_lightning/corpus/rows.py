@@ -1,0 +1,105 @@
+"""From a file of text to the names of its columns and its rows, read one at a time."""
+
+import csv
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import IO
+
+from hp_lightning.config import DataConfig
+from hp_lightning.corpus.archives import Part
+from hp_lightning.corpus.decoding import text_lines, undecodable
+from hp_lightning.corpus.delimiters import find_delimiter
+from hp_lightning.corpus.parquet import read_parquet
+from hp_lightning.corpus.refusals import reason, refusals
+from hp_lightning.errors import InputError
+
+LONGEST_CELL = 2 ** (8 * struct.calcsize("l") - 1) - 1  # a C long: all that csv can be told; a cell may hold a book
+SAMPLE_CHARACTERS = 2**16
+
+Rows = Iterator[tuple[int, Sequence[str]]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is in a file.
+
+    Args:
+        names: of the columns; none where the file is plain text, whose lines are rows of one cell
+        rows: each with the line on which it begins
+        delimiter: what parts the columns of a CSV file
+    """
+
+    names: list[str]
+    rows: Rows
+    delimiter: str | None = None
+
+
+@contextmanager
+def open_table(part: Part, cfg: DataConfig) -> Iterator[Table]:
+    """Opens a file to be read row by row.
+
+    Raises:
+        InputError: what is in it cannot be read; also while its rows are read.
+    """
+    try:
+        with refusals(part.label), part.open() as file:
+            if part.ending == ".parquet":
+                names, rows = read_parquet(part, file)
+                yield Table(names, rows)
+            elif part.ending == ".txt":
+                yield Table([], _text_rows(text_lines(part, file, cfg.encoding)))
+            else:
+                yield _csv_table(part, file, cfg)
+    except UnicodeDecodeError as error:
+        raise InputError(undecodable(part, cfg.encoding, error)) from error
+    except UnicodeError as error:
+        raise InputError(f"{part.label} is no text in {cfg.encoding} ({reason(error)}): set data.encoding") from error
+
+
+def _csv_table(part: Part, file: IO[bytes], cfg: DataConfig) -> Table:
+    lines = text_lines(part, file, cfg.encoding)
+    sample = _sample(lines)
+    delimiter = find_delimiter(cfg, sample)
+    rows = _csv_rows(part, chain(sample, lines), delimiter)
+    line, first = next((found for found in rows if found[1]), (0, []))  # empty lines may come before the header
+    if cfg.header:
+        return Table([name.strip() for name in first], rows, delimiter)
+    names = [str(position) for position in range(len(first))]
+    return Table(names, chain([(line, first)], rows) if first else rows, delimiter)
+
+
+def _csv_rows(part: Part, lines: Iterator[str], delimiter: str) -> Rows:
+    csv.field_size_limit(LONGEST_CELL)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for row in reader:
+            yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(
+            f"{part.label}, line {line}: no valid CSV in the row that begins here ({reason(error)}): a quotation mark "
+            "is missing, or one inside a cell is not doubled"
+        ) from error
+
+
+def _text_rows(lines: Iterator[str]) -> Rows:
+    number, line = 0, ""
+    for number, line in enumerate(lines, 1):
+        yield number, [line.rstrip("\r\n")]
+    if line.endswith(("\n", "\r")):  # the last line is the empty one behind the last line break
+        yield number + 1, [""]
+
+
+def _sample(lines: Iterator[str]) -> list[str]:
+    sample: list[str] = []
+    length = 0
+    for line in lines:
+        sample.append(line)
+        length += len(line)
+        if length >= SAMPLE_CHARACTERS:
+            break
+    return sample

@@ -1,0 +1,72 @@
+"""Where the messages of a run go: to the terminal and to train.log."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from hp_lightning.progress import console, log
+
+LIBRARY_LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning", "py.warnings")
+
+
+def log_table(table: Table) -> None:
+    """Says a table, without the codes of a terminal: it is also read in a file."""
+    plain = Console(color_system=None, force_terminal=False, width=100)
+    with plain.capture() as capture:
+        plain.print(table)
+    log.info("\n%s", "\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints above a live display, unwrapped."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(self.format(record), soft_wrap=True, markup=False, emoji=False)
+
+
+class Messages:
+    """Where messages go: to the terminal at once, to train.log as soon as there is a run folder."""
+
+    def __init__(self) -> None:
+        self._held = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+        self._file: logging.FileHandler | None = None
+
+    def keep_in(self, path: Path) -> None:
+        """Writes what was said so far, and from now on is said, into a file."""
+        self._file = logging.FileHandler(path, encoding="utf-8")
+        self._file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+        self._held.setTarget(self._file)
+        self._held.flush()
+        self._held.capacity = 0  # from now on each message is passed on at once
+
+    def close(self) -> None:
+        """Lets the file go."""
+        self._held.close()
+        if self._file is not None:
+            self._file.close()
+
+
+@contextmanager
+def messages() -> Iterator[Messages]:
+    """Within it, the messages of a run, and the libraries' warnings, go where the run's messages go."""
+    kept = Messages()
+    handlers = [_ConsoleHandler(), kept._held]
+    loggers = [log, *(logging.getLogger(name) for name in LIBRARY_LOGGERS)]
+    logging.captureWarnings(True)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6's own use of torch
+    for logger in loggers:
+        logger.handlers, logger.propagate = list(handlers), False
+        logger.setLevel(logging.INFO if logger is log else logging.WARNING)
+    try:
+        yield kept
+    finally:
+        for logger in loggers:
+            logger.handlers = []
+        logging.captureWarnings(False)
+        kept.close()
