@@ -1,7 +1,6 @@
 """What was computed once and need not be computed again: named arrays in files that are whole or absent."""
 
 import hashlib
-import io
 import json
 import uuid
 from contextlib import suppress
@@ -15,7 +14,8 @@ from hp_lightning.progress import log
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-DIGEST_SIZE = hashlib.sha256().digest_size
+HASH = "sha256"
+DIGEST_SIZE = hashlib.new(HASH).digest_size
 
 
 def digest(*parts: Any) -> str:
@@ -36,27 +36,29 @@ class Cache:
         """The arrays stored under the key; None where there are none, or none that are whole."""
         path = self._path(key)
         try:
-            content = path.read_bytes()
+            with path.open("rb") as file:
+                expected = file.read(DIGEST_SIZE)
+                if hashlib.file_digest(file, HASH).digest() == expected:
+                    file.seek(DIGEST_SIZE)
+                    with np.load(file, allow_pickle=False) as arrays:
+                        return dict(arrays)
         except OSError:
             return None
-        payload = memoryview(content)[DIGEST_SIZE:]
-        if hashlib.sha256(payload).digest() != content[:DIGEST_SIZE]:
-            log.warning("the cache file %s is damaged: it is not used, but made anew", path)
-            return None
-        with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
-            return dict(arrays)
+        log.warning("the cache file %s is damaged: it is not used, but made anew", path)
+        return None
 
     def store(self, key: str, arrays: Arrays) -> None:
         """Writes the arrays; a cache that cannot be written is no reason to stop."""
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
-        payload = buffer.getbuffer()
         unfinished = self._folder / f".{key}.{uuid.uuid4().hex}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("xb") as file:
-                file.write(hashlib.sha256(payload).digest())
-                file.write(payload)
+            with unfinished.open("xb+") as file:
+                file.write(bytes(DIGEST_SIZE))
+                np.savez(file, allow_pickle=False, **arrays)
+                file.seek(DIGEST_SIZE)
+                digest = hashlib.file_digest(file, HASH).digest()
+                file.seek(0)
+                file.write(digest)
             unfinished.replace(self._path(key))
         except OSError as error:
             log.warning(

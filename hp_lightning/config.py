@@ -211,6 +211,8 @@ def _escaped(value: Any) -> Any:
     """The same value, in which OmegaConf sees no interpolation any more: ${ is text that somebody typed."""
     if isinstance(value, dict):
         return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 

@@ -57,7 +57,6 @@ class Encoded:
     tokenizer: Tokenizer
     streams: dict[str, Stream]  # by part: (tokens,)
     facts: CorpusFacts
-    distinct_tokens: int  # of the training part
     coverage: list[Coverage]  # empty where nothing is ever `<UNK>`
 
 
@@ -137,7 +136,7 @@ class _Encoder:
             streams[part] = _stream(eos_id, [tokenizer.encode(text) for text in texts])
             counts[part] = Counter(token for text in texts for token in tokenizer.tokens(text))
         coverage = [] if tokenizer.vocabulary.unk_id is None else _coverage(counts)
-        encoded = Encoded(tokenizer, streams, inspect(reading, splits), len(counts["train"]), coverage)
+        encoded = Encoded(tokenizer, streams, inspect(reading, splits), coverage)
         self._cache.store(self._encoded_key(state), _packed(encoded))
         return encoded
 
@@ -165,7 +164,6 @@ def _coverage(counts: dict[str, Counter[str]]) -> list[Coverage]:
 def _packed(encoded: Encoded) -> Arrays:
     findings = {
         "facts": dataclasses.asdict(encoded.facts),
-        "distinct_tokens": encoded.distinct_tokens,
         "coverage": [dataclasses.asdict(row) for row in encoded.coverage],
     }
     return {**encoded.streams, "findings": to_array(findings)}
@@ -177,4 +175,4 @@ def _unpacked(arrays: Arrays, tokenizer: Tokenizer) -> Encoded:
     facts["parts"] = {part: PartFacts(**numbers) for part, numbers in facts["parts"].items()}
     facts |= {key: tuple(facts[key]) for key in ("longest", "shortest")}  # JSON made lists of them
     coverage = [Coverage(**row) for row in findings["coverage"]]
-    return Encoded(tokenizer, arrays, CorpusFacts(**facts), findings["distinct_tokens"], coverage)
+    return Encoded(tokenizer, arrays, CorpusFacts(**facts), coverage)

@@ -101,9 +101,9 @@ def chosen_tokenizer(cfg: TrainConfig, overrides: list[str]) -> tuple[TrainConfi
     """
     if cfg.tokenizer.from_run is None:
         return cfg, cfg.tokenizer
-    others = [key for key in map(_key, overrides) if key == "tokenizer" or key.startswith("tokenizer.")]
-    if others != ["tokenizer.from_run"]:
-        others.remove("tokenizer.from_run")
+    given = {key for key in map(_key, overrides) if key == "tokenizer" or key.startswith("tokenizer.")}
+    others = sorted(given - {"tokenizer.from_run"})
+    if others:
         raise InputError(f"tokenizer.from_run takes the whole tokenizer as it is: leave out {', '.join(others)}")
     trained = checkpoint.load(runs.find_checkpoint(cfg.tokenizer.from_run))
     settings = replace(trained.cfg.tokenizer, from_run=os.path.abspath(trained.path))

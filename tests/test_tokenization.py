@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from nltk.tokenize.punkt import PunktSentenceTokenizer, PunktTrainer
 
 from hp_lightning.config import TokenizerConfig, TrainConfig
 from hp_lightning.corpus import Document, Splits, read_documents, split_documents
-from hp_lightning.tokenization import EOS, UNK, Learned, Tokenizer, learn_tokenizer, punkt, tokenizer_from_state
+from hp_lightning.tokenization import EOS, UNK, Tokenizer, learn_tokenizer, punkt, tokenizer_from_state
 
 PROJECT = Path(__file__).resolve().parent.parent
 WORD = TokenizerConfig(kind="word", vocab_size=None, min_frequency=1, lowercase=False, from_run=None)
@@ -117,12 +118,11 @@ class Case:
 
     texts: list[str]
     unseen: list[str]
-    learned: Learned
-    nltk: Nltk
+    tokenizer: Tokenizer
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self.learned.tokenizer
+    @cached_property
+    def nltk(self) -> Nltk:
+        return Nltk(self.texts)
 
 
 def texts_of(documents: list[Document]) -> list[str]:
@@ -136,7 +136,7 @@ def split(cfg: TrainConfig) -> Splits:
 def make_case(cfg: TrainConfig) -> Case:
     splits = split(cfg)
     texts = texts_of(splits.train)
-    return Case(texts, texts_of(splits.val + splits.test), learn_tokenizer(cfg.tokenizer, texts), Nltk(texts))
+    return Case(texts, texts_of(splits.val + splits.test), learn_tokenizer(cfg.tokenizer, texts).tokenizer)
 
 
 def word_tokenizer(*texts: str) -> Tokenizer:
@@ -503,6 +503,14 @@ def test_characters_come_back(stories: Case) -> None:
         token_ids = tokenizer.encode(text)
         assert len(token_ids) == len(text)
         assert tokenizer.decode(token_ids) == text
+
+
+@EACH_KIND
+def test_bytes_that_could_not_be_decoded_are_borne(cfg: TokenizerConfig, few: list[str]) -> None:
+    tokenizer = learn_tokenizer(cfg, few).tokenizer
+    token_ids = tokenizer.encode("the \udcff wing").tolist()  # a prompt as Python reads it from a command line
+    unknown = "?" if cfg.kind == "bpe" else UNK
+    assert tokenizer.decode(token_ids) == f"the {unknown} wing"
 
 
 def test_unseen_characters_are_unknown(few: list[str]) -> None:

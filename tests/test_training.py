@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from hp_lightning import checkpoint
 from hp_lightning.config import to_plain
-from hp_lightning.data import CorpusDataModule, encode
+from hp_lightning.corpus import read_documents, split_documents
 
 PLAIN = (int, float, str, bool, type(None))
 
@@ -86,10 +86,13 @@ def test_losses_are_those_of_the_checkpoint_over_every_token(finished: tuple[Pat
     run_dir, _ = finished
     trained = checkpoint.load(run_dir / "checkpoints" / "best.ckpt")
     cfg, net = trained.cfg, trained.net()
-    data = CorpusDataModule(cfg.data, trained.tokenizer, cfg.seed, 1)
+    splits = split_documents(read_documents(cfg.data).documents, cfg.data)
     summary = json.loads((run_dir / "summary.json").read_text())
     for part, name in (("val", "best/val"), ("test", "test")):
-        stream = encode(trained.tokenizer, getattr(data.documents, part)).long()
+        documents = getattr(splits, part)
+        eos_id = trained.tokenizer.vocabulary.eos_id
+        token_ids = [[*trained.tokenizer.encode(document.text).tolist(), eos_id] for document in documents]
+        stream = torch.tensor([eos_id, *(token_id for found in token_ids for token_id in found)])
         total = 0.0
         with torch.no_grad():
             for begin in range(0, len(stream) - 1, cfg.data.seq_len):
@@ -97,7 +100,7 @@ def test_losses_are_those_of_the_checkpoint_over_every_token(finished: tuple[Pat
                 total += F.cross_entropy(net(window[None, :-1])[0], window[1:], reduction="sum").item()
         loss = total / (len(stream) - 1)
         assert summary[f"{name}/loss"] == pytest.approx(loss, rel=1e-5)
-        text = sum(len(document.text) for document in getattr(data.documents, part))
+        text = sum(len(document.text) for document in documents)
         assert summary[f"{name}/bits_per_char"] == pytest.approx(total / math.log(2) / text, rel=1e-5)
 
 

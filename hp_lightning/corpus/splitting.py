@@ -67,15 +67,18 @@ def _near_fractions(splits: Splits, cfg: DataConfig) -> bool:
 def _take(pool: list[list[Document]], wanted: float) -> list[Document]:
     """Moves groups out of the pool, in its order, as long as each brings their length nearer to `wanted`."""
     taken: list[Document] = []
-    for group in list(pool):
-        length = characters(taken)
-        if abs(length + characters(group) - wanted) < abs(length - wanted):
-            pool.remove(group)
+    left: list[list[Document]] = []
+    length = 0
+    for group in pool:
+        longer = length + characters(group)
+        if abs(longer - wanted) < abs(length - wanted):
             taken.extend(group)
-    if not taken and pool:  # every group is more than twice too long
-        shortest = min(pool, key=characters)
-        pool.remove(shortest)
-        taken.extend(shortest)
+            length = longer
+        else:
+            left.append(group)
+    if not taken and left:  # every group is more than twice too long
+        taken = left.pop(min(range(len(left)), key=lambda place: characters(left[place])))
+    pool[:] = left
     return taken
 
 

@@ -63,7 +63,9 @@ class BPETokenizer:
         return [self.vocabulary.tokens[token_id] for token_id in self.encode(text)]
 
     def encode(self, text: str) -> Ids:
-        encoding = self._encoder.encode(text.lower() if self._lowercase else text, add_special_tokens=False)
+        # A prompt may hold surrogates, the bytes of a command line that could not be decoded: they become "?".
+        text = (text.lower() if self._lowercase else text).encode(errors="replace").decode()
+        encoding = self._encoder.encode(text, add_special_tokens=False)
         return np.array(encoding.ids, np.int32) + 1
 
     def decode(self, token_ids: Iterable[int]) -> str:

@@ -41,7 +41,9 @@ class CharTokenizer:
         return list(text.lower() if self._lowercase else text)
 
     def encode(self, text: str) -> Ids:
-        codes = np.frombuffer((text.lower() if self._lowercase else text).encode("utf-32-le"), np.uint32)
+        # A prompt may hold surrogates: the bytes of a command line that could not be decoded.
+        text = text.lower() if self._lowercase else text
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
         ids = np.full(len(codes), self.vocabulary.unk_id, np.int32)
         if len(self._codes):
             places = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)

@@ -4,7 +4,7 @@ tokenizer. No download of NLTK data is needed.
 
 import itertools
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
@@ -45,10 +45,12 @@ class WordTokenizer:
         self._exceptions = {(first, second) for first, second in state["spacing"]["exceptions"]}
         forms = {int(token_id): Form(*form) for token_id, form in state["spacing"]["forms"].items()}
         self._forms = [forms.get(i) or Form(token, None, None) for i, token in enumerate(self.vocabulary.tokens)]
+        self._ids_of_token: dict[str, list[int]] = {}
         self._ids_of_kind: dict[Kind, list[int]] = {}
         for token_id in range(len(SPECIAL_TOKENS), len(self.vocabulary)):
-            kind = Kind(self.vocabulary.tokens[token_id], self._forms[token_id].written)
-            self._ids_of_kind.setdefault(kind, []).append(token_id)
+            token = self.vocabulary.tokens[token_id]
+            self._ids_of_token.setdefault(token, []).append(token_id)
+            self._ids_of_kind.setdefault(Kind(token, self._forms[token_id].written), []).append(token_id)
         self._id_table = array("i")  # (kinds, left sides, right sides), for the kinds met so far
 
     @classmethod
@@ -56,7 +58,7 @@ class WordTokenizer:
         """Learns where sentences end, the vocabulary, and between which tokens a space stands."""
         punkt_state = punkt.train(watched("learning where sentences end", texts))
         cutter = Cutter(punkt_state, cfg.lowercase)
-        cuts = [cutter.cut(text) for text in watched("cutting into words", texts)]
+        cuts = deque(cutter.cut(text) for text in watched("cutting into words", texts))
         kinds = cutter.kinds
         rules = spacing.learn_rules(spacing.count_pairs(cuts, len(kinds)), len(kinds))
         counts = _count_forms(cuts, rules)
@@ -72,7 +74,8 @@ class WordTokenizer:
         tokens: Counter[str] = Counter()
         for kind, count in zip(kinds, counts.sum(axis=(1, 2)).tolist(), strict=True):
             tokens[kind.token] += count
-        return Learned(tokenizer, [tokenizer._encoded(cut) for cut in cuts], +tokens)
+        encoded = [tokenizer._encoded(cuts.popleft()) for _ in texts]  # each makes room for the next
+        return Learned(tokenizer, encoded, +tokens)
 
     def state(self) -> dict[str, Any]:
         return self._state
@@ -114,7 +117,7 @@ class WordTokenizer:
         if done == len(self._cutter.kinds):
             return
         for kind in self._cutter.kinds[done:]:
-            ids = self._ids_of_kind.get(kind, [UNK_ID])
+            ids = self._ids_of_kind.get(kind) or self._ids_of_token.get(kind.token, [UNK_ID])
             for left, right in SIDES:
                 self._id_table.append(ids[0] if len(ids) == 1 else max(ids, key=lambda i: self._fits(i, left, right)))
 
@@ -124,7 +127,7 @@ class WordTokenizer:
         return (form.left == left) + (form.right == right)
 
 
-def _count_forms(cuts: list[Cut], rules: Rules) -> Any:
+def _count_forms(cuts: Iterable[Cut], rules: Rules) -> Any:
     """How often each kind occurs, (kinds, left sides, right sides); one that does not vary is counted at 0, 0."""
     counts = np.zeros(len(rules.varying) * len(SIDES), np.int64)
     for some in blocks(map(partial(_forms, rules=rules), cuts)):
