@@ -73,16 +73,16 @@ def _duplicates(documents: list[Document]) -> list[list[str]]:
 
 
 def _odd_characters(documents: list[Document]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for document in documents:
-        for character in sorted(set(document.text)):
-            if _is_odd(character):
-                name = f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip()
-                found[name] = found.get(name, 0) + document.text.count(character)
-        wrong = len(WRONGLY_DECODED.findall(document.text))
-        if wrong:
-            found["wrongly decoded UTF-8, such as â€™"] = found.get("wrongly decoded UTF-8, such as â€™", 0) + wrong
-    return found
+    texts = [document.text for document in documents]
+    characters_used: set[str] = set().union(*texts)
+    odd = sorted(filter(_is_odd, characters_used))
+    found = {_name(character): sum(text.count(character) for text in texts) for character in odd}
+    wrong = sum(len(WRONGLY_DECODED.findall(text)) for text in texts)
+    return found | ({"wrongly decoded UTF-8, such as â€™": wrong} if wrong else {})
+
+
+def _name(character: str) -> str:
+    return f"U+{ord(character):04X} {unicodedata.name(character, '')}".strip()
 
 
 def _is_odd(character: str) -> bool:
