@@ -37,8 +37,7 @@ class GPTModule(L.LightningModule):
         super().__init__()
         self.cfg = cfg
         self.net = GPT(cfg.model, cfg.regularization)
-        self._losses: list[Tensor] = []  # the mean of each evaluated batch, and how many tokens it is over
-        self._counts: list[Tensor] = []
+        self._sums: Tensor | None = None  # the loss of all tokens evaluated so far, and how many they are
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the batch, in nats a token."""
@@ -107,15 +106,20 @@ class GPTModule(L.LightningModule):
         return F.cross_entropy(self.net(token_ids).flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
 
     def _evaluate(self, batch: Batch) -> None:
-        self._losses.append(self._loss(batch))
-        self._counts.append((batch[1] != IGNORED).sum())
+        loss, count = self._loss(batch), (batch[1] != IGNORED).sum()
+        precise = torch.float32 if loss.device.type == "mps" else torch.float64  # a Mac's GPU has no other
+        if self._sums is None:
+            self._sums = torch.zeros(2, dtype=precise, device=loss.device)
+        # In place: small tensors kept from every batch would hold all the memory that its logits were in.
+        self._sums += torch.stack([loss.to(precise) * count, count.to(precise)])
 
     def _log_part(self, part: str) -> float:
         data: CorpusDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         # Not by torchmetrics' MeanMetric, which leaves NaN out, and sums in the precision of the network.
-        losses, counts = (torch.stack(figures).cpu().double() for figures in (self._losses, self._counts))
-        loss = ((losses * counts).sum() / counts.sum()).item()
-        self._losses, self._counts = [], []
+        assert self._sums is not None
+        total, count = self._sums.tolist()
+        self._sums = None
+        loss = total / count
         metrics = {
             f"{part}/loss": loss,
             f"{part}/perplexity": perplexity(loss),
