@@ -31,6 +31,7 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._is_writable = True
 
     def load(self, key: str) -> Arrays | None:
         """The arrays stored under the key; None where there are none, or none that are whole."""
@@ -61,9 +62,9 @@ class Cache:
                 file.write(digest)
             unfinished.replace(self._path(key))
         except OSError as error:
-            log.warning(
-                "the cache folder %s cannot be written (%s): the next run will tokenize again", self._folder, error
-            )
+            if self._is_writable:
+                log.warning("the cache %s cannot be written (%s): the next run tokenizes again", self._folder, error)
+            self._is_writable = False  # said once
         finally:
             with suppress(OSError):  # after a success there is nothing to take away
                 unfinished.unlink()

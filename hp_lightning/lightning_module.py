@@ -119,7 +119,7 @@ class GPTModule(L.LightningModule):
         assert self._sums is not None
         total, count = self._sums.tolist()
         self._sums = None
-        loss = total / count
+        loss: float = total / count
         metrics = {
             f"{part}/loss": loss,
             f"{part}/perplexity": perplexity(loss),

@@ -89,8 +89,12 @@ def last_checkpoint(run_dir: Path) -> Path:
     return run_dir / "checkpoints" / "last.ckpt"
 
 
-def find_checkpoint(ckpt: str | None) -> Path:
+def find_checkpoint(ckpt: str | None, key: str = "ckpt") -> Path:
     """The checkpoint file that `ckpt` means: a file, a run folder's best, or with None the newest run's best.
+
+    Args:
+        ckpt: what the person gave
+        key: the config key by which it was given
 
     Raises:
         InputError: there is no such checkpoint.
@@ -103,8 +107,8 @@ def find_checkpoint(ckpt: str | None) -> Path:
     path = Path(ckpt)
     if os.path.isdir(path):  # unlike Path.is_dir, no error where one may not look
         if not os.path.isfile(best_checkpoint(path)):
-            raise InputError(f"ckpt={ckpt} holds no checkpoints/best.ckpt: name a run folder or a .ckpt file")
+            raise InputError(f"{key}={ckpt} holds no checkpoints/best.ckpt: name a run folder or a .ckpt file")
         return best_checkpoint(path)
     if not os.path.isfile(path):
-        raise InputError(f"ckpt={ckpt} does not exist: name a run folder (outputs/runs/...) or a .ckpt file")
+        raise InputError(f"{key}={ckpt} does not exist: name a run folder (outputs/runs/...) or a .ckpt file")
     return path

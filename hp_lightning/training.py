@@ -105,7 +105,7 @@ def chosen_tokenizer(cfg: TrainConfig, overrides: list[str]) -> tuple[TrainConfi
     others = sorted(given - {"tokenizer.from_run"})
     if others:
         raise InputError(f"tokenizer.from_run takes the whole tokenizer as it is: leave out {', '.join(others)}")
-    trained = checkpoint.load(runs.find_checkpoint(cfg.tokenizer.from_run))
+    trained = checkpoint.load(runs.find_checkpoint(cfg.tokenizer.from_run, "tokenizer.from_run"))
     settings = replace(trained.cfg.tokenizer, from_run=os.path.abspath(trained.path))
     return replace(cfg, tokenizer=settings), trained.tokenizer
 

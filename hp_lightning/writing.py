@@ -9,6 +9,7 @@ from hp_lightning.config import GenerateConfig
 from hp_lightning.generation import Sampling, continue_text
 
 LINE_LENGTH = 80
+QUOTES = {"``": '"', "''": '"'}  # NLTK's signs for them
 
 
 def write(cfg: GenerateConfig) -> None:
@@ -21,7 +22,7 @@ def write(cfg: GenerateConfig) -> None:
     trained = checkpoint.load(path)
     tokenizer = trained.tokenizer
     prompt = unicodedata.normalize("NFC", cfg.prompt)  # as the corpus is
-    unknown = tokenizer.vocabulary.unknown(tokenizer.tokens(prompt))
+    unknown = [QUOTES.get(token, token) for token in tokenizer.vocabulary.unknown(tokenizer.tokens(prompt))]
     if unknown:
         print(f"not in the model's vocabulary, read as <UNK>: {' '.join(unknown)}", file=sys.stderr)
     sampling = Sampling(cfg.temperature, cfg.top_k, cfg.top_p, cfg.max_new_tokens, cfg.num_samples, cfg.seed)

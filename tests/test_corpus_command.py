@@ -229,3 +229,7 @@ def test_run_refuses_a_tokenizer(earlier: Path, folder: Path, arguments: list[st
     assert line.startswith("train.py: error: ")
     assert said in line
     assert list(folder.iterdir()) == []
+
+
+def test_help_says_what_can_be_given(look: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    assert "python -m hp_lightning.corpus PATH... [key=value...]" in shown(look, "--help")

@@ -165,6 +165,9 @@ def test_content_digest_tells_content_and_names(cfg: DataConfig, tmp_path: Path)
     first = digest("a.csv", CONTENT)
     assert digest("elsewhere/a.csv", CONTENT) == first
     assert digest("b.csv", CONTENT) != first
+    for ending in ("txt", "tsv", "csv.gz"):  # which tell how the bytes are read
+        (tmp_path / f"a.{ending}").write_text(CONTENT)
+        assert content_digest(find_sources(replace(cfg, path=str(tmp_path / f"a.{ending}")))) != first
     assert digest("a.csv", CONTENT + "x,A\n") != first
 
 
@@ -288,6 +291,12 @@ def test_delimiter_as_one_types_it(read: Callable[..., Reading], typed: str, mea
     assert (reading.delimiter, reading.documents) == (meant, [Document("mine", "x")])
 
 
+@pytest.mark.parametrize("first", ["sep=;\r\n", '"sep=;"\n'])
+def test_a_line_for_spreadsheets_tells_the_delimiter(read: Callable[..., Reading], first: str) -> None:
+    reading = read(first + "text;book\nOne, two;A\n")
+    assert (reading.delimiter, reading.rows, reading.documents) == (";", 1, [Document("A", "One, two")])
+
+
 @pytest.mark.parametrize("typed", ["", ",,", '"', "\n", "comma", "\\n"])
 def test_refuses_a_delimiter(read: Callable[..., Reading], typed: str) -> None:
     assert "data.delimiter=" in refusal(lambda: read(CONTENT, delimiter=typed))
@@ -335,6 +344,10 @@ REFUSED: dict[str, tuple[str, str | bytes, dict[str, Any], list[str]]] = {
     "empty": ("mine.csv", "", {}, ["holds no rows"]),
     "empty text": ("mine.txt", "", {}, ["holds no rows"]),
     "empty lines": ("mine.csv", "\n\n", {}, ["holds no rows"]),
+    "web page": ("mine.csv", "\ufeff <!DOCTYPE html>\n<p>Log in</p>\n", {}, ["is a web page"]),
+    "web page as text": ("mine.txt", "<HTML>\n<p>Log in</p>\n", {}, ["is a web page"]),
+    "UTF-16 with other letters": ("mine.csv", "text\né,ő\n".encode("utf-16-le"), {}, ["set data.encoding=utf-16-le"]),
+    "wrong row below a line for spreadsheets": ("mine.csv", "sep=;\ntext;book\nx;A\ny\n", {}, ["line 4: 1 cells"]),
     "header only": ("mine.csv", "text,book\n", {}, ["holds no rows"]),
     "blank text": ("mine.txt", "\n \n", {}, ["is blank"]),
     "blank rows": ("mine.csv", 'text\n""\n  \n', {}, ["'text'", "is blank"]),
@@ -626,4 +639,14 @@ def test_sha256_of_a_remote_file(cfg: DataConfig, web: Web) -> None:
     found = hashlib.sha256(web.files["/mine.csv"]).hexdigest()
     message = refusal(lambda: find_sources(replace(asked, sha256=found[::-1])))
     assert f"expected {found[::-1]}, found {found}" in message
-    assert cached(cfg) == []
+    web.files.clear()  # the copy from before is still there
+    assert cached(cfg) == [name]
+    assert read_documents(asked).documents == DOCUMENTS
+
+
+def test_a_refused_download_says_where_its_copy_lies(cfg: DataConfig, web: Web) -> None:
+    web.files["/mine.csv"] = b'text,book\n"x,A\n'
+    asked = replace(cfg, path=f"{web.url}/mine.csv")
+    message = refusal(lambda: read_documents(asked))
+    [name] = cached(cfg)
+    assert f"read from the copy {cache_folder(cfg) / 'downloads' / name}: delete it" in message

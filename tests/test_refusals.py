@@ -42,7 +42,7 @@ def refusal(run_script: Callable, folder: Path, script: str, *arguments: str) ->
         (["data.path=Wren's, books (1).csv"], "data.path=Wren's, books (1).csv does not exist"),
         (["data.path=nowhere.csv"], "data.path=nowhere.csv does not exist"),
         (["data.path=[nowhere.csv,neither.csv]"], "data.path=nowhere.csv does not exist"),
-        (["tokenizer.from_run=nowhere"], "nowhere does not exist"),
+        (["tokenizer.from_run=nowhere"], "tokenizer.from_run=nowhere does not exist"),
         (["tokenizer=char", "tokenizer.from_run=nowhere"], "leave out tokenizer"),
         (["resume=nowhere"], "resume=nowhere holds no checkpoints/last.ckpt"),
         (["trainer=gpu"], "there is no GPU"),

@@ -417,7 +417,7 @@ NAMES = ["Anna", "Bert", "Cleo", "Dora", "Emil", "Fred", "Gina", "Hugo", "Ivan",
         ("...", ["{} came ... late", "{} came... late", "{} came...late"]),
         ("''", ['"{}" came late', "``{}'' came late"]),
         ("``", ['"{}" came late', "``{}'' came late"]),
-        ("(", ["{} came (late)", "{} came(late)", "{} came ( late )"]),
+        ("(", ["all came ({})", "all came({})", "all came ( {} )"]),
         ("'", ["the '{}' came late", "the {}' dog came"]),
     ],
 )
@@ -600,3 +600,10 @@ def test_nothing_is_encoded_as_nothing(cfg: TokenizerConfig) -> None:
         tokenizer = learn_tokenizer(cfg, texts).tokenizer
         assert tokenizer.encode("").tolist() == []
         assert tokenizer.decode([]) == ""
+
+
+def test_a_rare_word_stands_close_to_nothing(stories: Case) -> None:
+    # "knaves'" is joined once, to its apostrophe; that says nothing of what else may follow "knaves".
+    rare = ["The knaves' boat came in.", "What do these knaves, and who are those knaves?"] * 2
+    tokenizer = learn_tokenizer(WORD, [*stories.texts, "\n".join(rare)]).tokenizer
+    assert tokenizer.decode(tokenizer.encode("these knaves came")) == "these knaves came"

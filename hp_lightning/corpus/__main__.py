@@ -1,4 +1,13 @@
-"""A look at a corpus before training: python -m hp_lightning.corpus mine.csv [tokenizer.vocab_size=5000 ...]"""
+"""A look at a corpus before training: what a run would read, and what its tokenizer would make of it.
+
+    python -m hp_lightning.corpus PATH... [key=value...]
+
+PATH is a file, a glob or a URL; without one the bundled stories are looked at. Keys are those of train.py, as in
+
+    python -m hp_lightning.corpus mine.csv data.text_column=line tokenizer.vocab_size=5000
+
+`python train.py --help` lists them all.
+"""
 
 import sys
 
@@ -40,5 +49,8 @@ def _overrides(words: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        raise SystemExit
     sys.argv = ["corpus", *_overrides(sys.argv[1:])]
     cli.run(main, TrainConfig, cli.FREE_TEXT)

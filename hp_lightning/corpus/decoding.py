@@ -17,6 +17,7 @@ USUAL_ENCODINGS = [
     "cp932", "euc_jp", "gb18030", "big5", "cp949",
 ]  # fmt: skip
 
+WEB_PAGE = ("<!doctype html", "<html")
 # Put in the place of bytes that cannot be decoded, to find them: half a character, which no text has.
 UNDECODABLE = "\udfff"
 codecs.register_error("hp_lightning.undecodable", lambda error: (UNDECODABLE, error.end))  # type: ignore[attr-defined]
@@ -26,12 +27,14 @@ def text_lines(part: Part, file: IO[bytes], encoding: str) -> Iterator[str]:
     """The lines with their ends, as an editor counts them, without the byte order mark.
 
     Raises:
-        InputError: there is no such encoding, or a NUL byte.
+        InputError: there is no such encoding, a NUL byte, or a web page.
         UnicodeError: the bytes are of another encoding.
     """
     for number, line in enumerate(_decoded(file, encoding), 1):
         if "\0" in line:
             raise InputError(_with_nul(part, number, line))
+        if number == 1 and line.lstrip("\ufeff \t").lower().startswith(WEB_PAGE):
+            raise InputError(f"{part.label} is a web page, no CSV: name the file itself (on GitHub, the raw one)")
         yield line if number > 1 else line.removeprefix("\ufeff")
 
 
@@ -67,6 +70,8 @@ def undecodable(part: Part, encoding: str, error: UnicodeDecodeError) -> str:
 
 
 def _looks_like(content: bytes) -> str:
+    if 3 * content.count(0) > len(content):  # every second byte of Latin letters
+        return "utf-16-be" if content.startswith(b"\0") else "utf-16-le"
     found = charset_normalizer.from_bytes(content, cp_isolation=USUAL_ENCODINGS).best()
     # A few letters are the same in several encodings; the first of these is the likeliest.
     alike = found.could_be_from_charset if found else []

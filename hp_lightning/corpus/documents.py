@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from hp_lightning.config import DataConfig
 from hp_lightning.corpus.archives import Part, parts_of
 from hp_lightning.corpus.columns import find_group_columns, find_text_column
+from hp_lightning.corpus.downloads import is_remote
 from hp_lightning.corpus.normalization import FLOWING, PARAGRAPH_MARK, ROW_END, normalized
+from hp_lightning.corpus.refusals import label
 from hp_lightning.corpus.rows import Table, open_table
 from hp_lightning.corpus.sources import Source, find_sources
 from hp_lightning.errors import InputError
@@ -56,6 +58,21 @@ def read_documents(cfg: DataConfig, sources: list[Source] | None = None) -> Read
         InputError: a file cannot be read, has no such column, or holds no text.
     """
     sources = find_sources(cfg) if sources is None else sources
+    try:
+        return _read_all(sources, cfg)
+    except InputError as error:
+        raise _naming_the_copy(error, sources) from error
+
+
+def _naming_the_copy(error: InputError, sources: list[Source]) -> InputError:
+    """Says where the local copy of a remote file lies: it may be that, and not the file, which is wrong."""
+    for source in sources:
+        if is_remote(source.place) and str(error).startswith(label(source.place)):
+            return InputError(f"{error}; this was read from the copy {source.path}: delete it to download it again")
+    return error
+
+
+def _read_all(sources: list[Source], cfg: DataConfig) -> Reading:
     parts = [part for source in sources for part in parts_of(source)]
     readings = [_read(part, cfg, part.stem if len(parts) > 1 else "") for part in parts]
     return replace(

@@ -4,7 +4,8 @@ import hashlib
 import os
 import re
 import uuid
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -46,24 +47,28 @@ def remote_name(url: str) -> str:
     return unquote(path.rstrip("/").rsplit("/", 1)[-1])
 
 
-def download(url: str, cfg: DataConfig) -> Path:
-    """The local copy of a remote file; downloads it, whole or not at all, where there is none yet.
+def cached_path(url: str, cfg: DataConfig) -> Path:
+    """Where the local copy of a remote file lies, or would lie."""
+    # The name's last characters are kept for their endings.
+    name = re.sub(r"[^\w.-]+", "_", remote_name(url), flags=re.ASCII)[-100:]
+    return cache_folder(cfg) / "downloads" / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+
+
+@contextmanager
+def download(url: str, path: Path) -> Iterator[Path]:
+    """Downloads a remote file, whole or not at all; gives it to be looked at before it takes its place at `path`.
 
     Raises:
         InputError: the file cannot be downloaded, or the cache cannot be written.
     """
-    # The name's last characters are kept for their endings.
-    name = re.sub(r"[^\w.-]+", "_", remote_name(url), flags=re.ASCII)[-100:]
-    path = cache_folder(cfg) / "downloads" / f"{hashlib.sha256(os.fsencode(url)).hexdigest()[:16]}-{name}"
-    if not path.exists():
-        log.info("downloading %s", printable(url))
-        temporary = _temporary(path)
-        try:
-            _fetch(url, temporary)
-            _keep(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return path
+    log.info("downloading %s", printable(url))
+    temporary = _temporary(path)
+    try:
+        _fetch(url, temporary)
+        yield temporary
+        _keep(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _temporary(path: Path) -> Path:

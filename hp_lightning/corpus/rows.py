@@ -1,6 +1,7 @@
 """From a file of text to the names of its columns and its rows, read one at a time."""
 
 import csv
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from hp_lightning.errors import InputError
 
 LONGEST_CELL = 2 ** (8 * struct.calcsize("l") - 1) - 1  # a C long: all that csv can be told; a cell may hold a book
 SAMPLE_CHARACTERS = 2**16
+
+# What spreadsheets write above the header, to tell each other what parts the columns.
+SPREADSHEET_LINE = re.compile(r'"?sep=([^"\r\n])"?\s*')
 
 Rows = Iterator[tuple[int, Sequence[str]]]
 
@@ -62,8 +66,11 @@ def open_table(part: Part, cfg: DataConfig) -> Iterator[Table]:
 def _csv_table(part: Part, file: IO[bytes], cfg: DataConfig) -> Table:
     lines = text_lines(part, file, cfg.encoding)
     sample = _sample(lines)
-    delimiter = find_delimiter(cfg, sample)
-    rows = _csv_rows(part, chain(sample, lines), delimiter)
+    first_line, told = 1, SPREADSHEET_LINE.fullmatch(sample[0]) if sample else None
+    if told:
+        first_line, sample = 2, sample[1:]
+    delimiter = told[1] if told and cfg.delimiter is None else find_delimiter(cfg, sample)
+    rows = _csv_rows(part, chain(sample, lines), delimiter, first_line)
     line, first = next((found for found in rows if found[1]), (0, []))  # empty lines may come before the header
     if cfg.header:
         return Table([name.strip() for name in first], rows, delimiter)
@@ -71,14 +78,14 @@ def _csv_table(part: Part, file: IO[bytes], cfg: DataConfig) -> Table:
     return Table(names, chain([(line, first)], rows) if first else rows, delimiter)
 
 
-def _csv_rows(part: Part, lines: Iterator[str], delimiter: str) -> Rows:
+def _csv_rows(part: Part, lines: Iterator[str], delimiter: str, first_line: int) -> Rows:
     csv.field_size_limit(LONGEST_CELL)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    line = 1
+    line = first_line
     try:
         for row in reader:
             yield line, row
-            line = reader.line_num + 1
+            line = reader.line_num + first_line
     except csv.Error as error:
         raise InputError(
             f"{part.label}, line {line}: no valid CSV in the row that begins here ({reason(error)}): a quotation mark "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hp_lightning.config import DataConfig
-from hp_lightning.corpus.downloads import download, is_remote, local_path, remote_name
+from hp_lightning.corpus.downloads import cached_path, download, is_remote, local_path, remote_name
 from hp_lightning.corpus.refusals import label, printable, refusals
 from hp_lightning.errors import InputError
 
@@ -57,11 +57,11 @@ def absolute_path(path: Any) -> Any:
 
 
 def content_digest(sources: list[Source]) -> str:
-    """Tells files of other content, or other names for documents, from these."""
+    """Tells files of other content, of other endings, or with other names for documents, from these."""
     digest = hashlib.sha256()
     for source in sources:
         digest.update(bytes.fromhex(_file_digest(source.path, label(source.place))))
-        digest.update(os.fsencode(Path(source.name).stem) + b"\0")
+        digest.update(os.fsencode(source.name + source.compression) + b"\0")
     return digest.hexdigest()
 
 
@@ -116,14 +116,11 @@ def _local(place: str, sha256: str | None) -> Source:
 
 def _remote(url: str, cfg: DataConfig, sha256: str | None) -> Source:
     where = label(url)
-    path = download(url, cfg)
-    if sha256 is not None and _file_digest(path, where) != sha256:
-        path.unlink(missing_ok=True)  # it may have changed at its place, or here
-        path = download(url, cfg)
-        found = _file_digest(path, where)
-        if found != sha256:
-            path.unlink(missing_ok=True)
-        _check(found, sha256, where)
+    path = cached_path(url, cfg)
+    if not path.exists() or (sha256 is not None and _file_digest(path, where) != sha256):
+        with download(url, path) as downloaded:  # what is there already stays until something better is
+            if sha256 is not None:
+                _check(_file_digest(downloaded, where), sha256, where)
     return Source(url, path, _without_compression(remote_name(url)))
 
 

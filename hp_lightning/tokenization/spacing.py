@@ -13,6 +13,7 @@ import numpy as np
 from hp_lightning.tokenization.cutting import Cut
 from hp_lightning.tokenization.table import Counts, Flags, Ids, blocks
 
+RULE_COUNT = 4  # times that a kind of token was joined oftener than not, to stand close to whatever is beside it
 RELIABLE_COUNT, RELIABLE_SHARE = 4, 0.9  # of a pair that has a rule of its own
 # A kind of token varies where the rules fail so often, and in such a share of its places.
 VARYING_COUNT, VARYING_SHARE = 5, 0.02
@@ -103,7 +104,9 @@ def _responsible(pairs: Pairs, num_kinds: int) -> tuple[Flags, Flags]:
     candidates = np.flatnonzero(np.bincount(side, np.tile(balance > 0, 2), 2 * num_kinds))
     for place in candidates[np.argsort(-clarity[candidates], kind="stable")]:
         its_pairs = pair_of[begins[place] : begins[place + 1]]
-        if balance[its_pairs].sum() > 0:
+        left = balance[its_pairs]
+        # One neighbour is no rule: a pair can have its own.
+        if left.sum() >= RULE_COUNT and np.count_nonzero(left > 0) > 1:
             found[place] = True
             balance[its_pairs] = 0
     return found[num_kinds:], found[:num_kinds]

@@ -143,11 +143,21 @@ def _forms(cut: Cut, rules: Rules) -> npt.NDArray[np.int64]:
 def _ranked(kinds: list[Kind], counts: Any, rules: Rules, cfg: TokenizerConfig) -> list[tuple[int, int, int]]:
     """The entries (kind, left, right) of the vocabulary: the most common ones, ties in alphabetical order."""
     own = counts.copy()
-    own[rules.varying, EDGE, :] = own[rules.varying, :, EDGE] = 0  # told apart by nothing: no forms of their own
+    for kind in np.flatnonzero(rules.varying):
+        _leave_out_edges(own[kind], cfg.min_frequency)
     frequent = np.argwhere(own >= cfg.min_frequency).tolist()
     ranked = sorted(frequent, key=lambda entry: (-own[*entry], kinds[entry[0]], entry))
     bound = None if cfg.vocab_size is None else cfg.vocab_size - len(SPECIAL_TOKENS)
     return [(kind, left, right) for kind, left, right in ranked[:bound]]
+
+
+def _leave_out_edges(forms: npt.NDArray[np.int64], min_frequency: int) -> None:
+    """At the edge of a line a token is no form of its own where another stands alike on its other side."""
+    inner = forms[:EDGE, :EDGE] >= min_frequency
+    forms[:EDGE, EDGE][inner.any(axis=1)] = 0
+    forms[EDGE, :EDGE][inner.any(axis=0)] = 0
+    if (forms.ravel()[:-1] >= min_frequency).any():
+        forms[EDGE, EDGE] = 0
 
 
 def _spacing_state(entries: list[tuple[int, int, int]], kinds: list[Kind], rules: Rules) -> dict[str, Any]:
@@ -157,7 +167,7 @@ def _spacing_state(entries: list[tuple[int, int, int]], kinds: list[Kind], rules
     for token_id, (kind, left, right) in enumerate(entries, start=len(SPECIAL_TOKENS)):
         token, written = kinds[kind]
         if rules.varying[kind]:
-            forms[str(token_id)] = [written, left, right]
+            forms[str(token_id)] = [written, *(None if side == EDGE else side for side in (left, right))]
             continue
         ids[kind] = token_id
         if written != token:
