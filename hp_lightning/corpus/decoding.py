@@ -17,6 +17,7 @@ USUAL_ENCODINGS = [
     "cp932", "euc_jp", "gb18030", "big5", "cp949",
 ]  # fmt: skip
 
+FEW = 8  # letters that are not ASCII
 WEB_PAGE = ("<!doctype html", "<html")
 # Put in the place of bytes that cannot be decoded, to find them: half a character, which no text has.
 UNDECODABLE = "\udfff"
@@ -72,6 +73,8 @@ def undecodable(part: Part, encoding: str, error: UnicodeDecodeError) -> str:
 def _looks_like(content: bytes) -> str:
     if 3 * content.count(0) > len(content):  # every second byte of Latin letters
         return "utf-16-be" if content.startswith(b"\0") else "utf-16-le"
+    if sum(byte >= 0x80 for byte in content) < FEW and content.decode("cp1252", "ignore").encode("cp1252") == content:
+        return "cp1252"  # too little to go by: the encoding that most such files have
     found = charset_normalizer.from_bytes(content, cp_isolation=USUAL_ENCODINGS).best()
     # A few letters are the same in several encodings; the first of these is the likeliest.
     alike = found.could_be_from_charset if found else []
