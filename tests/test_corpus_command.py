@@ -101,7 +101,9 @@ def test_tables_tell_of_the_corpus(
 def test_settings_can_be_given(look: Callable[..., subprocess.CompletedProcess[str]], first_book: Path) -> None:
     output = shown(look, str(first_book), "tokenizer.vocab_size=500", "data.test_fraction=0")
     assert re.search(r"vocabulary +500 tokens", output)
-    assert rows(output, "test")[0] == ["0", "0", "0", "0", ""]
+    parts, coverage = rows(output, "test")
+    assert parts == ["0", "0", "0", "0", ""]
+    assert set(coverage) == {""}  # of nothing there is no share
     output = shown(look, "tokenizer=bpe", str(first_book), "tokenizer.vocab_size=300")
     assert re.search(r"vocabulary +300 tokens", output)
     assert [cells[-1] for cells in rows(output, "train")] == ["none"]

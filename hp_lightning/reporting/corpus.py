@@ -62,7 +62,8 @@ def _coverage(corpus: Encoded) -> Table:
         is_last = row is corpus.coverage[-1]
         table.add_column(f"all {row.size:,}" if is_last else f"{row.size // 1000}k", justify="right")
     for part, name in PARTS.items():
-        table.add_row(name, *(f"{row.known[part]:.1%}" for row in corpus.coverage))
+        shares = (f"{row.known[part]:.1%}" for row in corpus.coverage) if corpus.facts.parts[part].documents else ()
+        table.add_row(name, *shares)
     return table
 
 
