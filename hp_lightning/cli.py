@@ -61,7 +61,7 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
         free_text: keys whose values are text or paths as they were typed, commas, quotes and all; in a sweep, where
             commas part the values, Hydra's own rules hold
     """
-    if not {"-m", "--multirun"} & set(sys.argv):
+    if not {"-m", "--multirun"} & set(sys.argv) and runs.HANDED_OVER not in os.environ:
         sys.argv[1:] = [_quoted(word) if word.partition("=")[0] in free_text else word for word in sys.argv[1:]]
     # Hydra prints what goes wrong in its own format, over several lines, with status 1; in this mode it raises.
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -35,8 +35,13 @@ class DataConfig:
     test_fraction: float
     split_seed: int
     seq_len: int  # tokens in a training window
-    batch_size: int  # windows in a batch
+    batch_size: Optional[int]  # windows in a forward pass, over all devices; null: 32, or with batch_tokens what fits
+    batch_tokens: Optional[int]  # tokens an optimizer step, gradients accumulated as needed; null: by batch_size
     cache_dir: Optional[str]  # for downloads and encoded corpora; null: the user's cache folder
+
+    def batch_size_is_settled(self, accumulate: int) -> bool:
+        """Whether the batches of an optimizer step make up `batch_tokens` already."""
+        return self.batch_size is not None and self.batch_size * accumulate * self.seq_len == self.batch_tokens
 
 
 @dataclass
@@ -108,9 +113,12 @@ class TrainerConfig:
     """What the run computes on, and how often it validates."""
 
     accelerator: str  # auto | cpu | gpu
-    precision: str  # 32-true | bf16-mixed | bf16-true
-    accumulate_grad_batches: int
+    devices: int  # of one machine; a batch is shared out over them
+    precision: str  # auto | 32-true | bf16-mixed | bf16-true
+    compile: Any  # true | false | auto: where the run is long enough to earn it back
+    accumulate_grad_batches: int  # forward passes an optimizer step
     val_every_steps: Optional[int]  # optimizer steps; null: once an epoch
+    profile: bool  # a torch profiler's trace and table of some steps, in the run folder
 
 
 @dataclass
@@ -231,7 +239,13 @@ def _train_problems(cfg: TrainConfig) -> Iterator[str]:
     yield from _optim_problems(cfg.optim)
     yield from _tokenizer_problems(cfg.tokenizer)
     yield from _one_of("trainer.accelerator", cfg.trainer.accelerator, "auto", "cpu", "gpu")
-    yield from _one_of("trainer.precision", cfg.trainer.precision, "32-true", "bf16-mixed", "bf16-true")
+    yield from _one_of("trainer.precision", cfg.trainer.precision, "auto", "32-true", "bf16-mixed", "bf16-true")
+    if cfg.trainer.compile not in (True, False, "auto"):
+        yield f"trainer.compile={cfg.trainer.compile} is not a choice: take one of true, false, auto"
+    yield from _at_least("trainer.devices", cfg.trainer.devices, 1)
+    accumulate = cfg.trainer.accumulate_grad_batches
+    if cfg.data.batch_tokens is not None and accumulate != 1 and not cfg.data.batch_size_is_settled(accumulate):
+        yield "data.batch_tokens works trainer.accumulate_grad_batches out by itself: leave one of the two out"
     yield from _at_least("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, 1)
     yield from _at_least("trainer.val_every_steps", cfg.trainer.val_every_steps, 1)
     yield from _at_least("logger.log_every_steps", cfg.logger.log_every_steps, 1)
@@ -259,6 +273,7 @@ def _data_problems(data: DataConfig, model: ModelConfig) -> Iterator[str]:
         yield "data.val_fraction and data.test_fraction leave nothing to train on: together they must stay below 1"
     yield from _seed("data.split_seed", data.split_seed)
     yield from _at_least("data.batch_size", data.batch_size, 1)
+    yield from _at_least("data.batch_tokens", data.batch_tokens, 1)
     yield from _at_least("data.seq_len", data.seq_len, 1)
     if data.seq_len > model.max_seq_len:
         yield (

@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hp_lightning.config import DataConfig, TokenizerConfig
-from hp_lightning.encoding import encode_corpus
+from hp_lightning.config import DataConfig
+from hp_lightning.encoding import Encoded
 from hp_lightning.errors import InputError
-from hp_lightning.tokenization import Tokenizer
-
-IGNORED = -100  # the target of a position that only fills a window up, as in `torch.nn.functional.cross_entropy`
+from hp_lightning.loss import IGNORED
 
 Batch = tuple[Tensor, Tensor]  # token_ids and targets, each (B, T)
 
@@ -24,19 +22,20 @@ class CorpusDataModule(L.LightningDataModule):
     """The corpus of a run: read, split, tokenized, and served in batches.
 
     Args:
-        cfg: where the text is and how it is cut
-        tokenizer: the tokenizer to be learned, or one that is known already (from a checkpoint)
+        cfg: how the corpus is cut; `cfg.batch_size` must be set
+        corpus: the text as ids
         seed: draws the order of the training windows
         accumulate: batches an optimizer step is made of; an epoch is a whole number of steps
+        devices: a batch is shared out over so many
 
     Raises:
-        InputError: the corpus cannot be read or is too short for one window
+        InputError: the corpus is too short for one window
     """
 
-    def __init__(self, cfg: DataConfig, tokenizer: TokenizerConfig | Tokenizer, seed: int, accumulate: int) -> None:
+    def __init__(self, cfg: DataConfig, corpus: Encoded, seed: int, accumulate: int, devices: int = 1) -> None:
         super().__init__()
         self.cfg = cfg
-        self.corpus = encode_corpus(cfg, tokenizer)
+        self.corpus = corpus
         self.tokenizer = self.corpus.tokenizer
         self.streams = {part: torch.from_numpy(stream) for part, stream in self.corpus.streams.items()}
         if self.num_tokens("train") < cfg.seq_len:
@@ -44,7 +43,11 @@ class CorpusDataModule(L.LightningDataModule):
                 f"the training part of data.path={cfg.path} has {self.num_tokens('train')} tokens, fewer than one "
                 f"window of data.seq_len={cfg.seq_len}: lower data.seq_len or bring more text"
             )
-        self._train_windows = TrainWindows(self.streams["train"], cfg.seq_len, cfg.batch_size, seed, accumulate)
+        assert cfg.batch_size is not None
+        self._batch_size = cfg.batch_size
+        self._train_windows = TrainWindows(
+            self.streams["train"], cfg.seq_len, cfg.batch_size, seed, accumulate, devices
+        )
 
     @property
     def digest(self) -> str:
@@ -90,41 +93,65 @@ class CorpusDataModule(L.LightningDataModule):
         return float(-(counts / counts.sum()).log()[self.streams[part][1:].long()].mean())
 
     def train_dataloader(self) -> "TrainWindows":
-        """The training windows, in an order of their own in every epoch."""
+        """The training windows, in an order of their own in every epoch; this process's share of them."""
+        self._train_windows.share_out(self._rank(), self._device())
         return self._train_windows
 
     def val_dataloader(self) -> "EvalWindows":
-        """Every token of the validation part, once."""
-        return EvalWindows(self.streams["val"], self.cfg.seq_len, self.cfg.batch_size)
+        """Every token of the validation part, once; this process's share of them."""
+        return self._eval_windows("val")
 
     def test_dataloader(self) -> "EvalWindows":
-        """Every token of the test part, once."""
-        return EvalWindows(self.streams["test"], self.cfg.seq_len, self.cfg.batch_size)
+        """Every token of the test part, once; this process's share of them."""
+        return self._eval_windows("test")
+
+    def _eval_windows(self, part: str) -> "EvalWindows":
+        size = max(self._batch_size // self._train_windows.devices, 1)
+        rank, devices = self._rank(), self._train_windows.devices
+        return EvalWindows(self.streams[part], self.cfg.seq_len, size, rank, devices, self._device())
+
+    def _rank(self) -> int:
+        return 0 if self.trainer is None else self.trainer.global_rank
+
+    def _device(self) -> torch.device | None:
+        """Where the ids lie from the start, so that no batch has to be moved; None outside a run."""
+        return None if self.trainer is None else self.trainer.strategy.root_device
 
 
 class TrainWindows:
     """Windows of the training stream in random order; which batch comes when is a function of (seed, epoch, position).
 
     Each epoch cuts the stream anew, from a random offset on, so that a token does not always stand at the same place
-    of a window. Windows that do not fill an optimizer step are left out of the epoch.
+    of a window. Windows that do not fill an optimizer step are left out of the epoch. Of each batch every device gets
+    an equal share, so that the run is the same on any number of them.
     """
 
-    def __init__(self, stream: Tensor, seq_len: int, batch_size: int, seed: int, accumulate: int = 1) -> None:
+    def __init__(
+        self, stream: Tensor, seq_len: int, batch_size: int, seed: int, accumulate: int = 1, devices: int = 1
+    ) -> None:
         self._stream = stream
         self._seq_len = seq_len
         self._seed = seed
         predicted = len(stream) - 1
         self._num_windows = max((predicted - (seq_len - 1)) // seq_len, 1)
         self._max_offset = predicted - self._num_windows * seq_len
-        if self._num_windows < accumulate:
+        if self._num_windows < accumulate * devices:
+            over = f" times trainer.devices={devices}" if devices > 1 else ""
             raise InputError(
                 f"the training part has {self._num_windows} windows, fewer than "
-                f"trainer.accumulate_grad_batches={accumulate}: lower it or data.seq_len, or bring more text"
+                f"trainer.accumulate_grad_batches={accumulate}{over}: lower it or data.seq_len, or bring more text"
             )
-        self.batch_size = min(batch_size, self._num_windows // accumulate)
+        self.batch_size = min(batch_size, self._num_windows // accumulate) // devices * devices
         self.accumulate = accumulate
+        self.devices = devices
+        self._rank = 0
         self._batches = self._num_windows // (self.batch_size * accumulate) * accumulate
         self._served = 0  # batches, over all epochs
+
+    def share_out(self, rank: int, device: torch.device | None) -> None:
+        """From now on gives the share of the process `rank`, on its device."""
+        self._rank = rank
+        self._stream = self._stream.to(device)
 
     def __len__(self) -> int:
         return self._batches
@@ -132,10 +159,12 @@ class TrainWindows:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the epoch that `state_dict` stands in."""
         epoch, position = divmod(self._served, len(self))
-        starts = self._starts(epoch)
-        within = torch.arange(self._seq_len + 1)
-        for first in range(position * self.batch_size, len(self) * self.batch_size, self.batch_size):
-            windows = self._stream[starts[first : first + self.batch_size, None] + within].long()
+        starts = self._starts(epoch).to(self._stream.device)
+        within = torch.arange(self._seq_len + 1, device=self._stream.device)
+        share = self.batch_size // self.devices
+        for batch in range(position, len(self)):
+            first = batch * self.batch_size + self._rank * share
+            windows = self._stream[starts[first : first + share, None] + within].long()
             self._served += 1
             yield windows[:, :-1], windows[:, 1:]
 
@@ -155,9 +184,20 @@ class TrainWindows:
 
 
 class EvalWindows:
-    """A stream in windows that follow each other; the last is filled up with positions that do not count."""
+    """A stream in windows that follow each other; the last is filled up with positions that do not count.
 
-    def __init__(self, stream: Tensor, seq_len: int, batch_size: int) -> None:
+    Of several processes each takes every so-manieth window, so that each token is seen by one of them.
+    """
+
+    def __init__(
+        self,
+        stream: Tensor,
+        seq_len: int,
+        batch_size: int,
+        rank: int = 0,
+        devices: int = 1,
+        device: torch.device | None = None,
+    ) -> None:
         self._batch_size = batch_size
         predicted = len(stream) - 1
         size = -(-predicted // seq_len) * seq_len
@@ -165,8 +205,8 @@ class EvalWindows:
         self._targets = torch.full((size,), IGNORED)
         self._token_ids[:predicted] = stream[:-1]
         self._targets[:predicted] = stream[1:]
-        self._token_ids = self._token_ids.view(-1, seq_len)
-        self._targets = self._targets.view(-1, seq_len)
+        self._token_ids = self._token_ids.view(-1, seq_len)[rank::devices].to(device)
+        self._targets = self._targets.view(-1, seq_len)[rank::devices].to(device)
 
     def __len__(self) -> int:
         return -(-len(self._targets) // self._batch_size)

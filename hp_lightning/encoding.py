@@ -36,7 +36,7 @@ from hp_lightning.tokenization import Learned, Tokenizer, learn_tokenizer, token
 
 FORMAT = 1  # of what the cache holds; to be raised with every change of reading, splitting or tokenizing
 # What does not touch which tokens a part has.
-UNENCODED = {"path", "sha256", "cache_dir", "seq_len", "batch_size"}
+UNENCODED = {"path", "sha256", "cache_dir", "seq_len", "batch_size", "batch_tokens"}
 VOCABULARY_SIZES = (1_000, 2_000, 5_000, 10_000, 20_000)
 
 Stream = npt.NDArray[np.int32]

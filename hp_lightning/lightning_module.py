@@ -6,10 +6,11 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from hp_lightning.compiling import compiled
 from hp_lightning.config import TrainConfig
-from hp_lightning.data import IGNORED, Batch, CorpusDataModule
+from hp_lightning.data import Batch, CorpusDataModule
+from hp_lightning.loss import IGNORED, language_model_loss
 from hp_lightning.model import GPT
 from hp_lightning.optim import WarmupPlateau, build_optimizer
 
@@ -32,18 +33,24 @@ class GPTModule(L.LightningModule):
 
     train_loss: Tensor
     grad_norm: Tensor
+    _sums: Tensor  # the loss of all tokens evaluated so far, and how many they are
 
     def __init__(self, cfg: TrainConfig) -> None:
         super().__init__()
         self.cfg = cfg
         self.net = GPT(cfg.model, cfg.regularization)
-        self._sums: Tensor | None = None  # the loss of all tokens evaluated so far, and how many they are
+        # Only training is compiled: its batches always have the same shape.
+        self._training_loss = compiled(language_model_loss) if cfg.trainer.compile else language_model_loss
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the batch, in nats a token."""
-        loss = self._loss(batch)
+        loss = self._training_loss(self.net, *batch)
         self.train_loss = loss.detach()
         return loss
+
+    def mean_train_loss(self) -> float:
+        """`train_loss`, over all devices; every one of them must ask."""
+        return float(self.trainer.strategy.reduce(self.train_loss, reduce_op="mean"))
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Ends the run by asking for a stop, upon which Lightning validates the last step, whatever the interval."""
@@ -57,6 +64,14 @@ class GPTModule(L.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds the batch to the mean over all tokens."""
         self._evaluate(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begins a sum."""
+        self._begin_sums()
+
+    def on_test_epoch_start(self) -> None:
+        """Begins a sum."""
+        self._begin_sums()
 
     def on_validation_epoch_end(self) -> None:
         """Steps the plateau here, before the checkpoints of this validation are written."""
@@ -101,29 +116,24 @@ class GPTModule(L.LightningModule):
             self.schedule.load_state_dict(self._schedule_state)
             del self._schedule_state
 
-    def _loss(self, batch: Batch) -> Tensor:
-        token_ids, targets = batch
-        return F.cross_entropy(self.net(token_ids).flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
+    def _begin_sums(self) -> None:
+        precise = torch.float32 if self.device.type == "mps" else torch.float64  # a Mac's GPU has no other
+        self._sums = torch.zeros(2, dtype=precise, device=self.device)
 
     def _evaluate(self, batch: Batch) -> None:
-        loss, count = self._loss(batch), (batch[1] != IGNORED).sum()
-        precise = torch.float32 if loss.device.type == "mps" else torch.float64  # a Mac's GPU has no other
-        if self._sums is None:
-            self._sums = torch.zeros(2, dtype=precise, device=loss.device)
+        loss, count = language_model_loss(self.net, *batch), (batch[1] != IGNORED).sum()
         # In place: small tensors kept from every batch would hold all the memory that its logits were in.
-        self._sums += torch.stack([loss.to(precise) * count, count.to(precise)])
+        self._sums += torch.stack([loss.to(self._sums.dtype) * count, count.to(self._sums.dtype)])
 
     def _log_part(self, part: str) -> float:
         data: CorpusDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         # Not by torchmetrics' MeanMetric, which leaves NaN out, and sums in the precision of the network.
-        assert self._sums is not None
-        total, count = self._sums.tolist()
-        self._sums = None
+        total, count = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
         loss: float = total / count
         metrics = {
             f"{part}/loss": loss,
             f"{part}/perplexity": perplexity(loss),
             f"{part}/bits_per_char": data.bits_per_char(part, loss),
         }
-        self.log_dict(metrics, logger=False)
+        self.log_dict(metrics, logger=False, sync_dist=True)
         return loss

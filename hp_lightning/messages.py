@@ -59,7 +59,8 @@ def messages() -> Iterator[Messages]:
     handlers = [_ConsoleHandler(), kept._held]
     loggers = [log, *(logging.getLogger(name) for name in LIBRARY_LOGGERS)]
     logging.captureWarnings(True)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6's own use of torch
+    for lightnings_own in (".*LeafSpec.*", ".*broadcast_buffers.*", ".*barrier.*device.*"):  # use of torch
+        warnings.filterwarnings("ignore", message=lightnings_own)
     for logger in loggers:
         logger.handlers, logger.propagate = list(handlers), False
         logger.setLevel(logging.INFO if logger is log else logging.WARNING)

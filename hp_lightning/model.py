@@ -32,7 +32,7 @@ class GPT(nn.Module):
             self.position_embedding = nn.Embedding(cfg.max_seq_len, cfg.d_model)
         elif cfg.position == "sinusoidal":
             self.register_buffer("position_table", sinusoidal_table(cfg.max_seq_len, cfg.d_model), persistent=False)
-        self.embedding_dropout = nn.Dropout(regularization.embedding_dropout if regularization else 0.0)
+        self.embedding_dropout = Dropout(regularization.embedding_dropout if regularization else 0.0)
         self.blocks = nn.ModuleList(Block(cfg, regularization) for _ in range(cfg.num_layers))
         # Post-norm blocks end in a norm of their own.
         self.final_norm = make_norm(cfg) if cfg.norm_position == "pre" else nn.Identity()
@@ -53,18 +53,40 @@ class GPT(nn.Module):
         Raises:
             ValueError: T is above `max_seq_len`
         """
+        logits: Tensor = self.head(self.features(token_ids))
+        return logits
+
+    def features(self, token_ids: Tensor) -> Tensor:
+        """What the head turns into logits: (B, T) to (B, T, C).
+
+        Raises:
+            ValueError: T is above `max_seq_len`
+        """
         length = token_ids.shape[1]
         if length > self.cfg.max_seq_len:
             raise ValueError(f"{length} tokens do not fit into max_seq_len={self.cfg.max_seq_len}")
         x = self.embedding_dropout(self._embed(token_ids))
         for block in self.blocks:
             x = block(x)
-        logits: Tensor = self.head(self.final_norm(x))
-        return logits
+        normed: Tensor = self.final_norm(x)
+        return normed
 
     def num_parameters(self) -> int:
         """Trainable parameters; tied weights count once."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def flops_per_token(self, seq_len: int) -> int:
+        """Floating-point operations that training needs for a token in a window of `seq_len`.
+
+        6 for each weight that is multiplied with, and 12 C T a layer for attention (Chowdhery et al. 2022, PaLM,
+        arXiv:2204.02311, appendix B).
+        """
+        cfg = self.cfg
+        assert cfg.vocab_size is not None
+        weights = self.num_parameters() if cfg.tie_embeddings else self.num_parameters() - cfg.vocab_size * cfg.d_model
+        if cfg.position == "learned":
+            weights -= cfg.max_seq_len * cfg.d_model
+        return 6 * weights + 12 * cfg.num_layers * cfg.d_model * seq_len
 
     def _embed(self, token_ids: Tensor) -> Tensor:
         """(B, T) to (B, T, C)."""
@@ -104,7 +126,7 @@ class Block(nn.Module):
         self.attention = CausalSelfAttention(cfg, regularization.attention_dropout if regularization else 0.0)
         self.feed_forward_norm = make_norm(cfg)
         self.feed_forward = FeedForward(cfg)
-        self.dropout = nn.Dropout(regularization.residual_dropout if regularization else 0.0)
+        self.dropout = Dropout(regularization.residual_dropout if regularization else 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
@@ -125,7 +147,7 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, cfg: ModelConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.cfg = cfg
-        self.dropout = dropout
+        self.dropout = Dropout(dropout)
         self.head_dim = cfg.d_model // cfg.num_heads
         self.query_key_value = nn.Linear(cfg.d_model, 3 * cfg.d_model, bias=cfg.bias)
         self.output = nn.Linear(cfg.d_model, cfg.d_model, bias=cfg.bias)
@@ -141,10 +163,55 @@ class CausalSelfAttention(nn.Module):
             query, key = F.rms_norm(query, (self.head_dim,)), F.rms_norm(key, (self.head_dim,))
         if self.cfg.position == "rotary":
             query, key = rotate(query, self.rotation[:length]), rotate(key, self.rotation[:length])
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
+        mixed = attend(query, key, value, self.dropout)
         out: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, d_model))
         return out
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, dropout: "Dropout") -> Tensor:
+    """softmax(Q Kᵀ / √D) V with a causal mask: (B, H, T, D) each, to (B, H, T, D).
+
+    PyTorch's kernel for processors knows no dropout, and its way back is slow in bfloat16 (benchmarks/LOG.md); there
+    the (B, H, T, T) weights are written out.
+    """
+    length = query.shape[-2]
+    if query.device.type == "cpu" and dropout.training and (dropout.rate > 0 or _short_in_bf16(query, length)):
+        scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
+        later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
+        weights = scores.masked_fill(later, -torch.inf).softmax(dim=-1)
+        mixed: Tensor = dropout(weights).to(value.dtype) @ value
+        return mixed
+    rate = dropout.rate if dropout.training else 0.0
+    return F.scaled_dot_product_attention(query, key, value, dropout_p=rate, is_causal=True)
+
+
+def _short_in_bf16(query: Tensor, length: int) -> bool:
+    in_bf16 = query.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    return in_bf16 and length <= 256
+
+
+class Dropout(nn.Module):
+    """Sets features to zero at random, while training, and scales the others (Srivastava et al. 2014, JMLR 15).
+
+    `torch.nn.Dropout` draws a number of 64 bits for each feature one after the other on a processor; here a number
+    serves four of them, 16 bits each, which is eight times as fast. The rate is kept to within 1/131072.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same shape."""
+        if self.rate == 0 or not self.training:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.rate)
+        dropped = round(self.rate * 2**16)
+        count = x.numel()
+        numbers = torch.randint(-(2**63), 2**63 - 1, (-(-count // 4),), device=x.device)
+        keep = numbers.view(torch.int16)[:count].view(x.shape) >= dropped - 2**15
+        return x * keep * (1 / (1 - dropped / 2**16))
 
 
 class FeedForward(nn.Module):

@@ -14,6 +14,7 @@ from hp_lightning.errors import InputError
 
 OUTPUTS = Path("outputs")
 SLUG_LENGTH = 40
+HANDED_OVER = "HP_LIGHTNING_RUN"  # environment variable of the processes that a run starts for its other devices
 # Overrides that say where a run lies or how long it goes, not what it is.
 UNNAMED_KEYS = {"run_dir", "resume", "max_steps", "max_epochs"}
 

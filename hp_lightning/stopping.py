@@ -11,6 +11,7 @@ from hp_lightning.errors import Interrupted
 from hp_lightning.runs import command, last_checkpoint, script
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STEPS_BETWEEN_TALKS = 10  # in which several processes tell each other of a signal, for which a GPU has to wait
 
 
 class StopOnSignal(L.Callback):
@@ -40,7 +41,7 @@ class StopOnSignal(L.Callback):
         """Saves and leaves, unless gradients are being accumulated or a validation is due."""
         between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         validates = trainer.global_step % self._val_every == 0 or trainer.global_step >= trainer.max_steps
-        if self._received is not None and between_steps and not validates:
+        if between_steps and not validates and self._stop_is_wanted(trainer):
             self._checkpoints.save_last(trainer)
             self._leave()
 
@@ -48,7 +49,7 @@ class StopOnSignal(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Leaves after a validation, which has saved."""
-        if self._received is not None and self._checkpoints.last_step == trainer.global_step:
+        if self._checkpoints.last_step == trainer.global_step and self._stop_is_wanted(trainer):
             self._leave()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -64,11 +65,18 @@ class StopOnSignal(L.Callback):
             signal.raise_signal(number)
         self._received = number
 
+    def _stop_is_wanted(self, trainer: L.Trainer) -> bool:
+        """Whether this process, or one beside it, has received a signal: all of them must leave at the same step."""
+        received = self._received is not None
+        if trainer.world_size > 1 and trainer.global_step % STEPS_BETWEEN_TALKS == 0:
+            return trainer.strategy.reduce_boolean_decision(received, all=False)
+        return received and trainer.world_size == 1
+
     def _leave(self) -> None:
-        assert self._received is not None
         run_dir = self._checkpoints.run_dir
+        received = self._received or signal.SIGTERM  # where another process received it
         raise Interrupted(
-            f"stopped by {signal.Signals(self._received).name}, saved in {last_checkpoint(run_dir)}; "
+            f"stopped by {signal.Signals(received).name}, saved in {last_checkpoint(run_dir)}; "
             f"go on with: {command('python', script('train.py'), f'resume={run_dir}')}",
-            self._received,
+            received,
         )

@@ -1,59 +1,38 @@
 """One run, from its config to its summary."""
 
+import logging
 import math
 import os
-from dataclasses import dataclass, replace
-from pathlib import Path
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import lightning as L
 import torch
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from omegaconf import DictConfig
 
 from hp_lightning import checkpoint, runs
 from hp_lightning.checkpoint import AtomicCheckpointIO, Checkpoints, Trained
-from hp_lightning.config import TokenizerConfig, TrainConfig, from_plain, to_plain, to_yaml
-from hp_lightning.corpus import absolute_path
-from hp_lightning.data import CorpusDataModule
+from hp_lightning.compiling import keep_compiled_in
+from hp_lightning.config import TrainConfig
+from hp_lightning.corpus import cache_folder
 from hp_lightning.errors import InputError, Interrupted, RunError
 from hp_lightning.generation import Sampling, continue_text
 from hp_lightning.lightning_module import GPTModule, perplexity
-from hp_lightning.messages import messages
+from hp_lightning.messages import LIBRARY_LOGGERS, messages
+from hp_lightning.preparing import Run, begin, hand_over, resume, take_over
 from hp_lightning.progress import log
 from hp_lightning.reporting.corpus import show_corpus
+from hp_lightning.reporting.profile import Profile
 from hp_lightning.reporting.run_log import RunLog
 from hp_lightning.reporting.summary import is_complete, show_summary, write_summary
 from hp_lightning.reporting.tensorboard import Samples, log_hyperparameters, make_logger
 from hp_lightning.reporting.terminal import ProgressDisplay
 from hp_lightning.stopping import StopOnSignal
-from hp_lightning.tokenization import Tokenizer
-
-# What a resumed run may be told anew; everything else belongs to the weights it goes on with.
-RESUMABLE = {
-    "resume", "data.path", "data.cache_dir", "max_steps", "max_epochs", "logger", "trainer.accelerator",
-    "regularization.early_stopping_patience",
-}  # fmt: skip
-
-
-@dataclass
-class Run:
-    """A run that can begin: its settings, its folder, its corpus."""
-
-    cfg: TrainConfig  # `cfg.model.vocab_size` is set
-    dir: Path
-    data: CorpusDataModule
-    resumed: Trained | None = None
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps after which the run ends."""
-        by_epochs = math.inf if self.cfg.max_epochs is None else self.cfg.max_epochs * self.data.steps_per_epoch
-        return int(min(math.inf if self.cfg.max_steps is None else self.cfg.max_steps, by_epochs))
-
-    @property
-    def val_every(self) -> int:
-        """Optimizer steps between two validations."""
-        return self.cfg.trainer.val_every_steps or self.data.steps_per_epoch
 
 
 def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
@@ -68,115 +47,58 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
         InputError: the corpus, the checkpoint or the machine does not fit the config; nothing was written
         RunError: the run could not be finished
     """
+    if runs.HANDED_OVER in os.environ:
+        _train_beside(os.environ[runs.HANDED_OVER])
+        return
     with messages() as said:
-        run = _begin(cfg, overrides, hydra) if cfg.resume is None else _resume(cfg.resume, cfg, overrides)
+        _check_devices_alone(cfg, hydra)
+        run = begin(cfg, overrides, hydra) if cfg.resume is None else resume(cfg.resume, cfg, overrides)
         said.keep_in(run.dir / "train.log")
         _describe(run)
         if run.resumed is None or _has_work_left(run, run.resumed):
-            _fit(run)
+            keep_compiled_in(cache_folder(run.cfg.data) / "compiled")
+            with _environment(hand_over(run) if run.cfg.trainer.devices > 1 else {}):
+                _fit(run)
 
 
-def _begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
-    _check_accelerator(cfg)
-    cfg, tokenizer = chosen_tokenizer(cfg, overrides)
-    data = CorpusDataModule(cfg.data, tokenizer, cfg.seed, cfg.trainer.accumulate_grad_batches)
-    cfg = replace(
-        cfg,
-        model=replace(cfg.model, vocab_size=_vocab_size(cfg, data)),
-        data=replace(cfg.data, path=absolute_path(cfg.data.path)),  # resumed from anywhere
-    )
-    run_dir = runs.make_run_dir(cfg.run_dir, overrides)
-    kept = run_dir / ".hydra"
-    (kept / "config.yaml").write_text(to_yaml(cfg), encoding="utf-8")
-    OmegaConf.save(OmegaConf.create(overrides), kept / "overrides.yaml")
-    OmegaConf.save(OmegaConf.create({"hydra": hydra}), kept / "hydra.yaml")
-    return Run(cfg, run_dir, data)
+def _train_beside(known: str) -> None:
+    """The part of a run that the process of another device has; the first process alone speaks and writes."""
+    for name in LIBRARY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with suppress(Interrupted), warnings.catch_warnings(action="ignore"):
+        _fit(take_over(known))
 
 
-def chosen_tokenizer(cfg: TrainConfig, overrides: list[str]) -> tuple[TrainConfig, Tokenizer | TokenizerConfig]:
-    """The tokenizer of the run `tokenizer.from_run`, its settings in the config; else the settings to learn one by.
-
-    Raises:
-        InputError: there is no such run, or other settings of the tokenizer were given beside it
-    """
-    if cfg.tokenizer.from_run is None:
-        return cfg, cfg.tokenizer
-    given = {key for key in map(_key, overrides) if key == "tokenizer" or key.startswith("tokenizer.")}
-    others = sorted(given - {"tokenizer.from_run"})
-    if others:
-        raise InputError(f"tokenizer.from_run takes the whole tokenizer as it is: leave out {', '.join(others)}")
-    trained = checkpoint.load(runs.find_checkpoint(cfg.tokenizer.from_run, "tokenizer.from_run"))
-    settings = replace(trained.cfg.tokenizer, from_run=os.path.abspath(trained.path))
-    return replace(cfg, tokenizer=settings), trained.tokenizer
+def _check_devices_alone(cfg: TrainConfig, hydra: DictConfig) -> None:
+    """A run starts its processes itself, by its own command line."""
+    if cfg.trainer.devices == 1:
+        return
+    if hydra.mode == RunMode.MULTIRUN:
+        raise InputError(f"trainer.devices={cfg.trainer.devices} cannot be swept: leave out -m, or set it to 1")
+    if "LOCAL_RANK" in os.environ:
+        raise InputError("train.py starts a process for each of trainer.devices itself: start it without torchrun")
 
 
-def _resume(folder: str, given: TrainConfig, overrides: list[str]) -> Run:
-    path = runs.last_checkpoint(Path(folder))
-    if not os.path.isfile(path):
-        raise InputError(f"resume={folder} holds no checkpoints/last.ckpt: name the folder of a run that has one")
-    trained = checkpoint.load(path)
-    cfg = _resumed_config(trained.cfg, given, overrides)
-    _check_accelerator(cfg)
-    data = CorpusDataModule(cfg.data, trained.tokenizer, cfg.seed, cfg.trainer.accumulate_grad_batches)
-    if data.digest != trained.corpus:
-        raise InputError(
-            f"data.path={cfg.data.path} has changed since the run {folder} began: resumed, the run might be validated "
-            "on what it was trained on; bring the old file back, or begin a new run"
-        )
-    run = Run(cfg, Path(folder), data, trained)
-    if trained.step >= run.total_steps and not os.path.isfile(runs.best_checkpoint(run.dir)):
-        raise InputError(f"resume={folder} has taken {trained.step} steps already: give it more by max_steps=")
-    return run
-
-
-def _check_accelerator(cfg: TrainConfig) -> None:
-    if cfg.trainer.accelerator == "gpu" and not torch.accelerator.is_available():
-        raise InputError(
-            "trainer.accelerator=gpu, but there is no GPU that PyTorch can use: set trainer.accelerator=cpu"
-        )
-
-
-def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]) -> TrainConfig:
-    """The saved config with what the command line says anew; a new bound on the length replaces both old ones."""
-    keys = [_key(override) for override in overrides]
-    refused = [key for key in keys if key not in RESUMABLE and not key.startswith("logger.")]
-    if refused:
-        raise InputError(
-            f"{', '.join(refused)} cannot change in a resumed run: leave it out, or begin a new run; "
-            f"{', '.join(sorted(RESUMABLE - {'resume'}))} can"
-        )
-    merged = to_plain(saved)
-    if "max_steps" in keys or "max_epochs" in keys:
-        merged["max_steps"] = merged["max_epochs"] = None
-    for key in keys:
-        node, new = merged, to_plain(given)
-        *groups, name = key.split(".")
-        for group in groups:
-            node, new = node[group], new[group]
-        node[name] = new[name]
-    return from_plain(merged)
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
-
-
-def _vocab_size(cfg: TrainConfig, data: CorpusDataModule) -> int:
-    needed = len(data.tokenizer.vocabulary)
-    if cfg.model.vocab_size is not None and cfg.model.vocab_size < needed:
-        raise InputError(
-            f"model.vocab_size={cfg.model.vocab_size} is below the tokenizer's {needed} tokens: "
-            "raise it, set it to null, or lower tokenizer.vocab_size"
-        )
-    return cfg.model.vocab_size or needed
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Sets variables; afterwards the environment is as before, without what Lightning adds for other processes."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
 
 
 def _describe(run: Run) -> None:
     data = run.data
     log.info("run     %s", run.dir)
     show_corpus(run.cfg.data.path, data.corpus)
+    for reason in run.settled.reasons:
+        log.info("%s", reason)
     log.info(
-        "length  %s steps of %s tokens, %s steps an epoch\n",
+        "length     %s steps of %s tokens, %s steps an epoch\n",
         f"{run.total_steps:,}", f"{data.tokens_per_step:,}", f"{data.steps_per_epoch:,}",
     )  # fmt: skip
 
@@ -209,7 +131,7 @@ def _fit(run: Run) -> None:
     """Trains, tests and reports; the summary also tells of a run that did not end well, and why."""
     L.seed_everything(run.cfg.seed, verbose=False)
     module = GPTModule(run.cfg)
-    run_log = RunLog(run.dir, run.cfg.logger.log_every_steps)
+    run_log = RunLog(run.dir, run.cfg.logger.log_every_steps, _flops_share(run, module))
     checkpoints = Checkpoints(run.dir, run.data, run.cfg.regularization.early_stopping_patience)
     trainer = _make_trainer(run, run_log, checkpoints)
     resume_from = None if run.resumed is None else run.resumed.path
@@ -220,14 +142,37 @@ def _fit(run: Run) -> None:
     except BaseException as error:
         # Lightning turns a Ctrl-C that comes while no handler of ours is set into sys.exit(1).
         pressed = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
-        if run_log.begun:
+        if run_log.begun and trainer.is_global_zero:
             status = "interrupted" if pressed or isinstance(error, Interrupted) else "failed"
             figures = _figures(run, trainer, module, run_log, checkpoints)
             reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
             write_summary(run.dir, {"status": status, "reason": reason, **figures})
         if pressed:
             raise KeyboardInterrupt from error
+        if _is_out_of_memory(error):
+            raise RunError(_out_of_memory(run, trainer)) from error
         raise
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """On a processor PyTorch has no error of its own for it."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def _out_of_memory(run: Run, trainer: L.Trainer) -> str:
+    data, accumulate = run.cfg.data, run.cfg.trainer.accumulate_grad_batches
+    assert data.batch_size is not None
+    tokens = data.batch_size * data.seq_len * accumulate
+    return (
+        f"out of memory at step {trainer.global_step}, with data.batch_size={data.batch_size} windows of "
+        f"data.seq_len={data.seq_len} tokens in a forward pass: lower data.batch_size, with data.batch_tokens={tokens} "
+        "beside it for the same optimizer step in smaller passes; or lower data.seq_len, or take a smaller model"
+    )
+
+
+def _flops_share(run: Run, module: GPTModule) -> float:
+    """What a token a second is of the machine's matrix rate."""
+    return module.net.flops_per_token(run.cfg.data.seq_len) / run.settled.peak_flops
 
 
 def _make_trainer(run: Run, run_log: RunLog, checkpoints: Checkpoints) -> L.Trainer:
@@ -235,7 +180,9 @@ def _make_trainer(run: Run, run_log: RunLog, checkpoints: Checkpoints) -> L.Trai
     step = None if run.resumed is None else run.resumed.step
     return L.Trainer(
         accelerator=cfg.trainer.accelerator,
-        devices=1,
+        devices=cfg.trainer.devices,
+        strategy=DDPStrategy(broadcast_buffers=False) if cfg.trainer.devices > 1 else "auto",
+        use_distributed_sampler=False,
         precision=cfg.trainer.precision,  # type: ignore[arg-type]
         max_steps=run.total_steps,
         max_epochs=-1,
@@ -243,16 +190,22 @@ def _make_trainer(run: Run, run_log: RunLog, checkpoints: Checkpoints) -> L.Trai
         check_val_every_n_epoch=None,
         val_check_interval=run.val_every * cfg.trainer.accumulate_grad_batches,
         num_sanity_val_steps=0,
-        logger=make_logger(run.dir, cfg, step) if cfg.logger.tensorboard else False,
+        logger=make_logger(run.dir, cfg, step) if cfg.logger.tensorboard and run.speaks else False,
         log_every_n_steps=1,  # of no use to us, but Lightning warns where an epoch is shorter
         callbacks=[
             run_log,
-            ProgressDisplay(run_log, run.total_steps),
-            *([Samples(cfg.logger, run.data.tokenizer, cfg.data.seq_len)] if cfg.logger.tensorboard else []),
+            *([ProgressDisplay(run_log, run.total_steps)] if run.speaks else []),
+            *(
+                [Samples(cfg.logger, run.data.tokenizer, cfg.data.seq_len)]
+                if cfg.logger.tensorboard and run.speaks
+                else []
+            ),
+            *([Profile(run.dir / "profile")] if cfg.trainer.profile and run.speaks else []),
             checkpoints,
             StopOnSignal(checkpoints, run.val_every),
         ],
-        plugins=[AtomicCheckpointIO()],
+        # Of several tasks of a cluster's job Lightning would expect one for each device.
+        plugins=[AtomicCheckpointIO(), *([LightningEnvironment()] if cfg.trainer.devices > 1 else [])],
         default_root_dir=run.dir,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -291,6 +244,8 @@ def _report(run: Run, trainer: L.Trainer, module: GPTModule, checkpoints: Checkp
         )
         figures["test/unk_rate"] = run.data.unk_rate("test")
         reached["reached/test_loss"] = figures["test/loss"]
+    if not trainer.is_global_zero:
+        return
     log_hyperparameters(trainer, run.cfg, reached)
     status = "stopped early" if checkpoints.out_of_patience else "completed"
     summary = {"status": status, "reason": None, **figures}

@@ -8,13 +8,14 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hp_lightning"
 LEVELS = [
     {"errors"},
     {"config", "progress"},
-    {"runs", "messages", "cache", "corpus", "tokenization", "model", "optim"},
-    {"cli", "encoding", "generation"},
-    {"data"},
+    {"runs", "messages", "cache", "machine", "compiling", "corpus", "tokenization", "model", "optim"},
+    {"cli", "encoding", "generation", "loss"},
+    {"data", "auto"},
     {"lightning_module"},
     {"checkpoint"},
     {"reporting", "stopping"},
-    {"training", "writing"},
+    {"preparing", "writing"},
+    {"training"},
     {"corpus.__main__"},
 ]
 

@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     checked = train_config(cfg)
     tokenizer: Tokenizer | TokenizerConfig = checked.tokenizer
     if checked.tokenizer.from_run is not None:
-        from hp_lightning.training import chosen_tokenizer  # torch is imported only where a checkpoint is read
+        from hp_lightning.preparing import chosen_tokenizer  # torch is imported only where a checkpoint is read
 
         checked, tokenizer = chosen_tokenizer(checked, list(HydraConfig.get().overrides.task))
     with messages():

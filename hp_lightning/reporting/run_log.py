@@ -13,7 +13,7 @@ from hp_lightning.errors import RunError
 from hp_lightning.lightning_module import GPTModule
 
 COLUMNS = (
-    "step", "tokens", "seconds", "train/loss", "grad_norm", "lr", "tokens_per_second",
+    "step", "tokens", "seconds", "train/loss", "grad_norm", "lr", "tokens_per_second", "mfu",
     "val/loss", "val/perplexity", "val/bits_per_char",
 )  # fmt: skip
 
@@ -23,11 +23,18 @@ class RunLog(L.Callback):
 
     Lightning's own logging counts batches and loses its place when a run is resumed; here a resumed run takes away
     what lies after its checkpoint and goes on in the same files.
+
+    Args:
+        run_dir: the run's folder; of several processes the first one alone writes there
+        every_steps: optimizer steps between two rows
+        flops_share: times tokens per second it is the model FLOP/s utilisation (Chowdhery et al. 2022, PaLM,
+            arXiv:2204.02311, appendix B), here of the rate at which the machine multiplies large matrices
     """
 
-    def __init__(self, run_dir: Path, every_steps: int) -> None:
+    def __init__(self, run_dir: Path, every_steps: int, flops_share: float) -> None:
         self._path = run_dir / "metrics.csv"
         self._every = every_steps
+        self._flops_share = flops_share
         self.begun = False  # whether a step was taken up; until then nothing of an older sitting is touched
         self._paused: float | None = None  # since when a validation stops the clock
         self.seconds = 0.0  # of training, without validation, over all sittings
@@ -36,6 +43,12 @@ class RunLog(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Opens metrics.csv, without the rows that a resumed run will write again."""
         self._step = self._logged_step = trainer.global_step
+        self.begun = True
+        self._clock = self._logged_clock = time.monotonic()
+        if trainer.is_global_zero:
+            self._open()
+
+    def _open(self) -> None:
         rows = []
         if self._path.exists():
             with self._path.open(newline="") as file:
@@ -46,8 +59,6 @@ class RunLog(L.Callback):
             writer.writeheader()
             writer.writerows(rows)
         unfinished.replace(self._path)
-        self.begun = True
-        self._clock = self._logged_clock = time.monotonic()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -70,7 +81,7 @@ class RunLog(L.Callback):
             return
         assert isinstance(pl_module, GPTModule)
         data = _data(trainer)
-        loss = pl_module.train_loss.item()  # waits for the device, so the clock is read after it
+        loss = pl_module.mean_train_loss()  # waits for the device, so the clock is read after it
         now = time.monotonic()
         speed = (step - self._logged_step) * data.tokens_per_step / (now - self._logged_clock)
         self._logged_step, self._logged_clock = step, now
@@ -79,6 +90,7 @@ class RunLog(L.Callback):
             "grad_norm": pl_module.grad_norm.item(),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "tokens_per_second": speed,
+            "mfu": speed * self._flops_share,
         }
         self._write(trainer, figures)
         self._stop_if_diverged("training", loss, pl_module)
@@ -121,6 +133,8 @@ class RunLog(L.Callback):
     def _write(self, trainer: L.Trainer, figures: dict[str, float]) -> None:
         self._count_seconds()
         self.latest.update(figures)
+        if not trainer.is_global_zero:
+            return
         step = trainer.global_step
         row = {"step": step, "tokens": step * _data(trainer).tokens_per_step, "seconds": round(self.seconds, 3)}
         with self._path.open("a", newline="") as file:

@@ -69,7 +69,7 @@ class ProgressDisplay(L.Callback):
         latest = self._run_log.latest
         shown = [f"{key} {_short(latest[key])}" for key in keys if key in latest]
         if "tokens_per_second" in latest:
-            shown.append(f"{latest['tokens_per_second']:,.0f} tokens/s")
+            shown.append(f"{latest['tokens_per_second']:,.0f} tokens/s  mfu {latest['mfu']:.0%}")
         return "  ".join(shown)
 
 

@@ -1,0 +1,51 @@
+"""Compiling what a training step computes, and going on without where that fails."""
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hp_lightning.progress import log
+
+
+def keep_compiled_in(folder: Path) -> None:
+    """What was compiled is kept there, so that a second start is quick; PyTorch's own place is emptied with /tmp.
+
+    Read by PyTorch when it first compiles; a place that the person has chosen stays.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+
+
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function, compiled for the shapes of its first call; the random numbers on a processor stay PyTorch's own.
+
+    The reason why it cannot be compiled is told once, and from then on the function itself is called.
+    """
+    options: dict[str, str | int | bool | Callable[..., object]] = {}
+    if not torch.cuda.is_available():
+        options["fallback_random"] = True
+    fast: Callable[..., Tensor] | None = torch.compile(function, dynamic=False, options=options)
+
+    @functools.wraps(function)
+    def call(*arguments: object) -> Tensor:
+        nonlocal fast
+        if fast is not None:
+            try:
+                return fast(*arguments)
+            except Exception as error:
+                if not _is_of_the_compiler(error):
+                    raise
+                fast = None
+                reason = str(error).strip().partition("\n")[0]
+                log.warning("compiling failed, going on without (trainer.compile=false): %s", reason)
+        return function(*arguments)
+
+    return call
+
+
+def _is_of_the_compiler(error: Exception) -> bool:
+    """Whether compiling failed, not what was compiled."""
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))

@@ -1,0 +1,61 @@
+"""What the machine can do: found out, not assumed."""
+
+import importlib.util
+import os
+import shutil
+import sysconfig
+import time
+
+import psutil
+import torch
+
+SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices that are multiplied: some milliseconds of work
+
+
+def device_of(accelerator: str) -> torch.device:
+    """The first device that `trainer.accelerator` means."""
+    if accelerator == "cpu" or not torch.accelerator.is_available():
+        return torch.device("cpu")
+    found = torch.accelerator.current_accelerator()
+    assert found is not None
+    return torch.device(found.type, 0)
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} processor threads" if device.type == "cpu" else device.type
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, side: int | None = None) -> float:
+    """FLOP/s of a product of two square matrices, the best of several."""
+    side = side or SIDE.get(device.type, 2048)
+    left, right = (torch.ones(side, side, dtype=dtype, device=device) for _ in range(2))
+    seconds = []
+    for _ in range(6):
+        begin = time.perf_counter()
+        torch.mm(left, right)
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
+        seconds.append(time.perf_counter() - begin)
+    return 2 * side**3 / min(seconds)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a run may still take."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(psutil.virtual_memory().available)
+
+
+def missing_for_compile(device: torch.device) -> str | None:
+    """What `torch.compile` would need and the machine lacks; None where all is there."""
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++"] if device.type == "cpu" else ["gcc", "clang", "cc"]
+    if not any(map(shutil.which, filter(None, compilers))):
+        return "a C++ compiler (g++)"
+    if not os.path.isfile(os.path.join(sysconfig.get_path("include"), "Python.h")):
+        return "Python's header files (the package python3-dev)"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "Triton"
+    return None

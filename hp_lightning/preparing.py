@@ -1,0 +1,192 @@
+"""A run made ready to begin or to go on: checked against the corpus, the machine and what was saved."""
+
+import json
+import math
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from hp_lightning import checkpoint, runs
+from hp_lightning.auto import Settled, settle
+from hp_lightning.checkpoint import Trained
+from hp_lightning.config import TokenizerConfig, TrainConfig, from_plain, to_plain, to_yaml
+from hp_lightning.corpus import absolute_path
+from hp_lightning.data import CorpusDataModule
+from hp_lightning.encoding import Encoded, encode_corpus
+from hp_lightning.errors import InputError
+from hp_lightning.tokenization import Tokenizer
+
+# What a resumed run may be told anew; everything else belongs to the weights it goes on with.
+RESUMABLE = {
+    "resume", "data.path", "data.cache_dir", "max_steps", "max_epochs", "logger", "trainer.accelerator",
+    "trainer.devices", "trainer.precision", "trainer.compile", "trainer.profile",
+    "regularization.early_stopping_patience",
+}  # fmt: skip
+
+
+@dataclass
+class Run:
+    """A run that can begin: its settings, its folder, its corpus."""
+
+    cfg: TrainConfig  # `cfg.model.vocab_size` is set, nothing is `auto`
+    dir: Path
+    data: CorpusDataModule
+    settled: Settled
+    resumed: Trained | None = None
+    speaks: bool = True  # false in the processes that a run starts for its other devices
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps after which the run ends."""
+        by_epochs = math.inf if self.cfg.max_epochs is None else self.cfg.max_epochs * self.data.steps_per_epoch
+        return int(min(math.inf if self.cfg.max_steps is None else self.cfg.max_steps, by_epochs))
+
+    @property
+    def val_every(self) -> int:
+        """Optimizer steps between two validations."""
+        return self.cfg.trainer.val_every_steps or self.data.steps_per_epoch
+
+
+def begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
+    """A new run; makes its folder, with the config in it.
+
+    Raises:
+        InputError: corpus, machine and config do not fit together; nothing was written
+    """
+    check_devices(cfg)
+    cfg, tokenizer = chosen_tokenizer(cfg, overrides)
+    corpus = encode_corpus(cfg.data, tokenizer)
+    cfg = replace(
+        cfg,
+        model=replace(cfg.model, vocab_size=_vocab_size(cfg, corpus.tokenizer)),
+        data=replace(cfg.data, path=absolute_path(cfg.data.path)),  # resumed from anywhere
+    )
+    settled = settle(cfg, len(corpus.streams["train"]))
+    cfg, data = settled.cfg, _data(settled.cfg, corpus)
+    run_dir = runs.make_run_dir(cfg.run_dir, overrides)
+    kept = run_dir / ".hydra"
+    (kept / "config.yaml").write_text(to_yaml(cfg), encoding="utf-8")
+    OmegaConf.save(OmegaConf.create(overrides), kept / "overrides.yaml")
+    OmegaConf.save(OmegaConf.create({"hydra": hydra}), kept / "hydra.yaml")
+    return Run(cfg, run_dir, data, settled)
+
+
+def _data(cfg: TrainConfig, corpus: Encoded) -> CorpusDataModule:
+    return CorpusDataModule(cfg.data, corpus, cfg.seed, cfg.trainer.accumulate_grad_batches, cfg.trainer.devices)
+
+
+def chosen_tokenizer(cfg: TrainConfig, overrides: list[str]) -> tuple[TrainConfig, Tokenizer | TokenizerConfig]:
+    """The tokenizer of the run `tokenizer.from_run`, its settings in the config; else the settings to learn one by.
+
+    Raises:
+        InputError: there is no such run, or other settings of the tokenizer were given beside it
+    """
+    if cfg.tokenizer.from_run is None:
+        return cfg, cfg.tokenizer
+    given = {key for key in map(_key, overrides) if key == "tokenizer" or key.startswith("tokenizer.")}
+    others = sorted(given - {"tokenizer.from_run"})
+    if others:
+        raise InputError(f"tokenizer.from_run takes the whole tokenizer as it is: leave out {', '.join(others)}")
+    trained = checkpoint.load(runs.find_checkpoint(cfg.tokenizer.from_run, "tokenizer.from_run"))
+    settings = replace(trained.cfg.tokenizer, from_run=os.path.abspath(trained.path))
+    return replace(cfg, tokenizer=settings), trained.tokenizer
+
+
+def resume(folder: str, given: TrainConfig, overrides: list[str]) -> Run:
+    """A run that goes on in its folder.
+
+    Raises:
+        InputError: there is no such run, its corpus has changed, or it was told what cannot change
+    """
+    path = runs.last_checkpoint(Path(folder))
+    if not os.path.isfile(path):
+        raise InputError(f"resume={folder} holds no checkpoints/last.ckpt: name the folder of a run that has one")
+    trained = checkpoint.load(path)
+    cfg = _resumed_config(trained.cfg, given, overrides)
+    check_devices(cfg)
+    corpus = encode_corpus(cfg.data, trained.tokenizer)
+    settled = settle(cfg, len(corpus.streams["train"]))
+    data = _data(settled.cfg, corpus)
+    if data.digest != trained.corpus:
+        raise InputError(
+            f"data.path={cfg.data.path} has changed since the run {folder} began: resumed, the run might be validated "
+            "on what it was trained on; bring the old file back, or begin a new run"
+        )
+    run = Run(settled.cfg, Path(folder), data, settled, trained)
+    if trained.step >= run.total_steps and not os.path.isfile(runs.best_checkpoint(run.dir)):
+        raise InputError(f"resume={folder} has taken {trained.step} steps already: give it more by max_steps=")
+    return run
+
+
+def check_devices(cfg: TrainConfig) -> None:
+    """Whether the machine has what the config wants.
+
+    Raises:
+        InputError: it has not
+    """
+    on_gpu = cfg.trainer.accelerator != "cpu" and torch.accelerator.is_available()
+    if cfg.trainer.accelerator == "gpu" and not on_gpu:
+        raise InputError(
+            "trainer.accelerator=gpu, but there is no GPU that PyTorch can use: set trainer.accelerator=cpu"
+        )
+    there = torch.accelerator.device_count() if on_gpu else os.cpu_count() or 1
+    if cfg.trainer.devices > there:
+        raise InputError(
+            f"trainer.devices={cfg.trainer.devices}, but there are {there} {'GPUs' if on_gpu else 'processor cores'}: "
+            "lower it"
+        )
+
+
+def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]) -> TrainConfig:
+    """The saved config with what the command line says anew; a new bound on the length replaces both old ones."""
+    keys = [_key(override) for override in overrides]
+    refused = [key for key in keys if key not in RESUMABLE and not key.startswith("logger.")]
+    if refused:
+        raise InputError(
+            f"{', '.join(refused)} cannot change in a resumed run: leave it out, or begin a new run; "
+            f"{', '.join(sorted(RESUMABLE - {'resume'}))} can"
+        )
+    merged = to_plain(saved)
+    if "max_steps" in keys or "max_epochs" in keys:
+        merged["max_steps"] = merged["max_epochs"] = None
+    for key in keys:
+        node, new = merged, to_plain(given)
+        *groups, name = key.split(".")
+        for group in groups:
+            node, new = node[group], new[group]
+        node[name] = new[name]
+    return from_plain(merged)
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _vocab_size(cfg: TrainConfig, tokenizer: Tokenizer) -> int:
+    needed = len(tokenizer.vocabulary)
+    if cfg.model.vocab_size is not None and cfg.model.vocab_size < needed:
+        raise InputError(
+            f"model.vocab_size={cfg.model.vocab_size} is below the tokenizer's {needed} tokens: "
+            "raise it, set it to null, or lower tokenizer.vocab_size"
+        )
+    return cfg.model.vocab_size or needed
+
+
+def hand_over(run: Run) -> dict[str, str]:
+    """What the processes of the other devices need to know of the run, as an environment variable."""
+    resumed = None if run.resumed is None else os.path.abspath(run.resumed.path)
+    known = {"config": to_plain(run.cfg), "dir": os.path.abspath(run.dir), "resumed": resumed}
+    return {runs.HANDED_OVER: json.dumps(known)}
+
+
+def take_over(known: str) -> Run:
+    """The run of the process that started this one, for another device."""
+    parts = json.loads(known)
+    cfg = from_plain(parts["config"])
+    trained = None if parts["resumed"] is None else checkpoint.load(Path(parts["resumed"]))
+    corpus = encode_corpus(cfg.data, chosen_tokenizer(cfg, [])[1] if trained is None else trained.tokenizer)
+    settled = Settled(cfg, torch.device("cpu"), peak_flops=1.0, reasons=[])  # the first process measures and tells
+    return Run(cfg, Path(parts["dir"]), _data(cfg, corpus), settled, trained, speaks=False)
