@@ -7,6 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from hp_lightning import cli
 from hp_lightning.config import TrainConfig, train_config
+from hp_lightning.corpus import check_local_sources
+from hp_lightning.runs import check_run_dir, resumable_checkpoint
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -17,9 +19,22 @@ def main(cfg: DictConfig) -> None:
     hydra_cfg = HydraConfig.get()
     if hydra_cfg.mode == RunMode.MULTIRUN and checked.run_dir is None:
         checked.run_dir = hydra_cfg.runtime.output_dir
-    from hp_lightning.training import train  # torch is imported only once the config is known to be good
+    _refuse_early(checked)
+    from hp_lightning.training import train
 
     train(checked, list(hydra_cfg.overrides.task), OmegaConf.structured(hydra_cfg))
+
+
+def _refuse_early(cfg: TrainConfig) -> None:
+    """Importing torch takes a second or two, and Lightning as many again: what needs neither is refused before."""
+    if cfg.resume is not None:
+        resumable_checkpoint(cfg.resume)
+        return
+    check_local_sources(cfg.data)
+    check_run_dir(cfg.run_dir)
+    from hp_lightning.machine import check_devices
+
+    check_devices(cfg)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,10 @@ from torch.nn import functional as F
 from hp_lightning.model import GPT
 
 IGNORED = -100  # the target of a position that does not count, as in `torch.nn.functional.cross_entropy`
-CHUNK_BYTES = 20 * 2**20  # of float32 logits; found on two cores, see benchmarks/LOG.md
+# Of float32 logits: on a processor what stays in its cache (benchmarks/LOG.md), on a GPU what keeps it busy.
+CHUNK_BYTES = 20 * 2**20
+GPU_CHUNK_BYTES = 2**30
+MOST_CHUNKS = 16  # each is compiled
 
 
 def language_model_loss(net: GPT, token_ids: Tensor, targets: Tensor) -> Tensor:
@@ -44,7 +47,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
         targets: (N,); `IGNORED` ones do not count
     """
     count = (targets != IGNORED).sum()
-    chunk = max(CHUNK_BYTES // (4 * weight.shape[0]), 1)
+    size = CHUNK_BYTES if hidden.device.type == "cpu" else GPU_CHUNK_BYTES
+    chunk = max(size // (4 * weight.shape[0]), -(-len(hidden) // MOST_CHUNKS))
     if torch.is_grad_enabled():
         total: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, chunk)  # type: ignore[no-untyped-call]
     else:

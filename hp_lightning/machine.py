@@ -9,7 +9,29 @@ import time
 import psutil
 import torch
 
+from hp_lightning.config import TrainConfig
+from hp_lightning.errors import InputError
+
 SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices that are multiplied: some milliseconds of work
+
+
+def check_devices(cfg: TrainConfig) -> None:
+    """Whether the machine has what the config wants.
+
+    Raises:
+        InputError: it has not
+    """
+    on_gpu = cfg.trainer.accelerator != "cpu" and torch.accelerator.is_available()
+    if cfg.trainer.accelerator == "gpu" and not on_gpu:
+        raise InputError(
+            "trainer.accelerator=gpu, but there is no GPU that PyTorch can use: set trainer.accelerator=cpu"
+        )
+    there = torch.accelerator.device_count() if on_gpu else os.cpu_count() or 1
+    if cfg.trainer.devices > there:
+        raise InputError(
+            f"trainer.devices={cfg.trainer.devices}, but there are {there} {'GPUs' if on_gpu else 'processor cores'}: "
+            "lower it"
+        )
 
 
 def device_of(accelerator: str) -> torch.device:

@@ -17,6 +17,7 @@ from hp_lightning.corpus import absolute_path
 from hp_lightning.data import CorpusDataModule
 from hp_lightning.encoding import Encoded, encode_corpus
 from hp_lightning.errors import InputError
+from hp_lightning.machine import check_devices
 from hp_lightning.tokenization import Tokenizer
 
 # What a resumed run may be told anew; everything else belongs to the weights it goes on with.
@@ -101,10 +102,7 @@ def resume(folder: str, given: TrainConfig, overrides: list[str]) -> Run:
     Raises:
         InputError: there is no such run, its corpus has changed, or it was told what cannot change
     """
-    path = runs.last_checkpoint(Path(folder))
-    if not os.path.isfile(path):
-        raise InputError(f"resume={folder} holds no checkpoints/last.ckpt: name the folder of a run that has one")
-    trained = checkpoint.load(path)
+    trained = checkpoint.load(runs.resumable_checkpoint(folder))
     cfg = _resumed_config(trained.cfg, given, overrides)
     check_devices(cfg)
     corpus = encode_corpus(cfg.data, trained.tokenizer)
@@ -119,25 +117,6 @@ def resume(folder: str, given: TrainConfig, overrides: list[str]) -> Run:
     if trained.step >= run.total_steps and not os.path.isfile(runs.best_checkpoint(run.dir)):
         raise InputError(f"resume={folder} has taken {trained.step} steps already: give it more by max_steps=")
     return run
-
-
-def check_devices(cfg: TrainConfig) -> None:
-    """Whether the machine has what the config wants.
-
-    Raises:
-        InputError: it has not
-    """
-    on_gpu = cfg.trainer.accelerator != "cpu" and torch.accelerator.is_available()
-    if cfg.trainer.accelerator == "gpu" and not on_gpu:
-        raise InputError(
-            "trainer.accelerator=gpu, but there is no GPU that PyTorch can use: set trainer.accelerator=cpu"
-        )
-    there = torch.accelerator.device_count() if on_gpu else os.cpu_count() or 1
-    if cfg.trainer.devices > there:
-        raise InputError(
-            f"trainer.devices={cfg.trainer.devices}, but there are {there} {'GPUs' if on_gpu else 'processor cores'}: "
-            "lower it"
-        )
 
 
 def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]) -> TrainConfig:

@@ -41,6 +41,18 @@ def _needs_name(key: str) -> bool:
     return ("." in key and key != "data.path") or key == "seed"
 
 
+def check_run_dir(wanted: str | None) -> None:
+    """Whether a new run may have this folder.
+
+    Raises:
+        InputError: something is in it already
+    """
+    if wanted is not None and os.path.isdir(wanted) and os.listdir(wanted):
+        path = Path(wanted)
+        advice = f"go on with its run by resume={path}, or " if os.path.isfile(last_checkpoint(path)) else ""
+        raise InputError(f"run_dir={path} is not empty: {advice}name a new folder")
+
+
 def make_run_dir(wanted: str | None, overrides: Iterable[str]) -> Path:
     """Makes the folder of a new run, with `.hydra/` in it: `wanted`, or outputs/runs/<date>_<time>_<slug>.
 
@@ -54,9 +66,7 @@ def make_run_dir(wanted: str | None, overrides: Iterable[str]) -> Path:
         path = stem.with_name(f"{stem.name}_{count}")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            advice = f"go on with its run by resume={path}, or " if os.path.isfile(last_checkpoint(path)) else ""
-            raise InputError(f"run_dir={path} is not empty: {advice}name a new folder")
+        check_run_dir(wanted)
         (path / ".hydra").mkdir()
     except OSError as error:
         raise InputError(
@@ -88,6 +98,18 @@ def best_checkpoint(run_dir: Path) -> Path:
 def last_checkpoint(run_dir: Path) -> Path:
     """Where a run keeps the checkpoint to resume from."""
     return run_dir / "checkpoints" / "last.ckpt"
+
+
+def resumable_checkpoint(folder: str) -> Path:
+    """The checkpoint from which the run in a folder goes on.
+
+    Raises:
+        InputError: there is none
+    """
+    path = last_checkpoint(Path(folder))
+    if not os.path.isfile(path):
+        raise InputError(f"resume={folder} holds no checkpoints/last.ckpt: name the folder of a run that has one")
+    return path
 
 
 def find_checkpoint(ckpt: str | None, key: str = "ckpt") -> Path:

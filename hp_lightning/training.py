@@ -130,6 +130,8 @@ def _command_to_go_on(run: Run, step: int, validations_since_best: int) -> str:
 def _fit(run: Run) -> None:
     """Trains, tests and reports; the summary also tells of a run that did not end well, and why."""
     L.seed_everything(run.cfg.seed, verbose=False)
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")  # TF32, where the run computes in float32 at all
     module = GPTModule(run.cfg)
     run_log = RunLog(run.dir, run.cfg.logger.log_every_steps, _flops_share(run, module))
     checkpoints = Checkpoints(run.dir, run.data, run.cfg.regularization.early_stopping_patience)
@@ -178,6 +180,7 @@ def _flops_share(run: Run, module: GPTModule) -> float:
 def _make_trainer(run: Run, run_log: RunLog, checkpoints: Checkpoints) -> L.Trainer:
     cfg = run.cfg
     step = None if run.resumed is None else run.resumed.step
+    curves = cfg.logger.tensorboard and run.speaks
     return L.Trainer(
         accelerator=cfg.trainer.accelerator,
         devices=cfg.trainer.devices,
@@ -190,16 +193,12 @@ def _make_trainer(run: Run, run_log: RunLog, checkpoints: Checkpoints) -> L.Trai
         check_val_every_n_epoch=None,
         val_check_interval=run.val_every * cfg.trainer.accumulate_grad_batches,
         num_sanity_val_steps=0,
-        logger=make_logger(run.dir, cfg, step) if cfg.logger.tensorboard and run.speaks else False,
+        logger=make_logger(run.dir, cfg, step) if curves else False,
         log_every_n_steps=1,  # of no use to us, but Lightning warns where an epoch is shorter
         callbacks=[
             run_log,
             *([ProgressDisplay(run_log, run.total_steps)] if run.speaks else []),
-            *(
-                [Samples(cfg.logger, run.data.tokenizer, cfg.data.seq_len)]
-                if cfg.logger.tensorboard and run.speaks
-                else []
-            ),
+            *([Samples(cfg.logger, run.data.tokenizer, cfg.data.seq_len)] if curves else []),
             *([Profile(run.dir / "profile")] if cfg.trainer.profile and run.speaks else []),
             checkpoints,
             StopOnSignal(checkpoints, run.val_every),

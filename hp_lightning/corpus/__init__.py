@@ -3,7 +3,7 @@
 from hp_lightning.corpus.documents import Document, Reading, characters, read_documents
 from hp_lightning.corpus.downloads import cache_folder
 from hp_lightning.corpus.inspection import CorpusFacts, PartFacts, inspect
-from hp_lightning.corpus.sources import Source, absolute_path, content_digest, find_sources
+from hp_lightning.corpus.sources import Source, absolute_path, check_local_sources, content_digest, find_sources
 from hp_lightning.corpus.splitting import Splits, split_documents
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "absolute_path",
     "cache_folder",
     "characters",
+    "check_local_sources",
     "content_digest",
     "find_sources",
     "inspect",

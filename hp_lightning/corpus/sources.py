@@ -43,9 +43,20 @@ def find_sources(cfg: DataConfig) -> list[Source]:
     Raises:
         InputError: a file cannot be had or read, or is not the one that `data.sha256` tells.
     """
-    places = list(dict.fromkeys(place for entry in _entries(cfg.path) for place in _places(entry)))
+    places = _all_places(cfg)
     sha256 = _sha256(cfg, len(places))
     return [_remote(place, cfg, sha256) if is_remote(place) else _local(place, sha256) for place in places]
+
+
+def check_local_sources(cfg: DataConfig) -> None:
+    """What `find_sources` would refuse of the files on this machine, at once and without reading them.
+
+    Raises:
+        InputError: a file does not exist or may not be read
+    """
+    for place in _all_places(cfg):
+        if not is_remote(place):
+            _local(place, sha256=None)
 
 
 def absolute_path(path: Any) -> Any:
@@ -63,6 +74,10 @@ def content_digest(sources: list[Source]) -> str:
         digest.update(bytes.fromhex(_file_digest(source.path, label(source.place))))
         digest.update(os.fsencode(source.name + source.compression) + b"\0")
     return digest.hexdigest()
+
+
+def _all_places(cfg: DataConfig) -> list[str]:
+    return list(dict.fromkeys(place for entry in _entries(cfg.path) for place in _places(entry)))
 
 
 def _entries(path: Any) -> list[str]:
