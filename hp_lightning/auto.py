@@ -23,7 +23,7 @@ WORTH_COMPILING = 90
 CPU_MEMORY_SHARE = 0.5  # of what is free; other people and programs use the memory of a processor too
 GPU_MEMORY_SHARE = 0.8
 BYTES_PER_WEIGHT = 16  # the weight, its gradient and Adam's two moments
-WORKING_ROOM = 1.5  # the peak of a step over what its forward pass keeps
+WORKING_ROOM = 2  # the peak of a step over what its forward pass keeps
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,141 @@
+"""The runs of the benchmark of the speed: the contenders by turns, each in a process of its own."""
+
+import csv
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from throughput_shapes import AUTOMATIC, PROJECT, Job, settings
+
+NOT_COMPILED = "compiling failed"  # what hp_lightning says before it goes on without
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of a contender came to."""
+
+    tokens_per_second: float
+    peak_mb: float
+    compile_seconds: float  # by how much the first look at the clock came late: compiling and warming up
+
+
+@dataclass
+class Rounds:
+    """All runs of a shape."""
+
+    job: Job
+    flops_per_token: int
+    matrix_rates: list[float] = field(default_factory=list)
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+
+    def speed(self, contender: str) -> float:
+        """Tokens a second."""
+        return statistics.median(run.tokens_per_second for run in self.runs[contender])
+
+    @property
+    def speeds(self) -> dict[str, float]:
+        """Tokens a second, by contender."""
+        return {contender: round(self.speed(contender), 1) for contender in self.runs}
+
+    def peak_mb(self, contender: str) -> float:
+        """Of the run that took the most."""
+        return max(run.peak_mb for run in self.runs[contender])
+
+    def flops(self, contender: str) -> float:
+        """Model operations a second."""
+        return self.speed(contender) * self.flops_per_token
+
+    @property
+    def matrix_rate(self) -> float:
+        """Operations a second of a matrix product."""
+        return statistics.median(self.matrix_rates)
+
+    def share(self, contender: str) -> float:
+        """Of the matrix product's rate."""
+        return self.flops(contender) / self.matrix_rate
+
+
+def measure(job: Job, contenders: list[str], runs: int) -> Rounds:
+    """The contenders by turns."""
+    prepared, _ = _program("prepare", job)
+    print(f"{job.shape.name}: {prepared['tokens']:,} tokens, {prepared['vocabulary']:,} different ones", flush=True)
+    rounds = Rounds(job, prepared["flops_per_token"])
+    for number in range(runs):
+        rates, _ = _program("matrix", job)
+        rounds.matrix_rates.append(max(rates.values()))
+        shown = "  ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in rates.items())
+        print(f"{job.shape.name} round {number + 1}/{runs}  matrix product  {shown}", flush=True)
+        for contender in contenders if number % 2 == 0 else contenders[::-1]:
+            run = _run(contender, job)
+            rounds.runs.setdefault(contender, []).append(run)
+            figures = f"{run.tokens_per_second:>11,.0f} tokens/s  {run.peak_mb:>6,.0f} MB"
+            print(f"{job.shape.name} round {number + 1}/{runs}  {contender:14}  {figures}", flush=True)
+    rounds.runs = {contender: rounds.runs[contender] for contender in contenders}
+    return rounds
+
+
+def _run(contender: str, job: Job) -> Run:
+    if contender == "ours":
+        rows, peak_mb = train(job, AUTOMATIC)
+        tokens = job.every * job.shape.tokens_per_step
+        seconds = [tokens / float(row["tokens_per_second"]) for row in rows if row["tokens_per_second"]]
+    else:
+        result, peak_mb = _program(contender, job)
+        seconds = result["seconds"]
+    steady = statistics.median(seconds[max(1, len(seconds) // 4) :])
+    speed = job.every * job.shape.tokens_per_step / steady
+    return Run(speed, peak_mb, compile_seconds=seconds[0] - steady)
+
+
+def train(job: Job, further: dict[str, str]) -> tuple[list[dict[str, str]], float]:
+    """Trains by train.py, as anybody would; gives the rows of metrics.csv and the peak memory."""
+    run_dir = Path(job.folder) / "run"
+    overrides = {**settings(job), **further, "run_dir": str(run_dir)}
+    command = [str(PROJECT / "train.py"), *(f"{key}={value}" for key, value in overrides.items())]
+    _, peak_mb = _process(command, job, "ours")
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    shutil.rmtree(run_dir)  # checkpoints are large
+    return rows, peak_mb
+
+
+def _program(name: str, job: Job) -> tuple[Any, float]:
+    """The result and the peak memory of a function of `throughput_contenders.py`."""
+    command = [str(PROJECT / "benchmarks" / "throughput_contenders.py"), name, job.to_json()]
+    output, peak_mb = _process(command, job, name)
+    return json.loads(output.splitlines()[-1]), peak_mb
+
+
+def _process(command: list[str], job: Job, name: str) -> tuple[str, float]:
+    """Runs a Python program to its end; gives what it printed and its peak memory in MB."""
+    # A cache of compiled code for each contender: the first run of each compiles, whoever is first.
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": f"{job.folder}/compiled_{name}"}
+    printed, complaints = Path(job.folder) / "stdout", Path(job.folder) / "stderr"
+    with printed.open("w") as out, complaints.open("w") as err:
+        process = subprocess.Popen([sys.executable, *command], stdout=out, stderr=err, cwd=job.folder, env=environment)
+        try:
+            # Linux counts the memory of the process that starts another as the other's too; this one is small.
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    if process.returncode:
+        raise SystemExit(f"{name} failed with status {process.returncode}:\n{_last_lines(complaints)}")
+    output = printed.read_text(errors="replace")
+    for line in (output + complaints.read_text(errors="replace")).splitlines():
+        if NOT_COMPILED in line:  # its speed would not be its own
+            raise SystemExit(f"{name}: {line}")
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return output, usage.ru_maxrss / unit
+
+
+def _last_lines(path: Path) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-15:])
