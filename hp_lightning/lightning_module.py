@@ -12,7 +12,7 @@ from hp_lightning.config import TrainConfig
 from hp_lightning.data import Batch, CorpusDataModule
 from hp_lightning.loss import IGNORED, language_model_loss
 from hp_lightning.model import GPT
-from hp_lightning.optim import WarmupPlateau, build_optimizer
+from hp_lightning.optim import WarmupPlateau, build_optimizer, clip_gradients
 
 
 def perplexity(loss: float) -> float:
@@ -94,13 +94,12 @@ class GPTModule(L.LightningModule):
         super().optimizer_step(*args, **kwargs)
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> None:
-        """Clips by the norm over all parameters (Pascanu et al. 2013, arXiv:1211.5063), and keeps that norm.
+        """Clips, and keeps the norm.
 
         Lightning's own clipping gives no norm, and refuses fused optimizers in bf16-mixed, where there is no loss
         scale that would stand in the way.
         """
-        bound = self.cfg.regularization.gradient_clip_norm
-        self.grad_norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), math.inf if bound is None else bound)
+        self.grad_norm = clip_gradients(optimizer, self.cfg.regularization.gradient_clip_norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the schedule's memory."""

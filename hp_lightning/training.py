@@ -1,5 +1,6 @@
 """One run, from its config to its summary."""
 
+import gc
 import logging
 import math
 import os
@@ -137,6 +138,7 @@ def _fit(run: Run) -> None:
     checkpoints = Checkpoints(run.dir, run.data, run.cfg.regularization.early_stopping_patience)
     trainer = _make_trainer(run, run_log, checkpoints)
     resume_from = None if run.resumed is None else run.resumed.path
+    gc.freeze()  # a collection that looks through all that was imported takes longer than a step
     try:
         trainer.fit(module, datamodule=run.data, ckpt_path=resume_from, weights_only=True)
         figures = _figures(run, trainer, module, run_log, checkpoints)

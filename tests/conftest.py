@@ -1,20 +1,24 @@
 """What the tests share: composed configs, the real data beside the project, and the scripts as real processes."""
 
+import csv
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hp_lightning import cli  # noqa: F401  makes schemas and resolvers known
 from hp_lightning.config import TrainConfig, train_config
 
 PROJECT = Path(__file__).resolve().parent.parent
 SHARED_DATA = PROJECT.parent / "shared" / "data"
+MEASURED = ("train/loss", "grad_norm", "lr", "val/loss", "val/perplexity", "val/bits_per_char")
 
 torch.set_num_threads(1)  # the tests run side by side
 
@@ -66,19 +70,20 @@ def script_command(script: str, *arguments: str) -> list[str]:
 
 
 def script_environment() -> dict[str, str]:
-    """One thread a process, since the tests run side by side."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    """One thread a process, since the tests run side by side; and not what torch has set while it was imported here."""
+    own = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+    return {**own, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 
 
 @pytest.fixture
 def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs a script to its end in an empty folder."""
 
-    def run(script: str, *arguments: str, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+    def run(script: str, *arguments: str, cwd: Path = tmp_path, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             script_command(script, *arguments),
             cwd=cwd,
-            env=script_environment(),
+            env={**script_environment(), **environment},
             capture_output=True,
             text=True,
             timeout=300,
@@ -86,3 +91,55 @@ def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
         )
 
     return run
+
+
+def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        script_command("train.py", *arguments),
+        cwd=cwd,
+        env=script_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_step(run_dir: Path, step: int) -> None:
+    """Until metrics.csv has come to a step."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if (run_dir / "metrics.csv").exists() and max([row["step"] for row in metrics(run_dir)], default=0) >= step:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"step {step} was not reached")
+
+
+def metrics(run_dir: Path) -> list[dict]:
+    """The whole rows of metrics.csv."""
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        return [
+            {**row, "step": int(row["step"])} for row in csv.DictReader(file) if row["val/bits_per_char"] is not None
+        ]
+
+
+def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows."""
+    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in MEASURED}
+
+
+def expect_same_run(run_dir: Path, unbroken: Path) -> None:
+    """The same weights, the same figures at the same steps, each once."""
+    ours, theirs = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (run_dir, unbroken)
+    )
+    for name, weight in theirs["state_dict"].items():
+        assert torch.equal(ours["state_dict"][name], weight), name
+    assert ours["schedule"] == theirs["schedule"]
+    assert ours["optimizer_states"][0]["param_groups"] == theirs["optimizer_states"][0]["param_groups"]
+    assert curves(run_dir) == curves(unbroken)
+    rows = [
+        [{key: row[key] for key in ("step", *MEASURED)} for row in metrics(folder)] for folder in (run_dir, unbroken)
+    ]
+    assert rows[0] == rows[1]

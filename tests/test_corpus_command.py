@@ -17,7 +17,7 @@ from hp_lightning.config import TrainConfig
 from hp_lightning.corpus import read_documents, split_documents
 from hp_lightning.encoding import encode_corpus
 from hp_lightning.errors import InputError
-from hp_lightning.training import chosen_tokenizer
+from hp_lightning.preparing import chosen_tokenizer
 
 MakeConfig = Callable[..., TrainConfig]
 TINY = ("experiment=smoke", "max_steps=2", "trainer.val_every_steps=2", "logger.tensorboard=false", "data.seq_len=32")

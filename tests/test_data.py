@@ -12,8 +12,10 @@ from torch import Tensor
 
 from hp_lightning.config import TokenizerConfig, TrainConfig
 from hp_lightning.corpus import Splits, read_documents, split_documents
-from hp_lightning.data import IGNORED, Batch, CorpusDataModule, EvalWindows, TrainWindows
+from hp_lightning.data import Batch, CorpusDataModule, EvalWindows, TrainWindows
+from hp_lightning.encoding import encode_corpus
 from hp_lightning.errors import InputError
+from hp_lightning.loss import IGNORED
 from hp_lightning.tokenization import EOS, UNK, learn_tokenizer
 
 PARTS = ("train", "val", "test")
@@ -186,8 +188,9 @@ def test_ignored_is_what_cross_entropy_ignores() -> None:
 def make_module(make_config: MakeConfig) -> MakeModule:
     def make(*overrides: str, path: Path | None = None) -> CorpusDataModule:
         cfg = make_config(*overrides)
-        data = cfg.data if path is None else replace(cfg.data, path=str(path))
-        return CorpusDataModule(data, cfg.tokenizer, cfg.seed, cfg.trainer.accumulate_grad_batches)
+        data = replace(cfg.data, batch_size=cfg.data.batch_size or 32, path=str(path or cfg.data.path))
+        corpus = encode_corpus(data, cfg.tokenizer)
+        return CorpusDataModule(data, corpus, cfg.seed, cfg.trainer.accumulate_grad_batches)
 
     return make
 
@@ -308,7 +311,7 @@ def test_bits_per_char_counts_eos(make_module: MakeModule, splits: Splits) -> No
 def test_known_tokenizer_is_not_learned_anew(make_config: MakeConfig) -> None:
     cfg = make_config()
     known = learn_tokenizer(CHAR, ["abcdefghijklmnopqrstuvwxyz ."]).tokenizer
-    module = CorpusDataModule(cfg.data, known, seed=1, accumulate=1)
+    module = CorpusDataModule(replace(cfg.data, batch_size=32), encode_corpus(cfg.data, known), seed=1, accumulate=1)
     assert module.tokenizer is known
     assert int(module.streams["train"].max()) < len(known.vocabulary)
     assert module.unk_rate("val") > 0

@@ -14,7 +14,9 @@ from hp_lightning.model import (
     GPT,
     Block,
     CausalSelfAttention,
+    Dropout,
     FeedForward,
+    attend,
     make_activation,
     make_norm,
     rotary_table,
@@ -360,7 +362,8 @@ def test_each_dropout_acts_in_its_place_and_in_training_only(rate: str, random_p
 
 @pytest.mark.parametrize("norm_position", ["pre", "post"])
 def test_residual_dropout_acts_on_both_branches(norm_position: str) -> None:
-    block = Block(replace(SMALL, norm_position=norm_position), replace(NO_DROPOUT, residual_dropout=1.0)).train()
+    block = Block(replace(SMALL, norm_position=norm_position)).train()
+    block.dropout = nn.Dropout(1.0)  # nothing of a branch is left
     x = inputs(1, 7, 8)
     alone = x if norm_position == "pre" else block.feed_forward_norm(block.attention_norm(x))
     assert_close(block(x), alone)
@@ -376,3 +379,177 @@ def test_gradients_reach_every_parameter(position: str, norm_position: str, tie:
     token_ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2]])
     nn.functional.cross_entropy(net(token_ids)[0], token_ids[0].roll(-1)).backward()
     assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+# Dropout
+
+RATES = pytest.mark.parametrize("rate", [0.001, 0.1, 0.5, 0.999])
+
+
+def dropped(rate: float, x: Tensor, seed: int = 1) -> Tensor:
+    torch.manual_seed(seed)
+    return Dropout(rate).train()(x)
+
+
+@RATES
+def test_dropout_keeps_its_rate_and_the_mean(rate: float) -> None:
+    count = 4_000_000
+    out = dropped(rate, torch.ones(1000, count // 1000))
+    share = (out == 0).float().mean().item()
+    assert abs(share - rate) < 4 * math.sqrt(rate * (1 - rate) / count)
+    assert abs(out.double().mean().item() - 1) < 4 * math.sqrt(rate / (1 - rate) / count)
+    [kept] = out[out != 0].unique().tolist()
+    assert kept == pytest.approx(1 / (1 - rate), rel=1 / 131072 / (1 - rate))
+
+
+@RATES
+def test_dropout_is_as_even_in_every_place(rate: float) -> None:
+    """A drawn number serves four features: the first of four has no other chances than the last."""
+    zeros = (dropped(rate, torch.ones(1_000_000, 4)) == 0).double()
+    allowed = 4 * math.sqrt(rate * (1 - rate) / 1_000_000)
+    assert ((zeros.mean(0) - rate).abs() < allowed).all()
+    # Neither do neighbours fall together: the share of pairs is the product.
+    together = (zeros[:, :-1] * zeros[:, 1:]).mean(0)
+    assert ((together - rate**2).abs() < 4 * math.sqrt(rate**2 * (1 - rate**2) / 1_000_000)).all()
+
+
+def test_dropout_does_nothing_in_evaluation_or_at_rate_0() -> None:
+    x = inputs(3, 5)
+    state = torch.get_rng_state()
+    assert torch.equal(Dropout(0.5).eval()(x), x)
+    assert torch.equal(Dropout(0.0).train()(x), x)
+    assert torch.equal(torch.get_rng_state(), state), "no number is drawn for nothing"
+
+
+def test_the_seed_draws_the_dropout() -> None:
+    x = torch.ones(100, 7)
+    assert torch.equal(dropped(0.5, x), dropped(0.5, x))
+    assert not torch.equal(dropped(0.5, x), dropped(0.5, x, seed=2))
+    torch.manual_seed(1)
+    one, other = Dropout(0.5), Dropout(0.5)
+    assert not torch.equal(one(x), other(x))
+    assert not torch.equal(one(x), one(x))
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (3,), (5, 7), (3, 3, 3), (2, 1, 5), (0,)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_dropout_of_any_shape(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    x, dropout = torch.ones(shape, dtype=dtype), Dropout(0.5)
+    found = torch.stack([dropout(x) for _ in range(100)])
+    assert found.dtype == dtype
+    assert found[0].shape == shape
+    assert set(found.unique().tolist()) <= {0.0, 2.0}
+    assert ((found == 0).any(0) & (found == 2).any(0)).all(), "each place is dropped now and kept then"
+
+
+def test_dropout_of_a_view_in_another_order() -> None:
+    """Heads are transposed views: which feature is dropped must not depend on how they lie in memory."""
+    x = inputs(6, 10).T
+    assert torch.equal(dropped(0.5, x), dropped(0.5, x.contiguous()))
+
+
+@RATES
+def test_the_gradient_of_dropout_is_its_mask(rate: float) -> None:
+    x = inputs(101, 99).requires_grad_()
+    out = dropped(rate, x)
+    [gradient] = torch.autograd.grad(out.sum(), x)
+    assert torch.equal(gradient == 0, out == 0)
+    assert_close(gradient * x, out)
+
+
+# Attention
+
+
+def by_formula(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(Q Kᵀ / √D) V, in float64."""
+    query, key, value = query.double(), key.double(), value.double()
+    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+    visible = torch.ones(scores.shape[-2:]).tril().bool()
+    return scores.masked_fill(~visible, -math.inf).softmax(-1) @ value
+
+
+def queries_keys_values(length: int = 33, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    query, key, value = inputs(3, 2, 3, length, 8).to(dtype)
+    return query, key, value
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize("length", [1, 2, 33, 300])
+def test_attention_is_the_library_s(length: int, dtype: torch.dtype, tolerance: float, training: bool) -> None:
+    """Value and gradients, whichever way it is computed."""
+    given = [x.requires_grad_() for x in queries_keys_values(length, dtype)]
+    weights = inputs(2, 3, length, 8)
+
+    def value_and_gradients(mixed: Tensor) -> list[Tensor]:
+        return [mixed, *torch.autograd.grad((mixed * weights).sum(), given)]
+
+    ours = value_and_gradients(attend(*given, Dropout(0.0).train(training)))
+    theirs = value_and_gradients(nn.functional.scaled_dot_product_attention(*given, is_causal=True))
+    exact = value_and_gradients(by_formula(*given))
+    for our, their, true in zip(ours, theirs, exact, strict=True):
+        assert our.dtype == dtype
+        assert_close(our, their, rtol=tolerance, atol=tolerance)
+        assert_close(our.double(), true.double(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_attention_sees_nothing_later(rate: float, dtype: torch.dtype) -> None:
+    query, key, value = queries_keys_values(20, dtype)
+    dropout = Dropout(rate).train()
+    torch.manual_seed(1)
+    before = attend(query, key, value, dropout)
+    for place in (0, 7, 19):
+        other_key, other_value = key.clone(), value.clone()
+        other_key[..., place, :] = other_value[..., place, :] = 5.0
+        torch.manual_seed(1)
+        after = attend(query, other_key, other_value, dropout)
+        assert torch.equal(after[..., :place, :], before[..., :place, :])
+        assert not torch.equal(after[..., place:, :], before[..., place:, :])
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_attention_s_dropout_keeps_the_mean(autocast: bool) -> None:
+    query, key, value = queries_keys_values(9)
+    torch.manual_seed(1)
+    dropout, draws = Dropout(0.3).train(), 4000
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = torch.stack([attend(query, key, value, dropout) for _ in range(draws)]).double()
+    assert found.std(0).min() > 0.01, "each number is drawn"
+    error = (found.mean(0) - by_formula(query, key, value)).abs()
+    rounding = 0.02 if autocast else 1e-5
+    assert (error < 5 * found.std(0) / math.sqrt(draws) + rounding).all()
+
+
+# Operations
+
+
+def test_flops_of_a_tied_network_by_hand() -> None:
+    """Six for each weight of a matrix and each gain; twelve times layers, features and window for attention."""
+    cfg = replace(SMALL, position="rotary", norm="rms", bias=False, tie_embeddings=True)
+    head = 11 * 8
+    layer = 4 * 8 * 8 + 2 * 8 * 12 + 2 * 8
+    weights = head + 2 * layer + 8
+    for seq_len in (1, 5, 7):
+        assert GPT(cfg).flops_per_token(seq_len) == 6 * weights + 12 * 2 * 8 * seq_len
+
+
+def test_flops_of_an_untied_network_by_hand() -> None:
+    """The embedding is looked up, not multiplied with, and positions are added."""
+    head = 11 * 8
+    layer = (4 * 8 * 8 + 4 * 8) + (2 * 8 * 12 + 12 + 8) + 2 * (8 + 8)
+    weights = head + 2 * layer + (8 + 8)
+    assert GPT(SMALL).flops_per_token(5) == 6 * weights + 12 * 2 * 8 * 5  # learned positions
+    for position in ("sinusoidal", "rotary"):
+        assert GPT(replace(SMALL, position=position)).flops_per_token(5) == 6 * weights + 12 * 2 * 8 * 5
+    wider = replace(SMALL, max_seq_len=700)
+    assert GPT(wider).flops_per_token(5) == GPT(SMALL).flops_per_token(5)
+
+
+def test_features_are_what_the_head_reads() -> None:
+    net = stirred(GPT(SMALL))
+    token_ids = torch.tensor([[3, 1, 4, 1, 5]])
+    assert net.features(token_ids).shape == (1, 5, 8)
+    assert torch.equal(net.head(net.features(token_ids)), net(token_ids))

@@ -1,5 +1,6 @@
 """What a person gets wrong is one line on stderr that says what to do, with status 2, and nothing is left behind."""
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,11 @@ def refusal(run_script: Callable, folder: Path, script: str, *arguments: str) ->
         (["tokenizer.from_run=nowhere"], "tokenizer.from_run=nowhere does not exist"),
         (["tokenizer=char", "tokenizer.from_run=nowhere"], "leave out tokenizer"),
         (["resume=nowhere"], "resume=nowhere holds no checkpoints/last.ckpt"),
+        (["trainer.precision=half"], "trainer.precision=half is not a choice: take one of auto, 32-true, bf16-mixed"),
+        (["trainer.compile=maybe"], "trainer.compile=maybe is not a choice: take one of true, false, auto"),
+        (["trainer.devices=0"], "trainer.devices=0 is out of range"),
+        (["trainer.devices=99"], "trainer.devices=99, but there are"),
+        (["data.batch_tokens=640", "trainer.accumulate_grad_batches=2"], "leave one of the two out"),
         (["trainer=gpu"], "there is no GPU"),
     ],
 )
@@ -70,6 +76,33 @@ def test_train_refuses_a_corpus(
 ) -> None:
     (tmp_path / "corpus.csv").write_text(content)
     assert said in refusal(run_script, tmp_path, "train.py", "data.path=corpus.csv", *arguments)
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["data.batch_tokens=1000"], "data.batch_tokens=1000 is no whole number of windows"),
+        (["data.batch_tokens=192", "trainer.devices=2"], "tokens on each of 2 devices: take"),
+        (["data.batch_size=5", "trainer.devices=2"], "data.batch_size=5 cannot be shared out over trainer.devices=2"),
+    ],
+)
+def test_train_refuses_a_batch(
+    arguments: list[str], said: str, first_book: Path, run_script: Callable, tmp_path: Path
+) -> None:
+    given = [f"data.path={first_book}", "trainer.accelerator=cpu", *arguments]
+    assert said in refusal(run_script, tmp_path, "train.py", *given)
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
+def test_a_sweep_takes_one_device(run_script: Callable, first_book: Path, tmp_path: Path) -> None:
+    """Hydra keeps its list of jobs, and names the job that failed before ours says why."""
+    settings = [f"data.path={first_book}", "trainer.accelerator=cpu", "trainer.devices=2", "seed=1,2"]
+    done = run_script("train.py", "-m", *settings)
+    assert done.returncode == 2
+    *_, line = done.stderr.strip().split("\n")
+    assert line == "train.py: error: trainer.devices=2 cannot be swept: leave out -m, or set it to 1"
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"multirun.yaml"}
 
 
 def test_generate_refuses(run_script: Callable, tmp_path: Path) -> None:

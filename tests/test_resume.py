@@ -1,19 +1,16 @@
 """Stopping a run with real signals, and going on with it."""
 
-import csv
 import json
 import re
 import shlex
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import script_command, script_environment
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from conftest import curves, expect_same_run, script_environment, start, wait_for_step
 
 # Dropout draws random numbers, the plateau steps at nearly every validation, and an epoch has some 40 steps.
 SETTINGS = (
@@ -26,43 +23,6 @@ SETTINGS = (
     "optim.plateau.patience=0",
     "logger.sample_tokens=5",
 )
-MEASURED = ("train/loss", "grad_norm", "lr", "val/loss", "val/perplexity", "val/bits_per_char")
-
-
-def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        script_command("train.py", *arguments),
-        cwd=cwd,
-        env=script_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for_step(run_dir: Path, step: int) -> None:
-    """Until metrics.csv has come to a step."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if (run_dir / "metrics.csv").exists() and max([row["step"] for row in metrics(run_dir)], default=0) >= step:
-            return
-        time.sleep(0.01)
-    pytest.fail(f"step {step} was not reached")
-
-
-def metrics(run_dir: Path) -> list[dict]:
-    """The whole rows of metrics.csv."""
-    with (run_dir / "metrics.csv").open(newline="") as file:
-        return [
-            {**row, "step": int(row["step"])} for row in csv.DictReader(file) if row["val/bits_per_char"] is not None
-        ]
-
-
-def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows."""
-    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0})
-    events.Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in MEASURED}
 
 
 @pytest.fixture(scope="module")
@@ -76,22 +36,6 @@ def unbroken(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
     process = start(cwd, *settings)
     assert process.wait(300) == 0
     return cwd / "run"
-
-
-def expect_same_run(run_dir: Path, unbroken: Path) -> None:
-    """The same weights, the same figures at the same steps, each once."""
-    ours, theirs = (
-        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (run_dir, unbroken)
-    )
-    for name, weight in theirs["state_dict"].items():
-        assert torch.equal(ours["state_dict"][name], weight), name
-    assert ours["schedule"] == theirs["schedule"]
-    assert ours["optimizer_states"][0]["param_groups"] == theirs["optimizer_states"][0]["param_groups"]
-    assert curves(run_dir) == curves(unbroken)
-    rows = [
-        [{key: row[key] for key in ("step", *MEASURED)} for row in metrics(folder)] for folder in (run_dir, unbroken)
-    ]
-    assert rows[0] == rows[1]
 
 
 @pytest.mark.parametrize("kill_at", [60, 160])

@@ -1,6 +1,7 @@
 """A run as a person makes it: `train.py` in a process of its own, and what its folder then holds."""
 
 import csv
+import gzip
 import json
 import math
 import os
@@ -28,7 +29,9 @@ PLAIN = (int, float, str, bool, type(None))
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A finished run's folder, and what it printed."""
     cwd = tmp_path_factory.mktemp("training")
-    command = script_command("train.py", "experiment=smoke", "optim.lr=0.02", "max_steps=45", "run_dir=run", "seed=7")
+    settings = ["experiment=smoke", "optim.lr=0.02", "max_steps=45", "run_dir=run", "seed=7"]
+    # Below, the losses are computed again in float32.
+    command = script_command("train.py", *settings, "trainer.precision=32-true", "trainer.profile=true")
     environment = {**script_environment(), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -50,6 +53,7 @@ def test_folder_is_complete(finished: tuple[Path, str]) -> None:
         "checkpoints/last.ckpt",
         "tensorboard",
         "metrics.csv",
+        "profile",
         "train.log",
         "summary.json",
     ):
@@ -116,6 +120,7 @@ def test_tensorboard_and_csv_tell_the_same(finished: tuple[Path, str]) -> None:
         "lr",
         "grad_norm",
         "tokens_per_second",
+        "mfu",
     ):
         shown = {event.step: event.value for event in events.Scalars(tag)}
         assert shown == pytest.approx(rows(run_dir, tag), rel=1e-5), tag
@@ -123,6 +128,29 @@ def test_tensorboard_and_csv_tell_the_same(finished: tuple[Path, str]) -> None:
     texts = set(events.Tags()["tensors"])
     assert {"config/text_summary", "sample/text_summary"} <= texts
     assert any("_hparams_" in tag for tag in events.summary_metadata)
+
+
+def test_utilisation_is_a_share_of_what_the_machine_can_do(finished: tuple[Path, str]) -> None:
+    run_dir, _ = finished
+    speed, utilisation = rows(run_dir, "tokens_per_second"), rows(run_dir, "mfu")
+    assert list(utilisation) == list(speed) == list(range(5, 50, 5))
+    assert all(0 < share < 1 for share in utilisation.values())
+    of_one_token = [utilisation[step] / speed[step] for step in speed]
+    assert of_one_token == pytest.approx([of_one_token[0]] * len(speed), rel=1e-6)
+
+
+def test_profile_shows_where_the_time_of_a_step_goes(finished: tuple[Path, str]) -> None:
+    run_dir, printed = finished
+    assert {path.name for path in (run_dir / "profile").iterdir()} == {"trace.json.gz", "operators.txt"}
+    with gzip.open(run_dir / "profile" / "trace.json.gz", "rt") as file:
+        events = json.load(file)["traceEvents"]
+    operators = [event["name"] for event in events if event.get("cat") == "cpu_op"]
+    assert {"aten::mm", "aten::_softmax"} & set(operators)
+    assert operators.count("aten::embedding") == 5, "one a forward pass: of five steps"
+    table = (run_dir / "profile" / "operators.txt").read_text()
+    assert "aten::" in table
+    assert "Self CPU" in table
+    assert "profile    run/profile" in printed
 
 
 def test_checkpoint_is_enough_and_plain(finished: tuple[Path, str]) -> None:
@@ -230,3 +258,23 @@ def test_a_sweep_makes_a_complete_folder_for_each_job(run_script: Callable, firs
     assert done.returncode == 0, done.stderr
     folders = sorted(path.parent.name for path in tmp_path.glob("outputs/sweeps/*/*/summary.json"))
     assert folders == ["0_smoke_first_book_none", "1_smoke_first_book_light"]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or torch.accelerator.is_available(), reason="a limit for processors")
+def test_a_batch_too_large_for_the_memory_is_one_line(first_book: Path, tmp_path: Path) -> None:
+    settings = ["experiment=smoke", f"data.path={first_book}", "run_dir=run", "data.batch_size=100000"]
+    limited = ["bash", "-c", 'ulimit -v 3000000 && exec "$@"', "limited"]
+    done = subprocess.run(
+        [*limited, *script_command("train.py", *settings, "model.max_seq_len=1024", "model.num_heads=16")],
+        cwd=tmp_path,
+        env=script_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.strip().split("\n")
+    assert line.startswith("train.py: error: out of memory at step 0, with data.batch_size=")
+    assert "lower data.batch_size" in line
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hp_lightning.progress import clock, console, log
 from hp_lightning.reporting.run_log import RunLog
 
+SECONDS_BETWEEN_MOVES = 0.1
 SECONDS_BETWEEN_LINES = 60  # where there is no live display, a line at least so often
 
 
@@ -18,6 +19,7 @@ class ProgressDisplay(L.Callback):
     def __init__(self, run_log: RunLog, total_steps: int) -> None:
         self._run_log = run_log
         self._total = total_steps
+        self._live = console.is_terminal
         self._bar = Progress(
             TextColumn("[bold]step"),
             MofNCompleteColumn(),
@@ -27,7 +29,7 @@ class ProgressDisplay(L.Callback):
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not self._live,
             expand=True,
         )
         self._task = self._bar.add_task("train", total=total_steps, figures="")
@@ -35,19 +37,23 @@ class ProgressDisplay(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Shows the bar."""
         self._first_step, self._begin = trainer.global_step, time.monotonic()
-        self._last_line = self._begin
+        self._last_line = self._last_move = self._begin
         self._bar.start()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves the bar."""
-        self._bar.update(self._task, completed=trainer.global_step, figures=self._figures("train/loss", "val/loss"))
-        if not console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+        """Moves the bar, but no oftener than one can see: a small network takes a hundred steps a second."""
+        now = time.monotonic()
+        if self._live and now - self._last_move > SECONDS_BETWEEN_MOVES:
+            self._last_move = now
+            self._bar.update(self._task, completed=trainer.global_step, figures=self._figures("train/loss", "val/loss"))
+        if not self._live and now - self._last_line > SECONDS_BETWEEN_LINES:
             self._line(trainer.global_step, self._figures("train/loss"))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A line that stays."""
+        self._bar.update(self._task, completed=trainer.global_step)
         keys = ("train/loss", "val/loss", "val/perplexity", "val/bits_per_char", "lr")
         self._line(trainer.global_step, self._figures(*keys))
 

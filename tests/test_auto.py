@@ -1,0 +1,258 @@
+"""What `auto` comes to: by the machine's rates, memory and compiler, and by the length of the run."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from hp_lightning import auto
+from hp_lightning.auto import Settled, settle
+from hp_lightning.config import TrainConfig, from_plain, to_plain
+from hp_lightning.errors import InputError
+
+EPOCH = 100_000  # tokens
+LONG, SHORT = "max_steps=10_000_000", "max_steps=10"
+MakeConfig = Callable[..., TrainConfig]
+Machine = Callable[..., None]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Settles on a machine that is described: how fast, with how much memory, and what is missing for compiling."""
+
+    def describe(float32: float = 1e11, bfloat16: float = 2e11, free: float = 1e12, missing: str | None = None) -> None:
+        rates = {torch.float32: float32, torch.bfloat16: bfloat16}
+        monkeypatch.setattr(auto, "matrix_rate", lambda device, dtype, *_: rates[dtype])
+        monkeypatch.setattr(auto, "free_memory", lambda device: int(free))
+        monkeypatch.setattr(auto, "missing_for_compile", lambda device: missing)
+
+    describe()
+    return describe
+
+
+@pytest.fixture
+def cfg(make_config: MakeConfig) -> Callable[..., TrainConfig]:
+    """A small network's config whose vocabulary is known, on a processor."""
+
+    def make(*overrides: str) -> TrainConfig:
+        small = ("model.vocab_size=500", "model.d_model=32", "model.num_layers=2", "data.seq_len=32")
+        return make_config(*small, "trainer.accelerator=cpu", *overrides)
+
+    return make
+
+
+def reason(settled: Settled, name: str) -> str:
+    [line] = [line for line in settled.reasons if line.startswith(name)]
+    return line
+
+
+def batch(settled: Settled) -> tuple[int | None, int]:
+    return settled.cfg.data.batch_size, settled.cfg.trainer.accumulate_grad_batches
+
+
+# Precision
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "precision"), [(3e11, "bf16-mixed"), (1e11, "32-true"), (1.1e11, "32-true"), (1e10, "32-true")]
+)
+def test_bfloat16_where_the_machine_gains_by_it(
+    machine: Machine, cfg: MakeConfig, bfloat16: float, precision: str
+) -> None:
+    machine(float32=1e11, bfloat16=bfloat16)
+    settled = settle(cfg(), EPOCH)
+    assert settled.cfg.trainer.precision == precision
+    assert f"{bfloat16 / 1e11:.1f} times as fast" in reason(settled, "precision")
+
+
+@pytest.mark.parametrize("bfloat16", [1e10, 1e12])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_a_precision_that_is_chosen_stays(machine: Machine, cfg: MakeConfig, precision: str, bfloat16: float) -> None:
+    machine(bfloat16=bfloat16)
+    settled = settle(cfg(f"trainer.precision={precision}"), EPOCH)
+    assert settled.cfg.trainer.precision == precision
+    assert "auto" not in reason(settled, "precision")
+
+
+@pytest.mark.parametrize(("precision", "rate"), [("32-true", 1e11), ("bf16-mixed", 4e11), ("bf16-true", 4e11)])
+def test_utilisation_is_measured_by_the_precision_of_the_run(
+    machine: Machine, cfg: MakeConfig, precision: str, rate: float
+) -> None:
+    machine(float32=1e11, bfloat16=4e11)
+    assert settle(cfg(f"trainer.precision={precision}"), EPOCH).peak_flops == rate
+
+
+# Compiling
+
+
+def test_a_long_run_is_compiled_and_a_short_one_is_not(machine: Machine, cfg: MakeConfig) -> None:
+    assert settle(cfg(LONG, "max_epochs=null"), EPOCH).cfg.trainer.compile is True
+    assert settle(cfg(SHORT), EPOCH).cfg.trainer.compile is False
+    # The first of two bounds ends a run, and an epoch has as many tokens as the corpus.
+    assert settle(cfg(LONG, "max_epochs=1"), EPOCH).cfg.trainer.compile is False
+    assert settle(cfg("max_epochs=1"), 10**12).cfg.trainer.compile is True
+    # What is long on one machine is short on a faster one.
+    machine(float32=1e18, bfloat16=1e18)
+    settled = settle(cfg(LONG, "max_epochs=null"), EPOCH)
+    assert settled.cfg.trainer.compile is False
+    assert "compiling takes about half a minute" in reason(settled, "compile")
+
+
+def test_what_is_missing_for_compiling_is_named(machine: Machine, cfg: MakeConfig) -> None:
+    machine(missing="a C++ compiler (g++)")
+    settled = settle(cfg(LONG, "max_epochs=null"), EPOCH)
+    assert settled.cfg.trainer.compile is False
+    assert "a C++ compiler (g++) is not there" in reason(settled, "compile")
+    assert settle(cfg("trainer.compile=false"), EPOCH).cfg.trainer.compile is False
+    with pytest.raises(InputError, match=re.escape("trainer.compile=true needs a C++ compiler (g++)")):
+        settle(cfg("trainer.compile=true"), EPOCH)
+
+
+@pytest.mark.parametrize("length", [LONG, SHORT])
+@pytest.mark.parametrize("chosen", [True, False])
+def test_compiling_that_is_chosen_stays(machine: Machine, cfg: MakeConfig, chosen: bool, length: str) -> None:
+    settled = settle(cfg(f"trainer.compile={chosen}", length, "max_epochs=null"), EPOCH)
+    assert settled.cfg.trainer.compile is chosen
+    assert "auto" not in reason(settled, "compile")
+
+
+# Batches
+
+
+def test_without_a_wish_a_batch_has_32_windows(machine: Machine, cfg: MakeConfig) -> None:
+    assert batch(settle(cfg(), EPOCH)) == (32, 1)
+    assert batch(settle(cfg("data.batch_size=7", "trainer.accumulate_grad_batches=3"), EPOCH)) == (7, 3)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3])
+@pytest.mark.parametrize("windows", [6, 48, 210, 6 * 31])
+def test_less_memory_means_smaller_passes_of_the_same_step(
+    machine: Machine, cfg: MakeConfig, windows: int, devices: int
+) -> None:
+    found = []
+    for free in (1e12, 3e7, 1e7, 3e6, 0):
+        machine(free=free)
+        settled = settle(cfg(f"data.batch_tokens={32 * windows}", f"trainer.devices={devices}"), EPOCH)
+        size, accumulate = batch(settled)
+        assert size is not None
+        assert size * accumulate == windows
+        assert size % devices == 0
+        assert f"{size} windows of 32 tokens" in reason(settled, "batch")
+        assert ("one forward pass" in reason(settled, "batch")) == (accumulate == 1)
+        found.append(size)
+    assert found == sorted(found, reverse=True)
+    assert found[0] == windows
+    assert found[-1] == devices
+
+
+def test_more_memory_is_needed_for_longer_windows_wider_networks_and_float32(machine: Machine, cfg: MakeConfig) -> None:
+    def fitting(*overrides: str) -> int:
+        return batch(settle(cfg("data.batch_tokens=30720", *overrides), EPOCH))[0] or 0
+
+    machine(free=3e7)
+    plain = fitting("trainer.precision=32-true")
+    assert 1 < plain < 960
+    assert fitting("trainer.precision=32-true", "data.seq_len=64") * 2 <= plain
+    assert fitting("trainer.precision=32-true", "model.num_layers=8") < plain
+    assert fitting("trainer.precision=32-true", "model.d_ff=4096") < plain
+    assert fitting("trainer.precision=bf16-mixed") >= plain
+
+
+def test_batch_size_bounds_a_pass(machine: Machine, cfg: MakeConfig) -> None:
+    assert batch(settle(cfg("data.batch_tokens=1536", "data.batch_size=10"), EPOCH)) == (8, 6)
+    assert batch(settle(cfg("data.batch_tokens=1536", "data.batch_size=48"), EPOCH)) == (48, 1)
+    assert batch(settle(cfg("data.batch_tokens=1536", "data.batch_size=1000"), EPOCH)) == (48, 1)
+    machine(free=0)
+    assert batch(settle(cfg("data.batch_tokens=1536", "data.batch_size=10"), EPOCH)) == (1, 48)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("tokens", [1, 31, 33, 1000, 99_999])
+def test_no_whole_number_of_windows_is_refused_with_one_that_is(
+    machine: Machine, cfg: MakeConfig, tokens: int, devices: int
+) -> None:
+    with pytest.raises(InputError, match=rf"data\.batch_tokens={tokens} is no whole number of windows") as refusal:
+        settle(cfg(f"data.batch_tokens={tokens}", f"trainer.devices={devices}"), EPOCH)
+    advised = int(re.findall(r"take (\d+)", str(refusal.value))[0])
+    assert abs(advised - tokens) <= 32 * devices
+    size, accumulate = batch(settle(cfg(f"data.batch_tokens={advised}", f"trainer.devices={devices}"), EPOCH))
+    assert size is not None
+    assert size * accumulate * 32 == advised
+
+
+def test_devices_share_a_batch_equally(machine: Machine, cfg: MakeConfig) -> None:
+    assert batch(settle(cfg("data.batch_size=6", "trainer.devices=2"), EPOCH)) == (6, 1)
+    with pytest.raises(InputError, match=r"data\.batch_size=5 cannot .* trainer\.devices=2: take a multiple of 2"):
+        settle(cfg("data.batch_size=5", "trainer.devices=2"), EPOCH)
+    with pytest.raises(InputError, match=r"data\.batch_size=32 cannot .* trainer\.devices=3"):
+        settle(cfg("trainer.devices=3"), EPOCH)
+
+
+def test_accumulation_is_worked_out_or_given(cfg: MakeConfig) -> None:
+    with pytest.raises(InputError, match="leave one of the two out"):
+        cfg("data.batch_tokens=1536", "trainer.accumulate_grad_batches=2")
+
+
+# What a settled config is
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        [LONG, "max_epochs=null"],
+        ["data.batch_tokens=1536"],
+        ["data.batch_tokens=1536", "data.batch_size=10"],
+        ["data.batch_tokens=1536", "data.batch_size=10", "trainer.devices=2"],
+        ["trainer.precision=bf16-true", "trainer.compile=true", "data.batch_size=3"],
+    ],
+)
+def test_what_is_settled_stays_on_any_machine(machine: Machine, cfg: MakeConfig, overrides: list[str]) -> None:
+    """A run that goes on elsewhere computes as it did."""
+    machine(free=1e7)
+    settled = settle(cfg(*overrides), EPOCH).cfg
+    assert "auto" not in (settled.trainer.precision, settled.trainer.compile)
+    assert settle(settled, EPOCH).cfg == settled
+    assert from_plain(to_plain(settled)) == settled
+    for there in ({"bfloat16": 1e9}, {"bfloat16": 1e13}, {"free": 0}, {"free": 1e15}, {"float32": 1e18}):
+        machine(**there)
+        assert settle(from_plain(to_plain(settled)), EPOCH).cfg == settled
+
+
+def test_nothing_else_of_a_config_is_touched(machine: Machine, cfg: MakeConfig) -> None:
+    before = cfg("data.batch_tokens=1536")
+    kept = to_plain(before)
+    after = settle(before, EPOCH).cfg
+    assert to_plain(before) == kept, "the config that was given is not written into"
+    trainer = {"precision": "auto", "compile": "auto", "accumulate_grad_batches": 1}
+    data: dict[str, Any] = {"batch_size": None}
+    assert replace(after, trainer=replace(after.trainer, **trainer), data=replace(after.data, **data)) == before
+
+
+def test_settling_draws_no_random_numbers(machine: Machine, cfg: MakeConfig) -> None:
+    """Else the weights of a run would depend on how it was settled."""
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    settle(cfg("data.batch_tokens=1536"), EPOCH)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_run_says_and_keeps_what_auto_came_to(run_script: Callable, first_book: Path, tmp_path: Path) -> None:
+    settings = ["experiment=smoke", f"data.path={first_book}", "max_steps=3", "run_dir=run"]
+    done = run_script("train.py", *settings, "data.batch_size=null", "data.batch_tokens=1024")
+    assert done.returncode == 0, done.stderr
+    kept = OmegaConf.load(tmp_path / "run" / ".hydra" / "config.yaml")
+    assert kept.trainer.precision in ("32-true", "bf16-mixed")
+    assert kept.trainer.compile is False
+    assert kept.data.batch_size * kept.trainer.accumulate_grad_batches == 16
+    for told in (done.stdout, (tmp_path / "run" / "train.log").read_text()):
+        assert re.search(r"machine +.*float32 .*FLOP/s, bfloat16 .*FLOP/s", told)
+        assert re.search(rf"precision +{kept.trainer.precision} \(auto: bfloat16 is [\d.]+ times as fast", told)
+        assert re.search(rf"batch +{kept.data.batch_size} windows of 64 tokens.*data\.batch_tokens=1024", told)
+        assert re.search(r"compile +off \(auto: ", told)
+        assert re.search(r"length +3 steps of 1,024 tokens", told)

@@ -1,0 +1,89 @@
+"""Compiled training: the same run, resumable, and none the worse where compiling fails."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import expect_same_run, start, wait_for_step
+
+from hp_lightning.machine import missing_for_compile
+
+SETTINGS = (
+    "experiment=smoke",
+    "model.num_layers=1",
+    "max_steps=60",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+    "trainer.compile=true",
+    "trainer.val_every_steps=20",
+    "optim.lr=0.01",
+    "optim.warmup_steps=10",
+    "logger.sample_tokens=5",
+    "run_dir=run",
+)
+
+MISSING = missing_for_compile(torch.device("cpu"))
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"{MISSING} is missing")
+
+
+@pytest.fixture(scope="module")
+def settings(first_book: Path) -> list[str]:
+    return [*SETTINGS, f"data.path={first_book}"]
+
+
+@pytest.fixture(scope="module")
+def compiled(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """The folder of an unbroken compiled run, and what it said on stdout and stderr."""
+    cwd = tmp_path_factory.mktemp("compiled")
+    process = start(cwd, *settings)
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return cwd / "run", said, errors
+
+
+def best_loss(run_dir: Path) -> float:
+    return float(json.loads((run_dir / "summary.json").read_text())["best/val/loss"])
+
+
+def test_a_compiled_run_is_quiet_and_learns_the_same(
+    compiled: tuple[Path, str, str], settings: list[str], cache_home: Path, run_script: Callable, tmp_path: Path
+) -> None:
+    """As much as a run whose compiler fails, which goes on without."""
+    run_dir, said, errors = compiled
+    assert errors == ""
+    assert re.search("compile +on", said)
+    assert "compiling failed" not in said
+    assert (cache_home / "hp_lightning" / "compiled").is_dir(), "kept for the next run"
+
+    done = run_script(
+        "train.py", *settings, CXX=str(shutil.which("false")), TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "fresh")
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    [warning] = [line for line in done.stdout.splitlines() if "compiling failed, going on without" in line]
+    assert "trainer.compile=false" in warning
+    assert warning in (tmp_path / "run" / "train.log").read_text()
+    assert best_loss(run_dir) == pytest.approx(best_loss(tmp_path / "run"), rel=0.01)
+    assert best_loss(run_dir) < 6, "what knows nothing has 7, the logarithm of the vocabulary"
+
+
+def test_a_compiled_run_killed_and_resumed_is_the_unbroken_run(
+    compiled: tuple[Path, str, str], settings: list[str], run_script: Callable, tmp_path: Path
+) -> None:
+    """Dropout draws the same numbers, compiled or resumed."""
+    process: subprocess.Popen[str] = start(tmp_path, *settings)
+    wait_for_step(tmp_path / "run", 30)
+    process.kill()
+    process.communicate()
+    done = run_script("train.py", "resume=run")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    [resumed_at] = re.findall(r"resumed at step (\d+)", done.stdout)
+    assert int(resumed_at) in (20, 40)
+    assert "compile    on" in done.stdout
+    expect_same_run(tmp_path / "run", compiled[0])

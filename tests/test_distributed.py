@@ -1,0 +1,259 @@
+"""A run shared out over two processes is the run of one: the same curves, nothing seen twice, nothing left behind."""
+
+import itertools
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from conftest import MEASURED, curves, metrics, script_environment, start, wait_for_step
+
+from hp_lightning.config import TrainConfig
+from hp_lightning.data import Batch, CorpusDataModule, EvalWindows, TrainWindows
+from hp_lightning.encoding import encode_corpus
+from hp_lightning.errors import InputError
+from hp_lightning.loss import IGNORED
+
+TOLERANCE = 1e-5  # relative: sums in another order
+
+# No dropout: each process would draw for its own share. Calm steps: others would make much of the last digit.
+SETTINGS = (
+    "experiment=smoke",
+    "model.num_layers=1",
+    "regularization=none",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+    "trainer.compile=false",
+    "optim.warmup_steps=10",
+    "optim.lr=5e-4",
+    "optim.eps=1e-3",
+    "logger.sample_tokens=5",
+    "run_dir=run",
+)
+ACCUMULATED = (
+    "data.batch_size=4",
+    "trainer.accumulate_grad_batches=2",
+    "max_steps=120",
+    "trainer.val_every_steps=15",
+)
+two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a device of a processor is a core")
+
+
+# The shares
+
+
+@pytest.mark.parametrize(
+    ("tokens", "seq_len", "batch_size", "accumulate", "devices"),
+    [(1_001, 8, 4, 1, 2), (1_000, 10, 6, 3, 2), (1_000, 10, 6, 2, 3), (200, 1, 32, 1, 4), (55, 10, 2, 2, 2)],
+)
+def test_shares_of_a_batch_are_the_batch(
+    tokens: int, seq_len: int, batch_size: int, accumulate: int, devices: int
+) -> None:
+    stream = torch.arange(tokens, dtype=torch.int32)
+
+    def loader(rank: int | None) -> TrainWindows:
+        windows = TrainWindows(stream, seq_len, batch_size, 1, accumulate, 1 if rank is None else devices)
+        windows.share_out(rank or 0, None)
+        return windows
+
+    def check(whole: TrainWindows, shares: list[TrainWindows]) -> None:
+        for _ in range(3):
+            assert {len(share) for share in shares} == {len(whole)}
+            for batch, *parts in zip(whole, *shares, strict=True):
+                assert {len(token_ids) for token_ids, _ in parts} == {batch_size // devices}
+                for place in range(2):
+                    assert torch.equal(torch.cat([part[place] for part in parts]), batch[place])
+
+    alone, together = loader(None), [loader(rank) for rank in range(devices)]
+    check(alone, together)
+    next(iter(alone))
+    served = alone.state_dict()
+    restored = [loader(rank) for rank in range(devices)]
+    for share in restored:
+        share.load_state_dict(served)
+    rest = list(itertools.chain.from_iterable(targets.flatten().tolist() for _, targets in alone))
+    shared = [list(itertools.chain.from_iterable(targets.flatten().tolist() for _, targets in s)) for s in restored]
+    assert sorted(itertools.chain.from_iterable(shared)) == sorted(rest)
+    check(alone, restored)
+
+
+def test_a_corpus_of_few_windows_is_shared_out_equally() -> None:
+    """Seven windows make a batch of six for two devices."""
+    shares = []
+    for rank in range(2):
+        windows = TrainWindows(torch.arange(71), 10, 32, 1, 1, devices=2)
+        windows.share_out(rank, None)
+        [(token_ids, _)] = windows
+        shares.append({int(token_id) for token_id in token_ids[:, 0]})
+    assert [len(share) for share in shares] == [3, 3]
+    assert not shares[0] & shares[1]
+
+
+def test_fewer_windows_than_devices_are_refused() -> None:
+    with pytest.raises(InputError, match=r"1 windows.*trainer\.devices=2"):
+        TrainWindows(torch.arange(12), 10, 32, 1, 1, devices=2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize("devices", [1, 2, 3])
+@pytest.mark.parametrize(("tokens", "seq_len"), [(65, 1), (65, 8), (71, 7), (72, 7), (31, 10), (33, 10)])
+def test_evaluation_shares_see_every_token_once(tokens: int, seq_len: int, devices: int, batch_size: int) -> None:
+    """Here a token is its own position; windows that the devices do not divide included."""
+
+    def seen(batches: list[Batch]) -> list[int]:
+        for token_ids, targets in batches:
+            counts = targets != IGNORED
+            assert torch.equal(token_ids[counts] + 1, targets[counts])
+        return [target for _, targets in batches for target in targets[targets != IGNORED].tolist()]
+
+    shares = [list(EvalWindows(torch.arange(tokens), seq_len, batch_size, rank, devices)) for rank in range(devices)]
+    assert all(len(token_ids) <= batch_size for share in shares for token_ids, _ in share)
+    assert sorted(itertools.chain.from_iterable(map(seen, shares))) == list(range(1, tokens))
+    counted = [len(seen(share)) for share in shares]
+    assert max(counted) - min(counted) <= seq_len * (1 + (devices > 1)), "no device waits long for another"
+
+
+def test_validation_of_one_window_leaves_no_device_without(
+    make_config: Callable[..., TrainConfig], first_book: Path
+) -> None:
+    """Lightning takes no loader without a batch: either each device has one, or the run is refused before."""
+    cfg = make_config(f"data.path={first_book}", "data.batch_size=2", "model.max_seq_len=2500")
+    corpus = encode_corpus(cfg.data, cfg.tokenizer)
+    assert len(corpus.streams["val"]) < cfg.data.seq_len
+    try:
+        module = CorpusDataModule(cfg.data, corpus, seed=1, accumulate=1, devices=2)
+    except InputError:
+        return
+    loaders = [EvalWindows(module.streams["val"], cfg.data.seq_len, 1, rank, 2) for rank in range(2)]
+    assert all(len(loader) > 0 for loader in loaders)
+
+
+# Runs
+
+
+def finished(cwd: Path, *arguments: str) -> Path:
+    """The folder of a run, once it has come to its end."""
+    process = start(cwd, *arguments)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert errors == ""
+    return cwd / "run"
+
+
+@pytest.fixture(scope="module")
+def settings(first_book: Path) -> list[str]:
+    return [*SETTINGS, f"data.path={first_book}"]
+
+
+@pytest.fixture(scope="module")
+def alone(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unbroken run of one process, with accumulation."""
+    return finished(tmp_path_factory.mktemp("alone"), *settings, *ACCUMULATED)
+
+
+def expect_same_curves(run_dir: Path, other: Path) -> None:
+    """The same figures at the same steps, each once; the learning rate, which nothing is summed for, exactly."""
+    ours, theirs = metrics(run_dir), metrics(other)
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+    for our, their in zip(ours, theirs, strict=True):
+        for key in MEASURED:
+            assert (our[key] == "") == (their[key] == "")
+            if our[key]:
+                assert float(our[key]) == pytest.approx(float(their[key]), rel=TOLERANCE), (key, our["step"])
+    shown, expected = curves(run_dir), curves(other)
+    for tag in MEASURED:
+        assert [step for step, _ in shown[tag]] == [step for step, _ in expected[tag]]
+        assert dict(shown[tag]) == pytest.approx(dict(expected[tag]), rel=TOLERANCE), tag
+    assert shown["lr"] == expected["lr"]
+    found, wanted = (json.loads((folder / "summary.json").read_text()) for folder in (run_dir, other))
+    assert found.keys() == wanted.keys()
+    for key in wanted.keys() - {"status", "reason", "seconds"}:
+        assert found[key] == pytest.approx(wanted[key], rel=TOLERANCE), key
+    assert found["status"] == wanted["status"] == "completed"
+
+
+@two_cores
+def test_two_processes_are_one_run(settings: list[str], tmp_path: Path) -> None:
+    """Every figure, the test part's included, though the validation part has an odd number of windows."""
+    more = [*settings, "max_steps=40", "trainer.val_every_steps=15", "logger.log_every_steps=1"]
+    run_dirs = []
+    for devices in (1, 2):
+        cwd = tmp_path / str(devices)
+        cwd.mkdir()
+        run_dirs.append(finished(cwd, *more, f"trainer.devices={devices}"))
+    expect_same_curves(run_dirs[1], run_dirs[0])
+    summary = json.loads((run_dirs[1] / "summary.json").read_text())
+    assert {"val/loss", "test/loss"} <= summary.keys()
+    assert math.ceil(val_tokens(run_dirs[1]) / 64) % 2 == 1
+    assert files_in(run_dirs[1]) == files_in(run_dirs[0]), "the second process writes nothing"
+
+
+def files_in(run_dir: Path) -> list[str]:
+    """With event files for what they are, since their names tell the time."""
+    files = (path.relative_to(run_dir) for path in run_dir.rglob("*") if path.is_file())
+    return sorted(re.sub(r"tfevents.*", "tfevents", str(path)) for path in files)
+
+
+def val_tokens(run_dir: Path) -> int:
+    """From the table at the head of the run."""
+    log = (run_dir / "train.log").read_text()
+    return int(re.findall(r"validation +│.*│.*│.*│ +([\d,]+) │", log)[0].replace(",", ""))
+
+
+@two_cores
+def test_a_signal_stops_every_process_and_the_run_goes_on_on_any_number(
+    settings: list[str], alone: Path, tmp_path: Path
+) -> None:
+    process = start(tmp_path, *settings, *ACCUMULATED, "trainer.devices=2")
+    wait_for_step(tmp_path / "run", 20)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    [line] = errors.strip().split("\n")
+    assert "stopped by SIGTERM" in line
+    expect_gone(children)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
+    step = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert 20 <= step < 120
+    (tmp_path / "one").mkdir()
+    shutil.copytree(tmp_path / "run", tmp_path / "one" / "run")
+
+    command = shlex.split(line.partition("go on with: ")[2])
+    done = subprocess.run(
+        command, cwd=tmp_path, env=script_environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"resumed at step {step}" in done.stdout
+    expect_same_curves(tmp_path / "run", alone)
+    expect_same_curves(finished(tmp_path / "one", "resume=run", "trainer.devices=1"), alone)
+
+
+def expect_gone(processes: list[psutil.Process]) -> None:
+    """Nothing of them is left, at the latest in some seconds; a dead one may still wait to be buried by init."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if not [each for each in processes if is_alive(each)]:
+            return
+        time.sleep(0.05)
+    for each in processes:
+        os.kill(each.pid, signal.SIGKILL)
+    pytest.fail(f"{processes} are left")
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
