@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from hp_lightning.config import PlateauConfig, TrainConfig
 from hp_lightning.model import GPT
-from hp_lightning.optim import WarmupPlateau, build_optimizer, parameter_groups
+from hp_lightning.optim import WarmupPlateau, build_optimizer, clip_gradients, parameter_groups
 
 PLATEAU = PlateauConfig(factor=0.5, patience=2, min_lr=0.0)
 SIZES = (
@@ -78,6 +78,35 @@ def test_first_step_by_hand(name: str, make_config: Callable[..., TrainConfig]) 
     assert_close(layer.weight.detach(), weight)
     assert_close(layer.bias.detach(), bias - 0.01 * layer.bias.grad / (layer.bias.grad.abs() + 0.1))
     assert all(group["betas"] == (0.8, 0.95) for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bound", [None, 0.5, 1e9])
+@pytest.mark.parametrize("name", ["adamw", "adam"])
+def test_clipped_steps_are_those_of_the_library(
+    name: str, bound: float | None, dtype: torch.dtype, make_config: Callable[..., TrainConfig]
+) -> None:
+    """Gradients of very different size: Adam's first step alone would not show how they were scaled."""
+    optim = make_config(f"optim={name}", "optim.lr=0.1").optim
+    torch.manual_seed(1)
+    ours = nn.Linear(5, 3).to(dtype)
+    theirs = nn.Linear(5, 3).to(dtype)
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = build_optimizer(ours, optim, weight_decay=0.1)
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
+    reference = kind(parameter_groups(theirs, 0.1), lr=optim.lr, betas=tuple(optim.betas), eps=optim.eps)
+    for size in (1.0, 100.0, 0.01, 3.0):
+        for our, their in zip(ours.parameters(), theirs.parameters(), strict=True):
+            our.grad = size * torch.randn_like(our)
+            their.grad = our.grad.clone()
+        norm = clip_gradients(optimizer, bound)
+        wanted = nn.utils.clip_grad_norm_(theirs.parameters(), math.inf if bound is None else bound)
+        assert_close(norm.float(), wanted.float())
+        optimizer.step()
+        reference.step()
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    for our, their in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert_close(our, their, rtol=tolerance, atol=tolerance)
 
 
 def test_warmup_is_exactly_linear() -> None:

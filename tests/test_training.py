@@ -224,9 +224,12 @@ def test_a_loss_that_explodes_ends_the_run(run_script: Callable, first_book: Pat
     assert "the training loss is nan" in summary["reason"]
 
 
-def test_half_precision_with_accumulation(run_script: Callable, first_book: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_half_precision_with_accumulation(
+    precision: str, run_script: Callable, first_book: Path, tmp_path: Path
+) -> None:
     settings = ["experiment=smoke", f"data.path={first_book}", "max_steps=12", "run_dir=run"]
-    done = run_script("train.py", *settings, "trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2")
+    done = run_script("train.py", *settings, f"trainer.precision={precision}", "trainer.accumulate_grad_batches=2")
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["steps"], summary["tokens_seen"]) == (12, 12 * 2 * 8 * 64)
