@@ -1,5 +1,7 @@
 """Train a GPT on a CSV of books: python train.py data.path=mine.csv model=small"""
 
+import os
+
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -8,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from hp_lightning import cli
 from hp_lightning.config import TrainConfig, train_config
 from hp_lightning.corpus import check_local_sources
-from hp_lightning.runs import check_run_dir, resumable_checkpoint
+from hp_lightning.runs import HANDED_OVER, check_run_dir, resumable_checkpoint
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -19,7 +21,8 @@ def main(cfg: DictConfig) -> None:
     hydra_cfg = HydraConfig.get()
     if hydra_cfg.mode == RunMode.MULTIRUN and checked.run_dir is None:
         checked.run_dir = hydra_cfg.runtime.output_dir
-    _refuse_early(checked)
+    if HANDED_OVER not in os.environ:  # what a run starts for its other devices has been checked
+        _refuse_early(checked)
     from hp_lightning.training import train
 
     train(checked, list(hydra_cfg.overrides.task), OmegaConf.structured(hydra_cfg))

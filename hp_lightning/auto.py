@@ -53,7 +53,7 @@ def settle(cfg: TrainConfig, train_tokens: int) -> Settled:
     cfg, reason = _precision(cfg, device, rates["bfloat16"] / rates["float32"])
     reasons.append(f"precision  {cfg.trainer.precision}{reason}")
     peak = rates["float32" if cfg.trainer.precision == "32-true" else "bfloat16"] * cfg.trainer.devices
-    cfg, line = _batch(cfg, device)
+    cfg, line = _batch(cfg, device, train_tokens)
     reasons.append(f"batch      {line}")
     cfg, reason = _compile(cfg, device, _seconds_of_work(cfg, train_tokens, peak))
     reasons.append(f"compile    {'on' if cfg.trainer.compile else 'off'}{reason}")
@@ -98,9 +98,13 @@ def _compile(cfg: TrainConfig, device: torch.device, work: float) -> tuple[Train
     return cfg, f" (auto: the run would take {time} without it; compiling takes about half a minute, once)"
 
 
-def _batch(cfg: TrainConfig, device: torch.device) -> tuple[TrainConfig, str]:
+def _batch(cfg: TrainConfig, device: torch.device, train_tokens: int) -> tuple[TrainConfig, str]:
     """Windows in a forward pass, and forward passes in an optimizer step."""
     data, trainer = cfg.data, cfg.trainer
+    if data.batch_tokens is not None and data.batch_tokens > train_tokens:
+        raise InputError(
+            f"data.batch_tokens={data.batch_tokens} is more than the training part's {train_tokens} tokens: lower it"
+        )
     if data.batch_tokens is None or data.batch_size_is_settled(trainer.accumulate_grad_batches):
         data = replace(data, batch_size=data.batch_size or USUAL_BATCH)
         accumulate, reason = trainer.accumulate_grad_batches, ""

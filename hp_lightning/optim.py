@@ -32,7 +32,7 @@ def clip_gradients(optimizer: torch.optim.Optimizer, bound: float | None) -> Ten
     The fused kernels divide the gradients by `grad_scale` while they take the step, which saves a pass over them.
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = torch.nn.utils.get_total_norm(gradients).float()
     if bound is not None:
         optimizer.grad_scale = (norm / bound).clamp(min=1)  # type: ignore[attr-defined]
     return norm

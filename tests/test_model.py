@@ -443,6 +443,11 @@ def test_dropout_of_any_shape(shape: tuple[int, ...], dtype: torch.dtype) -> Non
     assert ((found == 0).any(0) & (found == 2).any(0)).all(), "each place is dropped now and kept then"
 
 
+@pytest.mark.parametrize("rate", [1e-9, 1 - 1e-9])
+def test_every_rate_that_a_config_may_have_is_finite(rate: float) -> None:
+    assert dropped(rate, torch.ones(1000)).isfinite().all()
+
+
 def test_dropout_of_a_view_in_another_order() -> None:
     """Heads are transposed views: which feature is dropped must not depend on how they lie in memory."""
     x = inputs(6, 10).T

@@ -48,6 +48,8 @@ class Profile(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Ends with the run, if that is sooner."""
+        if trainer.global_step <= self._first:
+            log.warning("no profile was made: it begins %s steps after the start of a run", STEPS_BEFORE)
         self._finish()
 
     def _finish(self) -> None:
