@@ -200,7 +200,7 @@ class EvalWindows:
     ) -> None:
         self._batch_size = batch_size
         predicted = len(stream) - 1
-        size = -(-predicted // seq_len) * seq_len
+        size = -(-predicted // (seq_len * devices)) * seq_len * devices  # Lightning waits for a device without any
         self._token_ids = torch.full((size,), int(stream[0]))
         self._targets = torch.full((size,), IGNORED)
         self._token_ids[:predicted] = stream[:-1]

@@ -44,9 +44,9 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
     Args:
         hidden: (N, C)
         weight: (V, C)
-        targets: (N,); `IGNORED` ones do not count
+        targets: (N,); `IGNORED` ones do not count; where all are, the loss is 0
     """
-    count = (targets != IGNORED).sum()
+    count = (targets != IGNORED).sum().clamp(min=1)
     size = CHUNK_BYTES if hidden.device.type == "cpu" else GPU_CHUNK_BYTES
     chunk = max(size // (4 * weight.shape[0]), -(-len(hidden) // MOST_CHUNKS))
     if torch.is_grad_enabled():

@@ -130,14 +130,15 @@ def test_without_a_wish_a_batch_has_32_windows(machine: Machine, cfg: MakeConfig
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3])
-@pytest.mark.parametrize("windows", [6, 48, 210, 6 * 31])
+@pytest.mark.parametrize("windows", [6, 48, 6 * 31])
 def test_less_memory_means_smaller_passes_of_the_same_step(
     machine: Machine, cfg: MakeConfig, windows: int, devices: int
 ) -> None:
+    given = cfg(f"data.batch_tokens={32 * windows}", f"trainer.devices={devices}")
     found = []
     for free in (1e12, 3e7, 1e7, 3e6, 0):
         machine(free=free)
-        settled = settle(cfg(f"data.batch_tokens={32 * windows}", f"trainer.devices={devices}"), EPOCH)
+        settled = settle(given, EPOCH)
         size, accumulate = batch(settled)
         assert size is not None
         assert size * accumulate == windows
@@ -172,7 +173,7 @@ def test_batch_size_bounds_a_pass(machine: Machine, cfg: MakeConfig) -> None:
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("tokens", [1, 31, 33, 1000, 99_999])
+@pytest.mark.parametrize("tokens", [1, 33, 99_999])
 def test_no_whole_number_of_windows_is_refused_with_one_that_is(
     machine: Machine, cfg: MakeConfig, tokens: int, devices: int
 ) -> None:
