@@ -52,7 +52,9 @@ def settle(cfg: TrainConfig, train_tokens: int) -> Settled:
     reasons = [f"machine    {device_name(device)}; matrix products: {rate_line}"]
     cfg, reason = _precision(cfg, device, rates["bfloat16"] / rates["float32"])
     reasons.append(f"precision  {cfg.trainer.precision}{reason}")
-    peak = rates["float32" if cfg.trainer.precision == "32-true" else "bfloat16"] * cfg.trainer.devices
+    peak = rates["float32" if cfg.trainer.precision == "32-true" else "bfloat16"]
+    if device.type != "cpu":  # processes on a processor share its cores
+        peak *= cfg.trainer.devices
     cfg, line = _batch(cfg, device, train_tokens)
     reasons.append(f"batch      {line}")
     cfg, reason = _compile(cfg, device, _seconds_of_work(cfg, train_tokens, peak))

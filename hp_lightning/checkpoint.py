@@ -24,7 +24,7 @@ from hp_lightning.model import GPT
 from hp_lightning.runs import best_checkpoint, last_checkpoint
 from hp_lightning.tokenization import Tokenizer, tokenizer_from_state
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)

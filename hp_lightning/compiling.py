@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from hp_lightning.progress import log
 
@@ -14,9 +15,12 @@ from hp_lightning.progress import log
 def keep_compiled_in(folder: Path) -> None:
     """What was compiled is kept there, so that a second start is quick; PyTorch's own place is emptied with /tmp.
 
-    Read by PyTorch when it first compiles; a place that the person has chosen stays.
+    Read by PyTorch when it first compiles; a place that the person has chosen stays. (Importing Lightning sets the
+    variable to PyTorch's own place.)
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    usual = default_cache_dir()
+    if os.environ.get("TORCHINDUCTOR_CACHE_DIR", usual) == usual:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
 def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -207,7 +207,7 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.rate)
-        dropped = round(self.rate * 2**16)
+        dropped = min(round(self.rate * 2**16), 2**16 - 1)
         count = x.numel()
         numbers = torch.randint(-(2**63), 2**63 - 1, (-(-count // 4),), device=x.device)
         keep = numbers.view(torch.int16)[:count].view(x.shape) >= dropped - 2**15

@@ -133,6 +133,14 @@ def test_a_chunk_without_a_target_adds_nothing(monkeypatch: pytest.MonkeyPatch, 
         assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
 
 
+def test_where_nothing_counts_the_loss_is_nothing() -> None:
+    """A device's last batch of an evaluation may be filled up altogether."""
+    given = problem(ignored=tuple(range(ROWS)))
+    assert not any(tensor.any() for tensor in value_and_gradients(linear_cross_entropy, *given))
+    with torch.no_grad():
+        assert linear_cross_entropy(*given) == 0
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [1e3, 1e6])
 def test_huge_logits_stay_finite(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, size: float) -> None:
