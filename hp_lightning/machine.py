@@ -12,6 +12,7 @@ import torch
 from hp_lightning.config import TrainConfig
 from hp_lightning.errors import InputError
 
+SAMPLES = 20  # the best of them counts: others may be using the machine
 SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices that are multiplied: some milliseconds of work
 
 
@@ -55,7 +56,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, side: int | None = Non
     side = side or SIDE.get(device.type, 2048)
     left, right = (torch.ones(side, side, dtype=dtype, device=device) for _ in range(2))
     seconds = []
-    for _ in range(6):
+    for _ in range(SAMPLES):
         begin = time.perf_counter()
         torch.mm(left, right)
         if device.type != "cpu":

@@ -22,6 +22,7 @@ SETTINGS = (
     "optim.lr=0.05",
     "optim.plateau.patience=0",
     "logger.sample_tokens=5",
+    "trainer.precision=bf16-mixed",  # not found out anew by each of the runs, beside other tests
 )
 
 
