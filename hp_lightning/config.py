@@ -240,7 +240,7 @@ def _train_problems(cfg: TrainConfig) -> Iterator[str]:
     yield from _tokenizer_problems(cfg.tokenizer)
     yield from _one_of("trainer.accelerator", cfg.trainer.accelerator, "auto", "cpu", "gpu")
     yield from _one_of("trainer.precision", cfg.trainer.precision, "auto", "32-true", "bf16-mixed", "bf16-true")
-    if cfg.trainer.compile not in (True, False, "auto"):
+    if not isinstance(cfg.trainer.compile, bool) and cfg.trainer.compile != "auto":
         yield f"trainer.compile={cfg.trainer.compile} is not a choice: take one of true, false, auto"
     yield from _at_least("trainer.devices", cfg.trainer.devices, 1)
     accumulate = cfg.trainer.accumulate_grad_batches
