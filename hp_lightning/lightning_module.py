@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,7 +111,10 @@ class GPTModule(L.LightningModule):
         self._schedule_state = checkpoint["schedule"]
 
     def on_train_start(self) -> None:
-        """Gives the schedule its memory back in a resumed run."""
+        """Gives the schedule its memory back in a resumed run; every device draws a dropout of its own."""
+        if self.trainer.global_rank:
+            origin = (self.cfg.seed, self.trainer.global_rank, self.trainer.global_step)
+            torch.manual_seed(int(np.random.SeedSequence(origin).generate_state(1)[0]))
         if hasattr(self, "_schedule_state"):
             self.schedule.load_state_dict(self._schedule_state)
             del self._schedule_state

@@ -58,7 +58,7 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
         _describe(run)
         if run.resumed is None or _has_work_left(run, run.resumed):
             keep_compiled_in(cache_folder(run.cfg.data) / "compiled")
-            with _environment(hand_over(run) if run.cfg.trainer.devices > 1 else {}):
+            with _memory_refusals(run), _environment(hand_over(run) if run.cfg.trainer.devices > 1 else {}):
                 _fit(run)
 
 
@@ -153,9 +153,18 @@ def _fit(run: Run) -> None:
             write_summary(run.dir, {"status": status, "reason": reason, **figures})
         if pressed:
             raise KeyboardInterrupt from error
-        if _is_out_of_memory(error):
-            raise RunError(_out_of_memory(run, trainer)) from error
         raise
+
+
+@contextmanager
+def _memory_refusals(run: Run) -> Iterator[None]:
+    """Tells in a line what to lower where the memory does not suffice, for the network or for a step."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise RunError(_out_of_memory(run)) from error
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -163,13 +172,12 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
-def _out_of_memory(run: Run, trainer: L.Trainer) -> str:
-    data, accumulate = run.cfg.data, run.cfg.trainer.accumulate_grad_batches
-    assert data.batch_size is not None
-    tokens = data.batch_size * data.seq_len * accumulate
+def _out_of_memory(run: Run) -> str:
+    tokens = run.data.tokens_per_step
+    windows = tokens // run.cfg.data.seq_len // run.cfg.trainer.accumulate_grad_batches  # a small corpus has no more
     return (
-        f"out of memory at step {trainer.global_step}, with data.batch_size={data.batch_size} windows of "
-        f"data.seq_len={data.seq_len} tokens in a forward pass: lower data.batch_size, with data.batch_tokens={tokens} "
+        f"out of memory, with data.batch_size={windows} windows of data.seq_len={run.cfg.data.seq_len} tokens in a "
+        f"forward pass: lower data.batch_size, with data.batch_tokens={tokens} "
         "beside it for the same optimizer step in smaller passes; or lower data.seq_len, or take a smaller model"
     )
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -278,6 +279,10 @@ def test_a_batch_too_large_for_the_memory_is_one_line(first_book: Path, tmp_path
     )
     assert done.returncode == 1
     [line] = done.stderr.strip().split("\n")
-    assert line.startswith("train.py: error: out of memory at step 0, with data.batch_size=")
+    found = re.match(
+        r"train\.py: error: out of memory, with data\.batch_size=(\d+) windows of data\.seq_len=1024 ", line
+    )
+    assert found is not None, line
+    assert int(found[1]) < 100, "as many windows as the book has"
     assert "lower data.batch_size" in line
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
