@@ -5,8 +5,8 @@ import gzip
 import json
 import math
 import os
-import shutil
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
