@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -143,3 +144,13 @@ def expect_same_run(run_dir: Path, unbroken: Path) -> None:
         [{key: row[key] for key in ("step", *MEASURED)} for row in metrics(folder)] for folder in (run_dir, unbroken)
     ]
     assert rows[0] == rows[1]
+
+
+def go_on_as_told(line: str, cwd: Path, step: int) -> None:
+    """Runs the command that an interrupted run has printed; it goes on from that step to the end."""
+    command = shlex.split(line.partition("go on with: ")[2])
+    done = subprocess.run(
+        command, cwd=cwd, env=script_environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"resumed at step {step}" in done.stdout

@@ -5,17 +5,15 @@ import json
 import math
 import os
 import re
-import shlex
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from conftest import MEASURED, curves, metrics, script_environment, start, wait_for_step
+from conftest import MEASURED, curves, go_on_as_told, metrics, start, wait_for_step
 
 from hp_lightning.data import Batch, EvalWindows, TrainWindows
 from hp_lightning.errors import InputError
@@ -221,12 +219,7 @@ def test_a_signal_stops_every_process_and_the_run_goes_on_on_any_number(
     (tmp_path / "one").mkdir()
     shutil.copytree(tmp_path / "run", tmp_path / "one" / "run")
 
-    command = shlex.split(line.partition("go on with: ")[2])
-    done = subprocess.run(
-        command, cwd=tmp_path, env=script_environment(), capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"resumed at step {step}" in done.stdout
+    go_on_as_told(line, tmp_path, step)
     expect_same_curves(tmp_path / "run", alone)
     expect_same_curves(finished(tmp_path / "one", "resume=run", "trainer.devices=1"), alone)
 

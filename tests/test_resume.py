@@ -2,15 +2,13 @@
 
 import json
 import re
-import shlex
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import curves, expect_same_run, script_environment, start, wait_for_step
+from conftest import curves, expect_same_run, go_on_as_told, start, wait_for_step
 
 # Dropout draws random numbers, the plateau steps at nearly every validation, and an epoch has some 40 steps.
 SETTINGS = (
@@ -71,12 +69,7 @@ def test_a_signal_saves_at_the_next_step(
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
     step = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert step >= 30
-    command = shlex.split(line.partition("go on with: ")[2])
-    done = subprocess.run(
-        command, cwd=tmp_path, env=script_environment(), capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"resumed at step {step}" in done.stdout
+    go_on_as_told(line, tmp_path, step)
     expect_same_run(tmp_path / "run", unbroken)
 
 
