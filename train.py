@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from hp_lightning import cli
 from hp_lightning.config import TrainConfig, train_config
 from hp_lightning.corpus import check_local_sources
-from hp_lightning.runs import HANDED_OVER, check_run_dir, resumable_checkpoint
+from hp_lightning.runs import HANDED_OVER, check_run_dir, find_resumable
+from hp_lightning.slurm import run_of_requeued_job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -19,19 +20,23 @@ def main(cfg: DictConfig) -> None:
     """One run, or one job of a sweep."""
     checked = train_config(cfg)
     hydra_cfg = HydraConfig.get()
+    overrides = list(hydra_cfg.overrides.task)
     if hydra_cfg.mode == RunMode.MULTIRUN and checked.run_dir is None:
         checked.run_dir = hydra_cfg.runtime.output_dir
+    begun = None if checked.resume is not None else run_of_requeued_job(checked.run_dir)
+    if begun is not None:
+        checked.resume, overrides = str(begun), []
     if HANDED_OVER not in os.environ:  # what a run starts for its other devices has been checked
         _refuse_early(checked)
     from hp_lightning.training import train
 
-    train(checked, list(hydra_cfg.overrides.task), OmegaConf.structured(hydra_cfg))
+    train(checked, overrides, OmegaConf.structured(hydra_cfg))
 
 
 def _refuse_early(cfg: TrainConfig) -> None:
     """Importing torch takes a second or two, and Lightning as many again: what needs neither is refused before."""
     if cfg.resume is not None:
-        resumable_checkpoint(cfg.resume)
+        find_resumable(cfg.resume)
         return
     check_local_sources(cfg.data)
     check_run_dir(cfg.run_dir)

@@ -1,30 +1,48 @@
-"""What a checkpoint holds, how it is written whole or not at all, and how it is read without trusting it.
+"""What a checkpoint holds, and how it is read without trusting it.
 
 One file is enough: weights, the run's config with the network's form in it, and the tokenizer's whole state, as tensors
-and plain Python values.
+and plain Python values; and, to go on from, the optimizer's state, the loader's position and what `Record` has. Random
+numbers are none of it: those of a step are drawn from the seed and the step's number alone.
 """
 
-import os
-import random
+import dataclasses
+import pickle
 import warnings
-from dataclasses import dataclass
+import zipfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from hp_lightning.config import TrainConfig, from_plain, to_plain
 from hp_lightning.data import CorpusDataModule
 from hp_lightning.errors import InputError
-from hp_lightning.lightning_module import GPTModule
 from hp_lightning.model import GPT
-from hp_lightning.runs import best_checkpoint, last_checkpoint
+from hp_lightning.progress import log
 from hp_lightning.tokenization import Tokenizer, tokenizer_from_state
 
-FORMAT = 3
+FORMAT = 4
+OURS = "hp_lightning"  # the key below which our part of a checkpoint stands, beside Lightning's
+
+
+@dataclass
+class Record:
+    """What the validations of a run have come to."""
+
+    best: list[tuple[float, int]] = field(default_factory=list)  # the lowest losses, each with its step; lowest first
+    validations_since_best: int = 0  # without a better loss
+    validation_due: bool = False  # saved between a step and the validation that follows it
+
+    @property
+    def best_loss(self) -> float:
+        """The lowest validation loss; infinite before the first validation."""
+        return self.best[0][0] if self.best else float("inf")
+
+    @property
+    def best_step(self) -> int:
+        """The optimizer steps after which it was reached."""
+        return self.best[0][1] if self.best else 0
 
 
 @dataclass(frozen=True)
@@ -44,12 +62,13 @@ class Trained:
     @property
     def corpus(self) -> str:
         """The digest of the corpus it was trained on."""
-        return str(self.contents["hp_lightning"]["corpus"])
+        return str(self.contents[OURS]["corpus"])
 
     @property
-    def validations_since_best(self) -> int:
-        """Validations without a better loss."""
-        return int(self.contents["callbacks"][Checkpoints.__qualname__]["validations_since_best"])
+    def record(self) -> Record:
+        """A copy of the record of its run so far."""
+        saved = self.contents[OURS]["record"]
+        return Record(**{**saved, "best": [(loss, step) for loss, step in saved["best"]]})
 
     def net(self) -> GPT:
         """The network with its weights, without dropout."""
@@ -58,25 +77,81 @@ class Trained:
         return net.eval()
 
 
+class DamagedError(InputError):
+    """A file that is no whole checkpoint: truncated, with other bits than were written, or something else."""
+
+
+def our_part(cfg: TrainConfig, data: CorpusDataModule, record: Record) -> dict[str, Any]:
+    """What makes a checkpoint of Lightning's enough by itself; goes into it under `OURS`."""
+    return {
+        "format": FORMAT,
+        "config": to_plain(cfg),
+        "tokenizer": data.tokenizer.state(),
+        "corpus": data.digest,
+        "record": dataclasses.asdict(record),
+    }
+
+
 def load(path: Path) -> Trained:
     """Reads a checkpoint; nothing in it is executed.
 
     Raises:
-        InputError: the file is no checkpoint of hp_lightning, is damaged, or holds more than tensors and plain values
+        InputError: the file cannot be read, is of another version, or holds more than tensors and plain values
+        DamagedError: the file is no checkpoint of hp_lightning, or is damaged
     """
     try:
+        _verify_checksums(path)
         with warnings.catch_warnings(action="ignore"):  # torch warns of what it is about to refuse
             contents = torch.load(path, map_location="cpu", weights_only=True)
-        ours = contents["hp_lightning"]
+        ours = contents[OURS]
         if ours["format"] == FORMAT:
             return Trained(path, from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"]), contents)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
-    except Exception as error:  # there is no end to what a file that is something else can hold
+    except pickle.UnpicklingError as error:
         raise InputError(
+            f"{path} holds more than tensors and plain values, which could run code: it was not read; take only "
+            "checkpoints that hp_lightning has written"
+        ) from error
+    except Exception as error:  # there is no end to what a file that is something else can hold
+        raise DamagedError(
             f"{path} is no checkpoint of hp_lightning, or is damaged: name a run folder or its .ckpt file"
         ) from error
-    raise InputError(f"{path} has the checkpoint format {ours['format']}, and this version reads {FORMAT}")
+    raise InputError(
+        f"{path} has the checkpoint format {ours['format']}, and this version reads {FORMAT}: use the version of "
+        "hp_lightning that wrote it, or train again"
+    )
+
+
+def _verify_checksums(path: Path) -> None:
+    """A checkpoint is a zip archive, with a CRC-32 of each tensor; `torch.load` does not look at them."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(damaged)
+
+
+def load_first_whole(paths: list[Path]) -> Trained:
+    """The first of a run's checkpoints that is whole; those before it are put aside, and named in a warning.
+
+    Raises:
+        InputError: none is whole, or the first whole one is of another version
+    """
+    damaged: list[Path] = []
+    for path in paths:
+        try:
+            trained = load(path)
+        except DamagedError:
+            damaged.append(path)
+            continue
+        for other in damaged:
+            log.warning("%s is damaged: going on from %s, of step %s", other, path, trained.step)
+            other.replace(other.with_suffix(".damaged"))
+        return trained
+    raise DamagedError(
+        f"{' and '.join(map(str, damaged))} {'is' if len(damaged) == 1 else 'are'} damaged: begin a new run, or name "
+        "another checkpoint"
+    )
 
 
 def load_weights(net: GPT, trained: Trained) -> None:
@@ -91,109 +166,3 @@ def load_weights(net: GPT, trained: Trained) -> None:
         net.load_state_dict({name.removeprefix(prefix): value for name, value in weights if name.startswith(prefix)})
     except RuntimeError as error:
         raise InputError(f"{trained.path} is damaged: its weights do not fit the network it describes") from error
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the file, flushes to the disk and renames, so that a checkpoint is whole or absent."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Replaces what stood at `path` in one step."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        try:
-            with unfinished.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
-
-
-class Checkpoints(Checkpoint):
-    """After every validation `last.ckpt`, and `best.ckpt` where the loss is the lowest so far; stops a run early.
-
-    Paths are not part of its state, so that a run folder can be moved.
-    """
-
-    def __init__(self, run_dir: Path, data: CorpusDataModule, patience: int | None) -> None:
-        self.run_dir = run_dir
-        self._data = data
-        self._patience = patience
-        self.best_loss = float("inf")
-        self.best_step = 0
-        self.last_step = -1  # of the last.ckpt that this process wrote
-        self.validations_since_best = 0
-
-    @property
-    def out_of_patience(self) -> bool:
-        """Whether the validation loss has stood still for as long as the config allows."""
-        return self._patience is not None and self.validations_since_best >= self._patience
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A run that was out of patience when it was stopped does not begin another step."""
-        if self.out_of_patience:
-            trainer.should_stop = True
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Notes the loss, then saves."""
-        loss = trainer.callback_metrics["val/loss"].item()
-        improved = loss < self.best_loss
-        if improved:
-            self.best_loss, self.best_step, self.validations_since_best = loss, trainer.global_step, 0
-        else:
-            self.validations_since_best += 1
-        if improved:
-            trainer.save_checkpoint(best_checkpoint(self.run_dir))
-        self.save_last(trainer)
-        if self.out_of_patience:
-            trainer.should_stop = True
-
-    def save_last(self, trainer: L.Trainer) -> None:
-        """Writes the checkpoint to resume from."""
-        trainer.save_checkpoint(last_checkpoint(self.run_dir))
-        self.last_step = trainer.global_step
-
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Makes the file enough by itself."""
-        assert isinstance(pl_module, GPTModule)
-        checkpoint["hp_lightning"] = {
-            "format": FORMAT,
-            "config": to_plain(pl_module.cfg),
-            "tokenizer": self._data.tokenizer.state(),
-            "corpus": self._data.digest,
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """The record of the best validation, and the random generators, which Lightning leaves out."""
-        return {
-            "best_loss": self.best_loss,
-            "best_step": self.best_step,
-            "validations_since_best": self.validations_since_best,
-            "random": {
-                "python": random.getstate(),
-                "torch": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            },
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the record; the generators are set when training starts, after everything that might draw."""
-        self.best_loss = state_dict["best_loss"]
-        self.best_step = state_dict["best_step"]
-        self.validations_since_best = state_dict["validations_since_best"]
-        self._random = state_dict["random"]
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Sets the random generators of a resumed run."""
-        state = self.__dict__.pop("_random", None)
-        if state is None:
-            return
-        random.setstate(state["python"])
-        torch.set_rng_state(state["torch"])
-        if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["cuda"])

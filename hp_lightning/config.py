@@ -122,6 +122,15 @@ class TrainerConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    """When the state of a run is saved, beside once at every validation."""
+
+    every_minutes: Optional[float]  # null: by the clock never
+    every_steps: Optional[int]  # optimizer steps; null: by their number never
+    top_k: int  # so many of the best by validation loss are kept; the very best is best.ckpt
+
+
+@dataclass
 class LoggerConfig:
     """What is written down while the run goes on; `metrics.csv` always is."""
 
@@ -141,12 +150,13 @@ class TrainConfig:
     regularization: RegularizationConfig
     optim: OptimConfig
     trainer: TrainerConfig
+    checkpoint: CheckpointConfig
     logger: LoggerConfig
     max_steps: Optional[int]  # optimizer steps; the first of the two bounds that is reached ends the run
     max_epochs: Optional[int]
     seed: int
     run_dir: Optional[str]  # null: outputs/runs/<date>_<time>_<slug>
-    resume: Optional[str]  # folder of a run to go on with
+    resume: Optional[str]  # folder of a run to go on with, a checkpoint in it, or latest
 
 
 @dataclass
@@ -248,6 +258,9 @@ def _train_problems(cfg: TrainConfig) -> Iterator[str]:
         yield "data.batch_tokens works trainer.accumulate_grad_batches out by itself: leave one of the two out"
     yield from _at_least("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, 1)
     yield from _at_least("trainer.val_every_steps", cfg.trainer.val_every_steps, 1)
+    yield from _above("checkpoint.every_minutes", cfg.checkpoint.every_minutes, 0)
+    yield from _at_least("checkpoint.every_steps", cfg.checkpoint.every_steps, 1)
+    yield from _at_least("checkpoint.top_k", cfg.checkpoint.top_k, 1)
     yield from _at_least("logger.log_every_steps", cfg.logger.log_every_steps, 1)
     yield from _at_least("logger.sample_tokens", cfg.logger.sample_tokens, 0)
     yield from _not_empty("run_dir", cfg.run_dir)

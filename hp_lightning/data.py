@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -92,6 +93,17 @@ class CorpusDataModule(L.LightningDataModule):
         counts = torch.bincount(self.streams["train"][1:], minlength=size).double() + 1
         return float(-(counts / counts.sum()).log()[self.streams[part][1:].long()].mean())
 
+    def documents_of_step(self, step: int) -> list[str]:
+        """The names of the documents that an optimizer step, counted from 1, has seen, in the order of the corpus."""
+        accumulate = self._train_windows.accumulate
+        batches = range((step - 1) * accumulate, step * accumulate)
+        begins = np.concatenate([self._train_windows.starts(batch) for batch in batches])
+        # The stream begins with <EOS>, and ends each document with another.
+        ends = np.flatnonzero(self.corpus.streams["train"] == self.tokenizer.vocabulary.eos_id)[1:]
+        first, last = (np.searchsorted(ends, begins + shift) for shift in (1, self.cfg.seq_len))
+        seen = {place for begin, end in zip(first, last, strict=True) for place in range(begin, end + 1)}
+        return [self.corpus.train_documents[place] for place in sorted(seen)]
+
     def train_dataloader(self) -> "TrainWindows":
         """The training windows, in an order of their own in every epoch; this process's share of them."""
         self._train_windows.share_out(self._rank(), self._device())
@@ -159,7 +171,7 @@ class TrainWindows:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the epoch that `state_dict` stands in."""
         epoch, position = divmod(self._served, len(self))
-        starts = self._starts(epoch).to(self._stream.device)
+        starts = torch.from_numpy(self._starts(epoch)).to(self._stream.device)
         within = torch.arange(self._seq_len + 1, device=self._stream.device)
         share = self.batch_size // self.devices
         for batch in range(position, len(self)):
@@ -176,11 +188,16 @@ class TrainWindows:
         """Goes on where another loader over the same stream was."""
         self._served = state["served"]
 
-    def _starts(self, epoch: int) -> Tensor:
+    def starts(self, batch: int) -> npt.NDArray[np.int64]:
+        """Where the windows of a batch, of all devices, begin in the stream; batches are counted over all epochs."""
+        epoch, position = divmod(batch, len(self))
+        return self._starts(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
+
+    def _starts(self, epoch: int) -> npt.NDArray[np.int64]:
         """Where each window of an epoch begins, in the order in which they are served."""
         random = np.random.default_rng((self._seed, epoch))
         offset = random.integers(self._max_offset + 1)
-        return torch.from_numpy(random.permutation(self._num_windows) * self._seq_len + offset)
+        return random.permutation(self._num_windows) * self._seq_len + offset
 
 
 class EvalWindows:

@@ -34,7 +34,7 @@ from hp_lightning.corpus import (
 from hp_lightning.progress import log, watched
 from hp_lightning.tokenization import Learned, Tokenizer, learn_tokenizer, tokenizer_from_state
 
-FORMAT = 1  # of what the cache holds; to be raised with every change of reading, splitting or tokenizing
+FORMAT = 2  # of what the cache holds; to be raised with every change of reading, splitting or tokenizing
 # What does not touch which tokens a part has.
 UNENCODED = {"path", "sha256", "cache_dir", "seq_len", "batch_size", "batch_tokens"}
 VOCABULARY_SIZES = (1_000, 2_000, 5_000, 10_000, 20_000)
@@ -56,6 +56,7 @@ class Encoded:
 
     tokenizer: Tokenizer
     streams: dict[str, Stream]  # by part: (tokens,)
+    train_documents: list[str]  # names, in the order of the stream
     facts: CorpusFacts
     coverage: list[Coverage]  # empty where nothing is ever `<UNK>`
 
@@ -136,7 +137,9 @@ class _Encoder:
             streams[part] = _stream(eos_id, [tokenizer.encode(text) for text in texts])
             counts[part] = Counter(token for text in texts for token in tokenizer.tokens(text))
         coverage = [] if tokenizer.vocabulary.unk_id is None else _coverage(counts)
-        encoded = Encoded(tokenizer, streams, inspect(reading, splits), coverage)
+        encoded = Encoded(
+            tokenizer, streams, [document.name for document in splits.train], inspect(reading, splits), coverage
+        )
         self._cache.store(self._encoded_key(state), _packed(encoded))
         return encoded
 
@@ -163,6 +166,7 @@ def _coverage(counts: dict[str, Counter[str]]) -> list[Coverage]:
 
 def _packed(encoded: Encoded) -> Arrays:
     findings = {
+        "train_documents": encoded.train_documents,
         "facts": dataclasses.asdict(encoded.facts),
         "coverage": [dataclasses.asdict(row) for row in encoded.coverage],
     }
@@ -175,4 +179,4 @@ def _unpacked(arrays: Arrays, tokenizer: Tokenizer) -> Encoded:
     facts["parts"] = {part: PartFacts(**numbers) for part, numbers in facts["parts"].items()}
     facts |= {key: tuple(facts[key]) for key in ("longest", "shortest")}  # JSON made lists of them
     coverage = [Coverage(**row) for row in findings["coverage"]]
-    return Encoded(tokenizer, arrays, CorpusFacts(**facts), coverage)
+    return Encoded(tokenizer, arrays, findings["train_documents"], CorpusFacts(**facts), coverage)

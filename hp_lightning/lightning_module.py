@@ -43,6 +43,15 @@ class GPTModule(L.LightningModule):
         # Only training is compiled: its batches always have the same shape.
         self._training_loss = compiled(language_model_loss) if cfg.trainer.compile else language_model_loss
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Begins the random numbers of a batch, by (seed, device, step, place in the step) alone.
+
+        So a run that is resumed at any step draws what the unbroken one draws, and no state of them has to be kept.
+        """
+        place = batch_idx % self.cfg.trainer.accumulate_grad_batches
+        origin = (self.cfg.seed, self.trainer.global_rank, self.trainer.global_step, place)
+        torch.manual_seed(int(np.random.SeedSequence(origin).generate_state(1)[0]))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the batch, in nats a token."""
         loss = self._training_loss(self.net, *batch)
@@ -87,6 +96,8 @@ class GPTModule(L.LightningModule):
         optim = self.cfg.optim
         optimizer = build_optimizer(self.net, optim, self.cfg.regularization.weight_decay)
         self.schedule = WarmupPlateau(optimizer, optim.plateau, optim.lr, optim.warmup_steps)
+        if hasattr(self, "_schedule_state"):
+            self.schedule.load_state_dict(self._schedule_state)
         return optimizer
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -109,15 +120,6 @@ class GPTModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the schedule's memory until the schedule is there."""
         self._schedule_state = checkpoint["schedule"]
-
-    def on_train_start(self) -> None:
-        """Gives the schedule its memory back in a resumed run; every device draws a dropout of its own."""
-        if self.trainer.global_rank:
-            origin = (self.cfg.seed, self.trainer.global_rank, self.trainer.global_step)
-            torch.manual_seed(int(np.random.SeedSequence(origin).generate_state(1)[0]))
-        if hasattr(self, "_schedule_state"):
-            self.schedule.load_state_dict(self._schedule_state)
-            del self._schedule_state
 
     def _begin_sums(self) -> None:
         precise = torch.float32 if self.device.type == "mps" else torch.float64  # a Mac's GPU has no other

@@ -1,9 +1,10 @@
 """Where the messages of a run go: to the terminal and to train.log."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -24,10 +25,23 @@ def log_table(table: Table) -> None:
 
 
 class _ConsoleHandler(logging.Handler):
-    """Prints above a live display, unwrapped."""
+    """Prints above a live display, unwrapped; nobody who reads any more is no reason for a run to end."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        console.print(self.format(record), soft_wrap=True, markup=False, emoji=False)
+        with suppress(OSError):
+            console.print(self.format(record), soft_wrap=True, markup=False, emoji=False)
+
+
+class _LogFile(logging.FileHandler):
+    """A file that may stay behind where the disk is full: the terminal has the message."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 class Messages:
@@ -35,11 +49,11 @@ class Messages:
 
     def __init__(self) -> None:
         self._held = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
-        self._file: logging.FileHandler | None = None
+        self._file: _LogFile | None = None
 
     def keep_in(self, path: Path) -> None:
         """Writes what was said so far, and from now on is said, into a file."""
-        self._file = logging.FileHandler(path, encoding="utf-8")
+        self._file = _LogFile(path, encoding="utf-8")
         self._file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
         self._held.setTarget(self._file)
         self._held.flush()

@@ -5,26 +5,31 @@ import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
+from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from hp_lightning import checkpoint, runs
+from hp_lightning import checkpoint, runs, saving, slurm
 from hp_lightning.auto import Settled, settle
 from hp_lightning.checkpoint import Trained
 from hp_lightning.config import TokenizerConfig, TrainConfig, from_plain, to_plain, to_yaml
 from hp_lightning.corpus import absolute_path
 from hp_lightning.data import CorpusDataModule
 from hp_lightning.encoding import Encoded, encode_corpus
-from hp_lightning.errors import InputError
+from hp_lightning.errors import InputError, RunError
 from hp_lightning.machine import check_devices
+from hp_lightning.progress import log
 from hp_lightning.tokenization import Tokenizer
 
 # What a resumed run may be told anew; everything else belongs to the weights it goes on with.
 RESUMABLE = {
-    "resume", "data.path", "data.cache_dir", "max_steps", "max_epochs", "logger", "trainer.accelerator",
-    "trainer.devices", "trainer.precision", "trainer.compile", "trainer.profile",
-    "regularization.early_stopping_patience",
+    "data.path", "data.cache_dir", "max_steps", "max_epochs", "logger", "checkpoint", "trainer.accelerator",
+    "trainer.devices", "trainer.precision", "trainer.compile", "trainer.profile", "trainer.val_every_steps",
+    "optim.lr", "optim.plateau", "regularization.early_stopping_patience",
 }  # fmt: skip
 
 
@@ -36,6 +41,7 @@ class Run:
     dir: Path
     data: CorpusDataModule
     settled: Settled
+    lock: FileLock | None  # of the process that writes
     resumed: Trained | None = None
     speaks: bool = True  # false in the processes that a run starts for its other devices
 
@@ -68,11 +74,15 @@ def begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
     settled = settle(cfg, len(corpus.streams["train"]))
     cfg, data = settled.cfg, _data(settled.cfg, corpus)
     run_dir = runs.make_run_dir(cfg.run_dir, overrides)
-    kept = run_dir / ".hydra"
-    (kept / "config.yaml").write_text(to_yaml(cfg), encoding="utf-8")
-    OmegaConf.save(OmegaConf.create(overrides), kept / "overrides.yaml")
-    OmegaConf.save(OmegaConf.create({"hydra": hydra}), kept / "hydra.yaml")
-    return Run(cfg, run_dir, data, settled)
+    held = runs.lock(run_dir)
+    slurm.mark(run_dir)
+    config_file = runs.kept_config(run_dir)
+    OmegaConf.save(OmegaConf.create(overrides), config_file.with_name("overrides.yaml"))
+    OmegaConf.save(OmegaConf.create({"hydra": hydra}), config_file.with_name("hydra.yaml"))
+    unfinished = config_file.with_name(".config.yaml")  # whole or absent: it is what a run can be begun again from
+    unfinished.write_text(to_yaml(cfg), encoding="utf-8")
+    unfinished.replace(config_file)
+    return Run(cfg, run_dir, data, settled, held)
 
 
 def _data(cfg: TrainConfig, corpus: Encoded) -> CorpusDataModule:
@@ -96,37 +106,77 @@ def chosen_tokenizer(cfg: TrainConfig, overrides: list[str]) -> tuple[TrainConfi
     return replace(cfg, tokenizer=settings), trained.tokenizer
 
 
-def resume(folder: str, given: TrainConfig, overrides: list[str]) -> Run:
-    """A run that goes on in its folder.
+def resume(wanted: str, given: TrainConfig, overrides: list[str]) -> Run:
+    """A run that goes on in its folder, from its last whole checkpoint; from its beginning where it has none.
+
+    Args:
+        wanted: a run folder, a checkpoint in one, or `latest`
+        given: the command line's config
+        overrides: which of it the command line says
 
     Raises:
-        InputError: there is no such run, its corpus has changed, or it was told what cannot change
+        InputError: there is no such run, it is being trained already, its corpus has changed, it was told what cannot
+            change, or none of its checkpoints is whole
     """
-    trained = checkpoint.load(runs.resumable_checkpoint(folder))
-    cfg = _resumed_config(trained.cfg, given, overrides)
+    found = runs.find_resumable(wanted)
+    held = runs.lock(found.run_dir)
+    trained = checkpoint.load_first_whole(found.checkpoints) if found.checkpoints else None
+    cfg = _resumed_config(_begun_config(found.run_dir) if trained is None else trained.cfg, given, overrides)
     check_devices(cfg)
-    corpus = encode_corpus(cfg.data, trained.tokenizer)
+    corpus = encode_corpus(cfg.data, chosen_tokenizer(cfg, [])[1] if trained is None else trained.tokenizer)
     settled = settle(cfg, len(corpus.streams["train"]))
-    data = _data(settled.cfg, corpus)
-    if data.digest != trained.corpus:
-        raise InputError(
-            f"data.path={cfg.data.path} has changed since the run {folder} began: resumed, the run might be validated "
-            "on what it was trained on; bring the old file back, or begin a new run"
-        )
-    run = Run(settled.cfg, Path(folder), data, settled, trained)
-    if trained.step >= run.total_steps and not os.path.isfile(runs.best_checkpoint(run.dir)):
-        raise InputError(f"resume={folder} has taken {trained.step} steps already: give it more by max_steps=")
+    run = Run(settled.cfg, found.run_dir, _data(settled.cfg, corpus), settled, held, trained)
+    if trained is not None:
+        _check_goes_on(run, trained)
+        if run.cfg != trained.cfg or trained.path != runs.last_checkpoint(run.dir):
+            run.resumed = _told_anew(run, trained)
     return run
+
+
+def _told_anew(run: Run, trained: Trained) -> Trained:
+    """Makes the checkpoint the run's last, with the new settings: all holds even if the run is killed at once."""
+    contents = trained.contents
+    contents[checkpoint.OURS]["config"] = to_plain(run.cfg)
+    if run.cfg.optim.lr != trained.cfg.optim.lr:
+        for group in contents["optimizer_states"][0]["param_groups"]:
+            group["lr"] = run.cfg.optim.lr
+    path = runs.last_checkpoint(run.dir)
+    try:
+        saving.write_checkpoint(contents, path)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror}), so the run cannot go on") from error
+    return replace(trained, path=path, cfg=run.cfg)
+
+
+def _begun_config(run_dir: Path) -> TrainConfig:
+    """The config that a run began with."""
+    log.info("%s was stopped before its first checkpoint: it begins again", run_dir)
+    path = runs.kept_config(run_dir)
+    try:
+        return from_plain(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path), resolve=True)))
+    except (OSError, YAMLError, OmegaConfBaseException, InputError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} is not the config of a run ({reason}): begin a new run") from error
+
+
+def _check_goes_on(run: Run, trained: Trained) -> None:
+    if run.data.digest != trained.corpus:
+        raise InputError(
+            f"data.path={run.cfg.data.path} has changed since the run {run.dir} began: resumed, the run might be "
+            "validated on what it was trained on; bring the old file back, or begin a new run"
+        )
+    if trained.step >= run.total_steps and not os.path.isfile(runs.best_checkpoint(run.dir)):
+        raise InputError(f"resume={run.dir} has taken {trained.step} steps already: give it more by max_steps=")
 
 
 def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]) -> TrainConfig:
     """The saved config with what the command line says anew; a new bound on the length replaces both old ones."""
-    keys = [_key(override) for override in overrides]
-    refused = [key for key in keys if key not in RESUMABLE and not key.startswith("logger.")]
+    keys = [key for key in map(_key, overrides) if key != "resume"]
+    refused = [key for key in keys if not any(f"{key}.".startswith(f"{known}.") for known in RESUMABLE)]
     if refused:
         raise InputError(
             f"{', '.join(refused)} cannot change in a resumed run: leave it out, or begin a new run; "
-            f"{', '.join(sorted(RESUMABLE - {'resume'}))} can"
+            f"{', '.join(sorted(RESUMABLE))} can"
         )
     merged = to_plain(saved)
     if "max_steps" in keys or "max_epochs" in keys:
@@ -168,4 +218,4 @@ def take_over(known: str) -> Run:
     trained = None if parts["resumed"] is None else checkpoint.load(Path(parts["resumed"]))
     corpus = encode_corpus(cfg.data, chosen_tokenizer(cfg, [])[1] if trained is None else trained.tokenizer)
     settled = Settled(cfg, torch.device("cpu"), peak_flops=1.0, reasons=[])  # the first process measures and tells
-    return Run(cfg, Path(parts["dir"]), _data(cfg, corpus), settled, trained, speaks=False)
+    return Run(cfg, Path(parts["dir"]), _data(cfg, corpus), settled, None, trained, speaks=False)

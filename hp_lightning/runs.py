@@ -7,8 +7,11 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from hp_lightning.errors import InputError
 
@@ -49,7 +52,7 @@ def check_run_dir(wanted: str | None) -> None:
     """
     if wanted is not None and os.path.isdir(wanted) and os.listdir(wanted):
         path = Path(wanted)
-        advice = f"go on with its run by resume={path}, or " if os.path.isfile(last_checkpoint(path)) else ""
+        advice = f"go on with its run by resume={path}, or " if os.path.isfile(kept_config(path)) else ""
         raise InputError(f"run_dir={path} is not empty: {advice}name a new folder")
 
 
@@ -100,16 +103,78 @@ def last_checkpoint(run_dir: Path) -> Path:
     return run_dir / "checkpoints" / "last.ckpt"
 
 
-def resumable_checkpoint(folder: str) -> Path:
-    """The checkpoint from which the run in a folder goes on.
+def previous_checkpoint(run_dir: Path) -> Path:
+    """Where a run keeps the checkpoint that was the last before."""
+    return run_dir / "checkpoints" / "previous.ckpt"
+
+
+def top_checkpoint(run_dir: Path, loss: float, step: int) -> Path:
+    """Where a run that keeps several of its best checkpoints has one of them."""
+    return run_dir / "checkpoints" / f"step_{step:07}_loss_{loss:.4f}.ckpt"
+
+
+def top_checkpoints(run_dir: Path) -> list[Path]:
+    """All of them."""
+    return sorted((run_dir / "checkpoints").glob("step_*_loss_*.ckpt"))
+
+
+def kept_config(run_dir: Path) -> Path:
+    """Where a run keeps the config that it began with."""
+    return run_dir / ".hydra" / "config.yaml"
+
+
+@dataclass(frozen=True)
+class Resumable:
+    """A run that can go on: from the first of its checkpoints that is whole; where it has none, from its beginning."""
+
+    run_dir: Path
+    checkpoints: list[Path]
+
+
+def find_resumable(resume: str) -> Resumable:
+    """The run that `resume` means: its folder, one of its checkpoints, or `latest`, the one saved or begun last.
 
     Raises:
-        InputError: there is none
+        InputError: there is no such run
     """
-    path = last_checkpoint(Path(folder))
+    if resume == "latest":
+        return find_resumable(str(_latest_run()))
+    path = Path(resume)
+    if os.path.isdir(path):
+        order = (last_checkpoint(path), previous_checkpoint(path), best_checkpoint(path))
+        found = [checkpoint for checkpoint in order if os.path.isfile(checkpoint)]
+        if not found and not os.path.isfile(kept_config(path)):
+            raise InputError(f"resume={resume} holds no run: name a run folder (outputs/runs/...) or latest")
+        return Resumable(path, found)
     if not os.path.isfile(path):
-        raise InputError(f"resume={folder} holds no checkpoints/last.ckpt: name the folder of a run that has one")
-    return path
+        raise InputError(f"resume={resume} does not exist: name a run folder (outputs/runs/...), or latest")
+    if path.absolute().parent.name != "checkpoints":
+        raise InputError(f"resume={resume} lies in no run folder, in which a run could go on: name a run folder")
+    return Resumable(path.parent.parent, [path])
+
+
+def _latest_run() -> Path:
+    marks = ("checkpoints/last.ckpt", ".hydra/config.yaml")
+    found = [path for mark in marks for path in OUTPUTS.glob(f"**/{mark}") if path.is_file()]
+    if not found:
+        raise InputError(f"resume=latest: there is no run below {OUTPUTS.absolute()}: name its folder")
+    return max(found, key=lambda path: path.stat().st_mtime).parent.parent
+
+
+def lock(run_dir: Path) -> FileLock:
+    """Keeps other processes out of a run folder until it is released; or this process ends, however it ends.
+
+    Raises:
+        InputError: another process is in it
+    """
+    held = FileLock(run_dir / ".lock")
+    try:
+        held.acquire(blocking=False)
+    except Timeout as error:
+        raise InputError(f"another process is training in {run_dir}: wait until it has ended, or stop it") from error
+    except OSError as error:
+        raise InputError(f"{run_dir} cannot be written ({error.strerror}), so that no run can go on in it") from error
+    return held
 
 
 def find_checkpoint(ckpt: str | None, key: str = "ckpt") -> Path:

@@ -6,51 +6,61 @@ from typing import Any
 
 import lightning as L
 
-from hp_lightning.checkpoint import Checkpoints
+from hp_lightning import slurm
 from hp_lightning.errors import Interrupted
 from hp_lightning.runs import command, last_checkpoint, script
+from hp_lightning.saving import Checkpoints, wanted_anywhere
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-STEPS_BETWEEN_TALKS = 10  # in which several processes tell each other of a signal, for which a GPU has to wait
+# Ctrl-C, a system that wants the machine back, a terminal that was closed.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopOnSignal(L.Callback):
-    """On Ctrl-C or SIGTERM the step that is under way is finished, `last.ckpt` is written, and the run ends.
+    """On a signal the step that is under way is finished, `last.ckpt` is written, and the run ends.
 
-    A second signal ends the process at once.
-
-    Args:
-        checkpoints: writes the checkpoint
-        val_every: optimizer steps between validations; one that is due is still made, since Lightning would not make up
-            for it after resuming
+    Between the last step and its validation there is nothing to go on with: that one validation is finished first.
+    SIGUSR1 in a job of SLURM means that its time is nearly up: there the job asks to be started again, too. A second
+    signal ends the process at once.
     """
 
-    def __init__(self, checkpoints: Checkpoints, val_every: int) -> None:
+    def __init__(self, checkpoints: Checkpoints) -> None:
         self._checkpoints = checkpoints
-        self._val_every = val_every
         self._received: int | None = None
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the signals over from Lightning, which ends without a checkpoint and, on SIGTERM, with status 0."""
-        self._handlers = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        numbers = SIGNALS if slurm.job_id() is None else (*SIGNALS, signal.SIGUSR1)
+        for number in numbers:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                self._handlers[number] = signal.signal(number, self._handle)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves and leaves, unless gradients are being accumulated or a validation is due."""
+        """Saves and leaves, unless gradients are being accumulated."""
         between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        validates = trainer.global_step % self._val_every == 0 or trainer.global_step >= trainer.max_steps
-        if between_steps and not validates and self._stop_is_wanted(trainer):
-            self._checkpoints.save_last(trainer)
-            self._leave()
+        if between_steps and trainer.global_step < trainer.max_steps and self._stop_is_wanted(trainer):
+            self._save_and_leave(trainer)
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Leaves a validation, which is made anew later; several processes, which would have to agree, finish it."""
+        if self._received is not None and trainer.world_size == 1 and trainer.global_step < trainer.max_steps:
+            self._save_and_leave(trainer)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Leaves after a validation, which has saved."""
-        if self._checkpoints.last_step == trainer.global_step and self._stop_is_wanted(trainer):
-            self._leave()
+        if self._checkpoints.tried_step == trainer.global_step and self._stop_is_wanted(trainer):
+            self._leave(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leaves before the test."""
+        if trainer.strategy.reduce_boolean_decision(self._received is not None, all=False):
+            self._leave(trainer)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Gives the signals back."""
@@ -67,16 +77,26 @@ class StopOnSignal(L.Callback):
 
     def _stop_is_wanted(self, trainer: L.Trainer) -> bool:
         """Whether this process, or one beside it, has received a signal: all of them must leave at the same step."""
-        received = self._received is not None
-        if trainer.world_size > 1 and trainer.global_step % STEPS_BETWEEN_TALKS == 0:
-            return trainer.strategy.reduce_boolean_decision(received, all=False)
-        return received and trainer.world_size == 1
+        return wanted_anywhere(trainer, self._received is not None)
 
-    def _leave(self) -> None:
+    def _save_and_leave(self, trainer: L.Trainer) -> None:
+        if self._checkpoints.tried_step != trainer.global_step:
+            self._checkpoints.save(trainer, validation_due=self._checkpoints.validation_follows(trainer))
+        self._leave(trainer)
+
+    def _leave(self, trainer: L.Trainer) -> None:
         run_dir = self._checkpoints.run_dir
         received = self._received or signal.SIGTERM  # where another process received it
+        error = self._checkpoints.error
+        saved = (
+            f"saved in {last_checkpoint(run_dir)}"
+            if error is None
+            else f"but step {trainer.global_step} could not be saved ({error.strerror}); an older checkpoint is kept"
+        )
+        if received == signal.SIGUSR1 and trainer.is_global_zero:
+            saved += f"; {slurm.requeue()}"
         raise Interrupted(
-            f"stopped by {signal.Signals(received).name}, saved in {last_checkpoint(run_dir)}; "
+            f"stopped by {signal.Signals(received).name}, {saved}; "
             f"go on with: {command('python', script('train.py'), f'resume={run_dir}')}",
             received,
         )

@@ -4,6 +4,7 @@ import gc
 import logging
 import math
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,13 +15,15 @@ import torch
 from hydra.types import RunMode
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from hp_lightning import checkpoint, runs
-from hp_lightning.checkpoint import AtomicCheckpointIO, Checkpoints, Trained
+from hp_lightning.checkpoint import Trained
 from hp_lightning.compiling import keep_compiled_in
 from hp_lightning.config import TrainConfig
 from hp_lightning.corpus import cache_folder
+from hp_lightning.divergence import Divergence
 from hp_lightning.errors import InputError, Interrupted, RunError
 from hp_lightning.generation import Sampling, continue_text
 from hp_lightning.lightning_module import GPTModule, perplexity
@@ -31,8 +34,9 @@ from hp_lightning.reporting.corpus import show_corpus
 from hp_lightning.reporting.profile import Profile
 from hp_lightning.reporting.run_log import RunLog
 from hp_lightning.reporting.summary import is_complete, show_summary, write_summary
-from hp_lightning.reporting.tensorboard import Samples, log_hyperparameters, make_logger
+from hp_lightning.reporting.tensorboard import Samples, log_hyperparameters, make_curves
 from hp_lightning.reporting.terminal import ProgressDisplay
+from hp_lightning.saving import Checkpoints, CheckpointWriter
 from hp_lightning.stopping import StopOnSignal
 
 
@@ -54,12 +58,16 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
     with messages() as said:
         _check_devices_alone(cfg, hydra)
         run = begin(cfg, overrides, hydra) if cfg.resume is None else resume(cfg.resume, cfg, overrides)
-        said.keep_in(run.dir / "train.log")
-        _describe(run)
-        if run.resumed is None or _has_work_left(run, run.resumed):
-            keep_compiled_in(cache_folder(run.cfg.data) / "compiled")
-            with _memory_refusals(run), _environment(hand_over(run) if run.cfg.trainer.devices > 1 else {}):
-                _fit(run)
+        try:
+            said.keep_in(run.dir / "train.log")
+            _describe(run)
+            if run.resumed is None or _has_work_left(run, run.resumed):
+                keep_compiled_in(cache_folder(run.cfg.data) / "compiled")
+                with _memory_refusals(run), _environment(hand_over(run) if run.cfg.trainer.devices > 1 else {}):
+                    _fit(run)
+        finally:
+            if run.lock is not None:
+                run.lock.release()
 
 
 def _train_beside(known: str) -> None:
@@ -72,6 +80,8 @@ def _train_beside(known: str) -> None:
 
 def _check_devices_alone(cfg: TrainConfig, hydra: DictConfig) -> None:
     """A run starts its processes itself, by its own command line."""
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        raise InputError("srun has started train.py several times: give it --ntasks=1, trainer.devices does the rest")
     if cfg.trainer.devices == 1:
         return
     if hydra.mode == RunMode.MULTIRUN:
@@ -106,11 +116,13 @@ def _describe(run: Run) -> None:
 
 def _has_work_left(run: Run, trained: Trained) -> bool:
     """Whether there are steps to take; or tests to make, in a run that was stopped after its last step."""
-    if not is_complete(run.dir) or not _bounds_reached(run, trained.step, trained.validations_since_best):
+    if not is_complete(run.dir, trained.step) or not _bounds_reached(
+        run, trained.step, trained.record.validations_since_best
+    ):
         log.info("resumed at step %s", trained.step)
         return True
     log.info("The run is complete, with %s steps. To train on:", f"{trained.step:,}")
-    log.info("%s", _command_to_go_on(run, trained.step, trained.validations_since_best))
+    log.info("%s", _command_to_go_on(run, trained.step, trained.record.validations_since_best))
     return False
 
 
@@ -135,12 +147,12 @@ def _fit(run: Run) -> None:
         torch.set_float32_matmul_precision("high")  # TF32, where the run computes in float32 at all
     module = GPTModule(run.cfg)
     run_log = RunLog(run.dir, run.cfg.logger.log_every_steps, _flops_share(run, module))
-    checkpoints = Checkpoints(run.dir, run.data, run.cfg.regularization.early_stopping_patience)
-    trainer = _make_trainer(run, run_log, checkpoints)
+    trainer, checkpoints = _make_trainer(run, module, run_log)
     resume_from = None if run.resumed is None else run.resumed.path
     gc.freeze()  # a collection that looks through all that was imported takes longer than a step
     try:
         trainer.fit(module, datamodule=run.data, ckpt_path=resume_from, weights_only=True)
+        _expect_saved(trainer, checkpoints)
         figures = _figures(run, trainer, module, run_log, checkpoints)
         _report(run, trainer, module, checkpoints, figures)
     except BaseException as error:
@@ -150,10 +162,25 @@ def _fit(run: Run) -> None:
             status = "interrupted" if pressed or isinstance(error, Interrupted) else "failed"
             figures = _figures(run, trainer, module, run_log, checkpoints)
             reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-            write_summary(run.dir, {"status": status, "reason": reason, **figures})
+            with suppress(OSError):  # would hide the first error
+                write_summary(run.dir, {"status": status, "reason": reason, **figures})
         if pressed:
             raise KeyboardInterrupt from error
+        if isinstance(error, SIGTERMException):  # it came before the handlers of ours
+            raise Interrupted("stopped by SIGTERM before the first step", signal.SIGTERM) from error
         raise
+
+
+def _expect_saved(trainer: L.Trainer, checkpoints: Checkpoints) -> None:
+    """A run whose end is not on the disk, for want of room, has one try more."""
+    if checkpoints.error is not None:
+        checkpoints.save(trainer)
+    if checkpoints.error is not None:
+        raise RunError(
+            f"step {trainer.global_step}, the last, could not be saved in {checkpoints.run_dir} "
+            f"({checkpoints.error.strerror}), an older checkpoint is kept; make room, then go on by "
+            f"resume={checkpoints.run_dir}"
+        )
 
 
 @contextmanager
@@ -187,11 +214,13 @@ def _flops_share(run: Run, module: GPTModule) -> float:
     return module.net.flops_per_token(run.cfg.data.seq_len) / run.settled.peak_flops
 
 
-def _make_trainer(run: Run, run_log: RunLog, checkpoints: Checkpoints) -> L.Trainer:
+def _make_trainer(run: Run, module: GPTModule, run_log: RunLog) -> tuple[L.Trainer, Checkpoints]:
     cfg = run.cfg
-    step = None if run.resumed is None else run.resumed.step
     curves = cfg.logger.tensorboard and run.speaks
-    return L.Trainer(
+    writer = CheckpointWriter()
+    divergence = Divergence(module.net.cfg.vocab_size or 0, cfg.logger.log_every_steps, str(run.dir))
+    checkpoints = Checkpoints(run.dir, run.data, cfg, run.val_every, run.resumed, writer, divergence.look)
+    trainer = L.Trainer(
         accelerator=cfg.trainer.accelerator,
         devices=cfg.trainer.devices,
         strategy=DDPStrategy(broadcast_buffers=False) if cfg.trainer.devices > 1 else "auto",
@@ -203,22 +232,24 @@ def _make_trainer(run: Run, run_log: RunLog, checkpoints: Checkpoints) -> L.Trai
         check_val_every_n_epoch=None,
         val_check_interval=run.val_every * cfg.trainer.accumulate_grad_batches,
         num_sanity_val_steps=0,
-        logger=make_logger(run.dir, cfg, step) if curves else False,
+        logger=make_curves(run.dir, cfg, None if run.resumed is None else run.resumed.step) if curves else False,
         log_every_n_steps=1,  # of no use to us, but Lightning warns where an epoch is shorter
         callbacks=[
             run_log,
             *([ProgressDisplay(run_log, run.total_steps)] if run.speaks else []),
             *([Samples(cfg.logger, run.data.tokenizer, cfg.data.seq_len)] if curves else []),
             *([Profile(run.dir / "profile")] if cfg.trainer.profile and run.speaks else []),
-            checkpoints,
-            StopOnSignal(checkpoints, run.val_every),
+            divergence,
+            StopOnSignal(checkpoints),
+            checkpoints,  # Lightning calls them last of all
         ],
-        # Of several tasks of a cluster's job Lightning would expect one for each device.
-        plugins=[AtomicCheckpointIO(), *([LightningEnvironment()] if cfg.trainer.devices > 1 else [])],
+        # A cluster's own environment would expect a task for each device, and take the signals over.
+        plugins=[writer, LightningEnvironment()],
         default_root_dir=run.dir,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    return trainer, checkpoints
 
 
 def _figures(
@@ -226,13 +257,14 @@ def _figures(
 ) -> dict[str, Any]:
     """What the run has come to so far."""
     data, step = run.data, trainer.global_step
-    best = checkpoints.best_loss if math.isfinite(checkpoints.best_loss) else math.nan
+    record = checkpoints.record
+    best = record.best_loss if math.isfinite(record.best_loss) else math.nan
     return {
         **{f"val/{name}": run_log.latest.get(f"val/{name}") for name in ("loss", "perplexity", "bits_per_char")},
         "best/val/loss": best,
         "best/val/perplexity": perplexity(best),
         "best/val/bits_per_char": data.bits_per_char("val", best),
-        "best/step": checkpoints.best_step,
+        "best/step": record.best_step,
         "unigram/val_loss": data.unigram_loss("val"),
         "unk_rate": data.unk_rate("val"),
         "parameters": module.net.num_parameters(),
@@ -261,7 +293,7 @@ def _report(run: Run, trainer: L.Trainer, module: GPTModule, checkpoints: Checkp
     prompt, context = run.cfg.logger.sample_prompt, run.cfg.data.seq_len
     [sample] = continue_text(module.net, run.data.tokenizer, prompt, context, Sampling())
     write_summary(run.dir, summary)
-    show_summary(run.dir, summary, sample, _commands(run, summary["steps"], checkpoints.validations_since_best))
+    show_summary(run.dir, summary, sample, _commands(run, summary["steps"], checkpoints.record.validations_since_best))
 
 
 def _commands(run: Run, step: int, validations_since_best: int) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What the tests share: composed configs, the real data beside the project, and the scripts as real processes."""
 
 import csv
+import json
 import os
 import shlex
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,15 +96,22 @@ def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
     return run
 
 
-def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(cwd: Path, *arguments: str, script: str = "train.py", **environment: str) -> subprocess.Popen[str]:
+    """A script in a process group of its own, so that all that it starts can be killed with it."""
     return subprocess.Popen(
-        script_command("train.py", *arguments),
+        script_command(script, *arguments),
         cwd=cwd,
-        env=script_environment(),
+        env={**script_environment(), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
+
+
+def signalled(cwd: Path, signal_name: str, place: str, count: int, *arguments: str) -> subprocess.Popen[str]:
+    """train.py, with a signal from within when a function is called for the `count`th time; see kill_at.py."""
+    return start(cwd, signal_name, place, str(count), *arguments, script="tests/kill_at.py")
 
 
 def wait_for_step(run_dir: Path, step: int) -> None:
@@ -124,26 +133,46 @@ def metrics(run_dir: Path) -> list[dict]:
 
 
 def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows."""
+    """What TensorBoard shows, but for what depends on the machine's speed."""
     events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in MEASURED}
+    tags = sorted(set(events.Tags()["scalars"]) - {"tokens_per_second", "mfu"})
+    assert set(MEASURED) <= set(tags)
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 
 def expect_same_run(run_dir: Path, unbroken: Path) -> None:
-    """The same weights, the same figures at the same steps, each once."""
+    """The same state to the last bit, the same figures at the same steps, each once."""
     ours, theirs = (
         torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (run_dir, unbroken)
     )
-    for name, weight in theirs["state_dict"].items():
-        assert torch.equal(ours["state_dict"][name], weight), name
-    assert ours["schedule"] == theirs["schedule"]
-    assert ours["optimizer_states"][0]["param_groups"] == theirs["optimizer_states"][0]["param_groups"]
+    for part in ("state_dict", "optimizer_states", "schedule", "global_step", "CorpusDataModule"):
+        expect_equal(ours.get(part), theirs.get(part), part)
+    expect_equal(ours["hp_lightning"], theirs["hp_lightning"], "hp_lightning")
     assert curves(run_dir) == curves(unbroken)
     rows = [
         [{key: row[key] for key in ("step", *MEASURED)} for row in metrics(folder)] for folder in (run_dir, unbroken)
     ]
     assert rows[0] == rows[1]
+    found, wanted = (json.loads((folder / "summary.json").read_text()) for folder in (run_dir, unbroken))
+    assert {**found, "seconds": 0} == {**wanted, "seconds": 0}
+
+
+def expect_equal(ours: Any, theirs: Any, where: str) -> None:
+    """Nested dicts and lists with equal values; tensors to the last bit."""
+    assert type(ours) is type(theirs), where
+    if isinstance(theirs, torch.Tensor):
+        assert torch.equal(ours, theirs), where
+    elif isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key, value in theirs.items():
+            expect_equal(ours[key], value, f"{where}.{key}")
+    elif isinstance(theirs, (list, tuple)):
+        assert len(ours) == len(theirs), where
+        for place, value in enumerate(theirs):
+            expect_equal(ours[place], value, f"{where}[{place}]")
+    else:
+        assert ours == theirs, where
 
 
 def go_on_as_told(line: str, cwd: Path, step: int) -> None:

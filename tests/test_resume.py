@@ -1,14 +1,17 @@
-"""Stopping a run with real signals, and going on with it."""
+"""Stopping a run with real signals at every kind of moment, and going on with it: the state that an unbroken run has."""
 
 import json
+import os
 import re
 import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import curves, expect_same_run, go_on_as_told, start, wait_for_step
+from conftest import curves, expect_same_run, go_on_as_told, metrics, signalled, start, wait_for_step
 
 # Dropout draws random numbers, the plateau steps at nearly every validation, and an epoch has some 40 steps.
 SETTINGS = (
@@ -19,9 +22,36 @@ SETTINGS = (
     "optim.warmup_steps=10",
     "optim.lr=0.05",
     "optim.plateau.patience=0",
+    "checkpoint.every_steps=10",
     "logger.sample_tokens=5",
     "trainer.precision=bf16-mixed",  # not found out anew by each of the runs, beside other tests
 )
+MODULE = "hp_lightning.lightning_module"
+# Of each moment: the function that is about to run, and how often it has to be called before.
+TRAINING_STEP = f"{MODULE}:GPTModule.training_step"
+BEFORE_THE_OPTIMIZER = f"{MODULE}:clip_gradients"
+IN_VALIDATION = f"{MODULE}:GPTModule.validation_step"
+BEFORE_THE_PLATEAU = "hp_lightning.optim:WarmupPlateau.after_validation"
+AFTER_THE_PLATEAU = "hp_lightning.reporting.run_log:RunLog.on_validation_end"
+WRITING_A_CHECKPOINT = "hp_lightning.saving:_FirstError.write"
+FLUSHING_A_CHECKPOINT = "hp_lightning.saving:os.fsync"
+NAMING_A_CHECKPOINT = "hp_lightning.saving:_give_name"
+WRITING_METRICS = "hp_lightning.reporting.run_log:RunLog._append"
+BEFORE_THE_TEST = "hp_lightning.training:_report"
+WRITING_HPARAMS = "hp_lightning.reporting.tensorboard:Curves.row"
+WRITING_THE_SUMMARY = "hp_lightning.training:write_summary"
+KILLS = {
+    "training": [
+        (TRAINING_STEP, 7),  # before the first checkpoint
+        (BEFORE_THE_OPTIMIZER, 33),
+        (WRITING_METRICS, 9),
+        (TRAINING_STEP, 90),
+    ],
+    "validation": [(IN_VALIDATION, 8), (BEFORE_THE_PLATEAU, 2), (AFTER_THE_PLATEAU, 2)],
+    "checkpoint": [(WRITING_A_CHECKPOINT, 90), (FLUSHING_A_CHECKPOINT, 8), (NAMING_A_CHECKPOINT, 5)],
+    "end": [(TRAINING_STEP, 200), (BEFORE_THE_PLATEAU, 1), (BEFORE_THE_TEST, 1), (WRITING_HPARAMS, 1)],
+    "summary": [(WRITING_THE_SUMMARY, 1)],
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,46 +61,157 @@ def settings(first_book: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def unbroken(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cwd = tmp_path_factory.mktemp("unbroken")
-    process = start(cwd, *settings)
-    assert process.wait(300) == 0
+    return finished(tmp_path_factory.mktemp("unbroken"), *settings)
+
+
+def finished(cwd: Path, *arguments: str) -> Path:
+    """The folder of a run, once it has come to its end."""
+    process = start(cwd, *arguments)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
     return cwd / "run"
 
 
-@pytest.mark.parametrize("kill_at", [60, 160])
-def test_killed_and_resumed_is_the_unbroken_run(
-    kill_at: int, settings: list[str], unbroken: Path, run_script: Callable, tmp_path: Path
+def killed(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL, errors
+
+
+# Exact
+
+
+@pytest.mark.parametrize("kind", KILLS)
+def test_killed_again_and_again_is_the_unbroken_run(
+    kind: str, settings: list[str], unbroken: Path, tmp_path: Path
 ) -> None:
-    process = start(tmp_path, *settings)
+    arguments = settings
+    for place, count in KILLS[kind]:
+        killed(signalled(tmp_path, "KILL", place, count, *arguments))
+        arguments = ["resume=run"]
+    run = finished(tmp_path, "resume=run")
+    expect_same_run(run, unbroken)
+    assert not list(run.rglob("*.unfinished"))
+    assert (run / "train.log").read_text().count("resumed at step") >= len(KILLS[kind]) - 1
+
+
+@pytest.mark.parametrize("kill_at", [60, 160])
+def test_killed_from_outside(kill_at: int, settings: list[str], unbroken: Path, tmp_path: Path) -> None:
+    """By the clock, too, a checkpoint may be saved at any step."""
+    more = ["checkpoint.every_steps=null", "checkpoint.every_minutes=0.01"]
+    process = start(tmp_path, *settings, *more)
     wait_for_step(tmp_path / "run", kill_at)
-    process.kill()
-    process.communicate()
+    os.killpg(process.pid, signal.SIGKILL)
+    killed(process)
     folders = sorted(path.name for path in (tmp_path / "run").iterdir())
-    done = run_script("train.py", "resume=run")
-    assert done.returncode == 0, done.stderr
-    [resumed_at] = re.findall(r"resumed at step (\d+)", done.stdout)
-    assert int(resumed_at) in range(kill_at // 25 * 25, 200, 25)
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 200
+    process = start(tmp_path, "resume=run", "checkpoint.every_minutes=5", "checkpoint.every_steps=10")
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    [resumed_at] = re.findall(r"resumed at step (\d+)", output)
+    assert 0 < int(resumed_at) < 200
     assert sorted({*folders, "summary.json"}) == sorted(path.name for path in (tmp_path / "run").iterdir())
     expect_same_run(tmp_path / "run", unbroken)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "place", "count"),
+    [
+        (signal.SIGINT, TRAINING_STEP, 33),
+        (signal.SIGTERM, TRAINING_STEP, 50),  # a validation is due after it
+        (signal.SIGTERM, IN_VALIDATION, 8),
+        (signal.SIGHUP, BEFORE_THE_PLATEAU, 3),
+        (signal.SIGTERM, TRAINING_STEP, 200),  # the last
+        (signal.SIGTERM, IN_VALIDATION, 37),  # the last
+    ],
+)
 def test_a_signal_saves_at_the_next_step(
-    number: signal.Signals, status: int, settings: list[str], unbroken: Path, tmp_path: Path
+    number: signal.Signals, place: str, count: int, settings: list[str], unbroken: Path, tmp_path: Path
 ) -> None:
-    process = start(tmp_path, *settings)
-    wait_for_step(tmp_path / "run", 30)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == status
+    process = signalled(tmp_path, number.name.removeprefix("SIG"), place, count, *settings)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, errors
     [line] = errors.strip().split("\n")
-    assert f"stopped by {number.name}" in line
+    assert f"stopped by {number.name}, saved in run/checkpoints/last.ckpt" in line
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
     step = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
-    assert step >= 30
+    if place == TRAINING_STEP:
+        assert step == count
     go_on_as_told(line, tmp_path, step)
     expect_same_run(tmp_path / "run", unbroken)
+
+
+def test_a_second_signal_leaves_at_once(settings: list[str], tmp_path: Path) -> None:
+    """While the first is waiting for its step to end."""
+    process = start(tmp_path, *settings, "max_steps=100000", "trainer.val_every_steps=50000")
+    wait_for_step(tmp_path / "run", 20)
+    os.kill(process.pid, signal.SIGSTOP)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    os.kill(process.pid, signal.SIGCONT)
+    begin = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGTERM), errors
+    assert time.monotonic() - begin < 20
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["trainer.accumulate_grad_batches=2", "trainer.val_every_steps=null", "max_steps=70"],
+        ["trainer.compile=true", "max_steps=60", "checkpoint.every_steps=7"],
+        ["model=tiny", "model.d_model=32", "model.position=learned", "optim=adam", "max_steps=60", "tokenizer=char"],
+    ],
+    ids=["accumulated, validation once an epoch", "compiled", "another network"],
+)
+def test_other_settings(more: list[str], settings: list[str], tmp_path: Path) -> None:
+    (tmp_path / "unbroken").mkdir()
+    unbroken = finished(tmp_path / "unbroken", *settings, *more)
+    killed(signalled(tmp_path, "KILL", BEFORE_THE_OPTIMIZER, 37, *settings, *more))
+    process = signalled(tmp_path, "TERM", TRAINING_STEP, 15, "resume=run")
+    assert process.wait(300) == 143
+    finished(tmp_path, "resume=run")
+    expect_same_run(tmp_path / "run", unbroken)
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a device of a processor is a core")
+def test_two_processes(settings: list[str], tmp_path: Path) -> None:
+    """Each draws a dropout of its own, and draws the same again after the whole group was killed."""
+    more = ["trainer.devices=2", "trainer.accelerator=cpu", "max_steps=100"]
+    (tmp_path / "unbroken").mkdir()
+    unbroken = finished(tmp_path / "unbroken", *settings, *more)
+    process = start(tmp_path, *settings, *more)
+    wait_for_step(tmp_path / "run", 45)
+    os.killpg(process.pid, signal.SIGKILL)
+    killed(process)
+    process = start(tmp_path, "resume=run")
+    wait_for_step(tmp_path / "run", 70)
+    process.terminate()
+    assert process.wait(60) == 143
+    finished(tmp_path, "resume=run")
+    expect_same_run(tmp_path / "run", unbroken)
+
+
+# What resume= takes
+
+
+def test_latest_and_checkpoints_are_resumed(settings: list[str], unbroken: Path, tmp_path: Path) -> None:
+    """`latest` goes on where the newest run was, a checkpoint where it was saved, though the run had come further."""
+    arguments = [argument for argument in settings if not argument.startswith("run_dir=")]
+    killed(signalled(tmp_path, "KILL", TRAINING_STEP, 133, *arguments))
+    [run] = (tmp_path / "outputs" / "runs").iterdir()
+    process = start(tmp_path, "resume=latest", "checkpoint.top_k=3")
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "resumed at step 130" in output
+    older = sorted((run / "checkpoints").glob("step_*"))[0]
+    process = start(tmp_path, f"resume={older}", "checkpoint.top_k=1")
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert f"resumed at step {int(older.name.split('_')[1])}\n" in output
+    ours, theirs = (torch.load(each / "checkpoints" / "best.ckpt", weights_only=True) for each in (run, unbroken))
+    assert all(torch.equal(weight, theirs["state_dict"][name]) for name, weight in ours["state_dict"].items())
+    assert curves(run) == curves(unbroken)
+    assert not list((run / "checkpoints").glob("step_*")), "top_k=1 keeps best.ckpt alone"
 
 
 def test_a_complete_run_goes_on_only_when_more_is_asked(
@@ -87,15 +228,28 @@ def test_a_complete_run_goes_on_only_when_more_is_asked(
     assert done.returncode == 0, done.stderr
     assert json.loads((moved / "summary.json").read_text())["steps"] == 30
     assert [step for step, _ in curves(moved)["val/loss"]] == [20, 25, 30]
+    assert [step for step, _ in curves(moved)["reached/val_loss"]] == [31], "what an older end reached is gone"
 
 
-def test_a_run_stopped_before_its_test_is_finished(settings: list[str], run_script: Callable, tmp_path: Path) -> None:
-    assert run_script("train.py", *settings, "max_steps=25").returncode == 0
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    (tmp_path / "run" / "summary.json").unlink()
-    done = run_script("train.py", "resume=run")
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+def test_what_can_change_holds_from_there_on(settings: list[str], tmp_path: Path) -> None:
+    """A new rate, though the run is killed before it saves again and resumed without a word."""
+    killed(signalled(tmp_path, "KILL", TRAINING_STEP, 45, *settings))
+    killed(signalled(tmp_path, "KILL", TRAINING_STEP, 3, "resume=run", "optim.lr=0.004", "optim.plateau.patience=99"))
+    run = finished(tmp_path, "resume=run", "max_steps=90")
+    rates = {row["step"]: float(row["lr"]) for row in metrics(run) if row["lr"]}
+    assert rates[30] > 0.004
+    assert {rate for step, rate in rates.items() if step > 40} == {0.004}
+
+
+def test_an_early_end_is_one_until_more_patience_is_given(settings: list[str], tmp_path: Path) -> None:
+    more = ["regularization.early_stopping_patience=1", "optim.lr=3"]
+    run = finished(tmp_path, *settings, *more)
+    steps = json.loads((run / "summary.json").read_text())["steps"]
+    assert steps < 200
+    finished(tmp_path, "resume=run")
+    assert json.loads((run / "summary.json").read_text())["steps"] == steps
+    finished(tmp_path, "resume=run", "regularization.early_stopping_patience=2")
+    assert json.loads((run / "summary.json").read_text())["steps"] > steps
 
 
 def test_a_corpus_that_changed_is_refused(
@@ -113,22 +267,72 @@ def test_a_corpus_that_changed_is_refused(
     assert done.returncode == 0, "the same text in another place is the same corpus"
 
 
-def test_epochs_and_accumulation(settings: list[str], run_script: Callable, tmp_path: Path) -> None:
-    """Validation once an epoch, a signal at any step of it, gradients from two batches a step."""
-    more = ["trainer.accumulate_grad_batches=2", "trainer.val_every_steps=null", "max_steps=70"]
-    assert run_script("train.py", *settings, *more, "run_dir=unbroken").returncode == 0
-    process = start(tmp_path, *settings, *more)
-    for step in (15, 45):
-        wait_for_step(tmp_path / "run", step)
-        process.terminate()
-        assert process.wait(60) == 143
-        process = start(tmp_path, "resume=run")
-    assert process.wait(120) == 0
-    expect_same_run(tmp_path / "run", tmp_path / "unbroken")
-
-
 def test_what_cannot_change_is_refused_by_name(settings: list[str], run_script: Callable) -> None:
     assert run_script("train.py", *settings, "max_steps=5").returncode == 0
-    done = run_script("train.py", "resume=run", "model=small", "seed=3", "max_steps=10")
+    for given, named in (
+        (["model=small", "seed=3", "max_steps=10"], "model, seed"),
+        (["tokenizer.vocab_size=100"], "tokenizer.vocab_size"),
+        (["data.split=tail"], "data.split"),
+        (["optim.betas=[0.9,0.95]"], "optim.betas"),
+    ):
+        done = run_script("train.py", "resume=run", *given)
+        assert done.returncode == 2
+        assert f"train.py: error: {named} cannot change in a resumed run" in done.stderr
+
+
+def test_a_run_that_is_training_is_not_resumed(settings: list[str], run_script: Callable, tmp_path: Path) -> None:
+    process = start(tmp_path, *settings, "max_steps=100000")
+    wait_for_step(tmp_path / "run", 20)
+    done = run_script("train.py", "resume=run")
     assert done.returncode == 2
-    assert "train.py: error: model, seed cannot change in a resumed run" in done.stderr
+    assert done.stderr.startswith("train.py: error: another process is training in run")
+    os.killpg(process.pid, signal.SIGKILL)
+    killed(process)
+    killed_at = metrics(tmp_path / "run")[-1]["step"]
+    assert finished(tmp_path, "resume=run", f"max_steps={killed_at + 10}"), "a dead process keeps nobody out"
+
+
+# As a job of SLURM
+
+
+def test_a_job_is_requeued_and_goes_on(settings: list[str], unbroken: Path, tmp_path: Path) -> None:
+    """`scontrol` here is a script that notes what it was told; SLURM then starts the same command again."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    (commands / "scontrol").chmod(0o755)
+    job = {
+        "PATH": f"{commands}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_NAME": "books",
+        "SLURM_NTASKS": "1",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+        "SLURM_NODEID": "0",
+    }
+    arguments = [argument for argument in settings if not argument.startswith("run_dir=")]
+    process = start(tmp_path, *arguments, "max_steps=100000", **job)
+    deadline = time.monotonic() + 120
+    while not (runs := list((tmp_path / "outputs" / "runs").glob("*"))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    [run] = runs
+    wait_for_step(run, 30)
+    process.send_signal(signal.SIGUSR1)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGUSR1
+    assert "SLURM will start job 4711 again" in errors
+    assert (tmp_path / "asked").read_text() == "requeue 4711\n"
+    stopped_at = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    # Preempted: SIGTERM, and SLURM requeues of its own accord.
+    process = start(tmp_path, *arguments, "max_steps=100000", **job, SLURM_RESTART_COUNT="1")
+    wait_for_step(run, stopped_at + 20)
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert f"resumed at step {stopped_at}\n" in output
+    assert list((tmp_path / "outputs" / "runs").iterdir()) == [run]
+    assert (tmp_path / "asked").read_text() == "requeue 4711\n"
+    other = {**job, "SLURM_JOB_ID": "4712", "SLURM_RESTART_COUNT": "1"}
+    process = start(tmp_path, *arguments, "max_steps=5", **other)
+    assert process.wait(120) == 0, process.communicate()
+    assert len(list((tmp_path / "outputs" / "runs").iterdir())) == 2, "another job's run is another run"

@@ -1,16 +1,18 @@
 """The figures of a run, step by step: metrics.csv and the loggers."""
 
 import csv
-import math
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 
 from hp_lightning.data import CorpusDataModule
-from hp_lightning.errors import RunError
 from hp_lightning.lightning_module import GPTModule
+from hp_lightning.progress import log
+from hp_lightning.reporting.tensorboard import Curves
 
 COLUMNS = (
     "step", "tokens", "seconds", "train/loss", "grad_norm", "lr", "tokens_per_second", "mfu",
@@ -33,6 +35,8 @@ class RunLog(L.Callback):
 
     def __init__(self, run_dir: Path, every_steps: int, flops_share: float) -> None:
         self._path = run_dir / "metrics.csv"
+        self._unwritten: list[dict[str, float]] = []  # rows for which the disk had no room
+        self._waits = False
         self._every = every_steps
         self._flops_share = flops_share
         self.begun = False  # whether a step was taken up; until then nothing of an older sitting is touched
@@ -52,12 +56,14 @@ class RunLog(L.Callback):
         rows = []
         if self._path.exists():
             with self._path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self._step]
+                rows = [row for row in csv.DictReader(file) if _is_whole(row) and int(row["step"]) <= self._step]
         unfinished = self._path.with_name(f".{self._path.name}")
         with unfinished.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
+            file.flush()
+            os.fsync(file.fileno())
         unfinished.replace(self._path)
 
     def on_train_batch_start(
@@ -93,7 +99,6 @@ class RunLog(L.Callback):
             "mfu": speed * self._flops_share,
         }
         self._write(trainer, figures)
-        self._stop_if_diverged("training", loss, pl_module)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stops the clock."""
@@ -101,10 +106,20 @@ class RunLog(L.Callback):
         self._paused = time.monotonic()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The figures of validation; before a checkpoint is written, so that the last good one stays."""
+        """The figures of validation."""
         metrics = trainer.callback_metrics
         self._write(trainer, {key: metrics[key].item() for key in COLUMNS if key.startswith("val/")})
-        self._stop_if_diverged("validation", metrics["val/loss"].item(), pl_module)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Brings to the disk what lies before a checkpoint, before the checkpoint: a resumed run writes on after it."""
+        if not trainer.is_global_zero:
+            return
+        self._append()
+        with suppress(OSError), self._path.open("rb") as file:
+            os.fsync(file.fileno())
+        for logger in trainer.loggers:
+            if isinstance(logger, Curves):
+                logger.flush()
 
     def state_dict(self) -> dict[str, Any]:
         """The seconds spent so far, and the newest figures."""
@@ -115,14 +130,6 @@ class RunLog(L.Callback):
         """Goes on counting."""
         self.seconds = state_dict["seconds"]
         self.latest = dict(state_dict["latest"])
-
-    def _stop_if_diverged(self, part: str, loss: float, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, GPTModule)
-        if not math.isfinite(loss):
-            raise RunError(
-                f"the {part} loss is {loss} at step {self._step}: the run is stopped; try a lower optim.lr "
-                f"(now {pl_module.cfg.optim.lr}) or a longer optim.warmup_steps"
-            )
 
     def _count_seconds(self) -> None:
         if self._paused is None:
@@ -137,10 +144,34 @@ class RunLog(L.Callback):
             return
         step = trainer.global_step
         row = {"step": step, "tokens": step * _data(trainer).tokens_per_step, "seconds": round(self.seconds, 3)}
-        with self._path.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow({**row, **figures})
+        self._unwritten.append({**row, **figures})
+        self._append()
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=step)
+
+    def _append(self) -> None:
+        """Writes whole rows, or none: on a full disk they wait."""
+        if not self._unwritten:
+            return
+        try:
+            size = self._path.stat().st_size
+            try:
+                with self._path.open("a", newline="") as file:
+                    csv.DictWriter(file, COLUMNS).writerows(self._unwritten)
+            except OSError:
+                os.truncate(self._path, size)
+                raise
+        except OSError as error:
+            if not self._waits:
+                log.warning("%s cannot be written (%s): its rows wait for room", self._path, error.strerror)
+            self._waits = True
+        else:
+            self._unwritten, self._waits = [], False
+
+
+def _is_whole(row: dict[str, str | None]) -> bool:
+    """A row that a killed run had written to its end."""
+    return None not in row.values()
 
 
 def _data(trainer: L.Trainer) -> CorpusDataModule:

@@ -46,7 +46,10 @@ def show_summary(run_dir: Path, summary: dict[str, Any], sample: str, commands: 
         log.info("%-14s %s", purpose, command)
 
 
-def is_complete(run_dir: Path) -> bool:
-    """Whether a run was trained, tested and reported to its end."""
+def is_complete(run_dir: Path, step: int) -> bool:
+    """Whether a run was trained, tested and reported to an end after so many steps."""
     path = run_dir / "summary.json"
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["status"] in COMPLETE
+    if not path.is_file():
+        return False
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    return summary["status"] in COMPLETE and summary["steps"] == step

@@ -1,33 +1,126 @@
-"""What TensorBoard shows of a run beside its curves: the config, what the model writes, the hyperparameters."""
+"""What TensorBoard shows of a run: curves, the config, what the model writes, the hyperparameters."""
 
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from hp_lightning.config import LoggerConfig, TrainConfig, to_plain, to_yaml
 from hp_lightning.generation import Sampling, continue_text
 from hp_lightning.lightning_module import GPTModule
+from hp_lightning.progress import log
 from hp_lightning.tokenization import Tokenizer
 
 # Where a file is or how a run was begun says nothing about how it learned.
-NO_HYPERPARAMETERS = ("run_dir", "resume", "logger")
+NO_HYPERPARAMETERS = ("run_dir", "resume", "logger", "checkpoint")
+
+Write = Callable[[SummaryWriter], None]
 
 
-def make_logger(run_dir: Path, cfg: TrainConfig, resumed_step: int | None) -> TensorBoardLogger:
-    """Writes to `tensorboard/` in the run folder, first the config; a resumed run takes away what it will do again."""
-    logger = TensorBoardLogger(
-        save_dir=run_dir,
-        name="",
-        version="",
-        sub_dir="tensorboard",
-        default_hp_metric=False,
-        purge_step=None if resumed_step is None else resumed_step + 1,
-    )
+class Curves(Logger):
+    """Writes to `tensorboard/` in the run folder; a resumed run takes away what it will do again.
+
+    What is not known to have come to the disk is kept. Where the disk is full the writer, which cannot go on after an
+    error, is replaced as soon as there is room, and all that was kept is written anew.
+
+    Args:
+        run_dir: the run's folder
+        resumed_step: the step from which a resumed run goes on; None for a new one
+    """
+
+    name, version = "tensorboard", None
+
+    def __init__(self, run_dir: Path, resumed_step: int | None) -> None:
+        super().__init__()
+        self._folder = run_dir / "tensorboard"
+        self._writer: SummaryWriter | None = None  # none while the disk is full
+        # A run that begins again, too, may find what it wrote before it was killed.
+        self._purge_step: int | None = 0 if resumed_step is None else resumed_step + 1
+        self._kept: list[tuple[int, Write]] = []
+        # The writer's own thread would print a traceback before the error comes to us.
+        threading.excepthook = _without_disk_errors
+        self._begin()
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Scalars under their names."""
+        assert step is not None
+        for name, value in metrics.items():
+            self._add(step, partial(SummaryWriter.add_scalar, tag=name, scalar_value=value, global_step=step))
+
+    def text(self, tag: str, text: str, step: int) -> None:
+        """A text, shown as it is: in Markdown indented lines are a code block."""
+        indented = "\n".join("    " + line for line in text.split("\n"))
+        self._add(step, partial(SummaryWriter.add_text, tag=tag, text_string=indented, global_step=step))
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: Lightning would log what it takes for the settings of a module."""
+
+    def row(self, settings: dict[str, Any], metrics: dict[str, float], step: int) -> None:
+        """A row of the HPARAMS tab."""
+        self.log_metrics(metrics, step)
+        for summary in hparams(settings, metrics):  # type: ignore[no-untyped-call]
+            self._add(step, partial(_add_summary, summary=summary))
+
+    def flush(self) -> None:
+        """Brings everything to the disk, if there is room for it."""
+        if self._writer is None:
+            self._purge_step = min((step for step, _ in self._kept), default=None)
+            self._begin()
+            for _, write in self._kept:
+                self._try(write)
+        self._try(SummaryWriter.flush)
+        if self._writer is not None:
+            self._kept = []
+
+    def finalize(self, status: str) -> None:
+        """Closes the file; what is added later goes into another."""
+        self.flush()
+        self._try(SummaryWriter.close)
+
+    def _add(self, step: int, write: Write) -> None:
+        self._kept.append((step, write))
+        self._try(write)
+
+    def _begin(self) -> None:
+        """A new file; what is in older ones from the step `purge_step` on counts no more."""
+        try:
+            self._writer = SummaryWriter(str(self._folder), purge_step=self._purge_step)
+        except OSError as error:
+            self._give_up(error)
+
+    def _try(self, write: Write) -> None:
+        if self._writer is not None:
+            try:
+                write(self._writer)
+            except OSError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._writer = None
+        log.warning("TensorBoard's file cannot be written (%s): the curves wait for room", error.strerror)
+
+
+def _add_summary(writer: SummaryWriter, summary: Any) -> None:
+    writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
+
+
+def _without_disk_errors(failed: threading.ExceptHookArgs) -> None:
+    if not issubclass(failed.exc_type, OSError):
+        threading.__excepthook__(failed)
+
+
+def make_curves(run_dir: Path, cfg: TrainConfig, resumed_step: int | None) -> Curves:
+    """The curves of a run, with its config as their first text."""
+    curves = Curves(run_dir, resumed_step)
     if resumed_step is None:
-        logger.experiment.add_text("config", _verbatim(to_yaml(cfg)), 0)
-    return logger
+        curves.text("config", to_yaml(cfg), 0)
+    return curves
 
 
 class Samples(L.Callback):
@@ -39,24 +132,27 @@ class Samples(L.Callback):
         self._context = context
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Samples with a generator of its own, so that training draws the same numbers with and without it."""
+        """Samples with a generator of its own."""
         if not self._cfg.sample_tokens:
             return
         assert isinstance(pl_module, GPTModule)
         sampling = Sampling(max_new_tokens=self._cfg.sample_tokens)
         [text] = continue_text(pl_module.net, self._tokenizer, self._cfg.sample_prompt, self._context, sampling)
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("sample", _verbatim(text), trainer.global_step)
+            if isinstance(logger, Curves):
+                logger.text("sample", text, trainer.global_step)
 
 
 def log_hyperparameters(trainer: L.Trainer, cfg: TrainConfig, metrics: dict[str, float]) -> None:
-    """A row of the HPARAMS tab: every setting, by the same names in every run, and what was reached."""
+    """A row of the HPARAMS tab: every setting, by the same names in every run, and what was reached.
+
+    It stands one step after the last, so that a run that goes on from there takes it away and writes it anew.
+    """
     settings = {key: value for key, value in to_plain(cfg).items() if key not in NO_HYPERPARAMETERS}
     flat = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in _flat(settings)}
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(flat, metrics, step=trainer.global_step)
+        if isinstance(logger, Curves):
+            logger.row(flat, metrics, trainer.global_step + 1)
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -64,8 +160,3 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for key, value in settings.items():
         found.extend(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)])
     return found
-
-
-def _verbatim(text: str) -> str:
-    """Markdown that shows a text as it is: indented lines are a code block."""
-    return "\n".join("    " + line for line in text.split("\n"))

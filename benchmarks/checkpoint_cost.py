@@ -1,0 +1,61 @@
+"""What saving costs a run: the share of its time, from its first step to its last, that goes into checkpoints.
+
+    python benchmarks/checkpoint_cost.py                            # model=small on the bundled stories, 8 epochs
+    python benchmarks/checkpoint_cost.py model=base max_steps=100
+
+Arguments are settings of train.py. The bundled stories are the hard case: so small a corpus is validated, and
+therefore saved, every few seconds.
+"""
+
+import functools
+import runpy
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+SETTINGS = ("model=small", "max_epochs=8")
+
+
+def main() -> None:
+    """Trains with the clock running, and prints the figures."""
+    from lightning.pytorch import Trainer
+
+    from hp_lightning.saving import Checkpoints
+
+    saves, fits, starts = [], [], []
+    _time_calls(Checkpoints, "save", saves)
+    _time_calls(Trainer, "fit", fits)
+    _time_calls(Checkpoints, "on_train_start", starts)
+    with tempfile.TemporaryDirectory(prefix="checkpoint_cost_") as folder:
+        sys.argv = [str(PROJECT / "train.py"), *(sys.argv[1:] or SETTINGS), f"run_dir={folder}/run"]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        size = (Path(folder) / "run" / "checkpoints" / "last.ckpt").stat().st_size
+    whole = fits[0][1] - starts[0][1]
+    spent = [end - begin for begin, end in saves]
+    print(f"\n{len(spent)} checkpoints of {size / 1e6:.1f} MB, {1000 * statistics.median(spent):.0f} ms each (median)")
+    print(f"{sum(spent):.2f} s of {whole:.1f} s: {sum(spent) / whole:.2%}")
+
+
+def _time_calls(owner: Any, name: str, times: list[tuple[float, float]]) -> None:
+    original: Callable[..., Any] = getattr(owner, name)
+
+    @functools.wraps(original)
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        begin = time.perf_counter()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            times.append((begin, time.perf_counter()))
+
+    setattr(owner, name, timed)
+
+
+if __name__ == "__main__":
+    main()

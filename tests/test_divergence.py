@@ -1,0 +1,63 @@
+"""A run that goes wrong ends at once, says where and on what, and leaves what it had when all was well."""
+
+import itertools
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hp_lightning import checkpoint
+from hp_lightning.config import TrainConfig
+from hp_lightning.data import CorpusDataModule
+from hp_lightning.encoding import encode_corpus
+
+
+def test_an_exploding_run_is_stopped_and_goes_on_with_a_lower_rate(
+    first_book: Path, run_script: Callable, tmp_path: Path
+) -> None:
+    settings = [f"data.path={first_book}", "experiment=smoke", "checkpoint.every_steps=1", "run_dir=run"]
+    assert run_script("train.py", *settings, "max_steps=20", "optim.warmup_steps=5").returncode == 0
+    done = run_script("train.py", "resume=run", "optim.lr=3000", "max_steps=60")
+    assert done.returncode == 1
+    [line] = done.stderr.strip().split("\n")
+    found = re.search(
+        r"the training loss is ([\w.+]+)(?:, far above that of guessing,)? at step (\d+), the gradient norm (\S+), on "
+        r"a batch from (The Ferry to Vesperhold / .*?); .*resume=run optim\.lr=750\b",
+        line,
+    )
+    assert found is not None, line
+    step = int(found[2])
+    assert 20 < step < 60
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+    kept = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert kept.step == step - 1, "nothing is saved once it has diverged"
+    assert all(weight.isfinite().all() for weight in kept.net().state_dict().values())
+    done = run_script("train.py", "resume=run/checkpoints/best.ckpt", "optim.lr=0.001", "max_steps=40")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_documents_of_a_step_are_named(
+    accumulate: int, make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    """Here each document has a word of its own, which is its name, too."""
+    words = [first + second for first, second in itertools.product("bcdfg", "aeiou")]
+    rows = [f"{' '.join([word] * (3 + 7 * number % 40))},{word}" for number, word in enumerate(words)]
+    (tmp_path / "corpus.csv").write_text("text,chapter\n" + "\n".join(rows) + "\n")
+    cfg = make_config(
+        f"data.path={tmp_path / 'corpus.csv'}", "data.seq_len=8", "data.batch_size=2", "tokenizer.min_frequency=1"
+    )
+    data = CorpusDataModule(cfg.data, encode_corpus(cfg.data, cfg.tokenizer), 1, accumulate)
+    batches = itertools.chain.from_iterable(itertools.repeat(data.train_dataloader()))
+    eos = data.tokenizer.vocabulary.eos_id
+    for step in range(1, 3 * data.steps_per_epoch):
+        seen = set()
+        for _, targets in itertools.islice(batches, accumulate):
+            for window in targets.tolist():
+                seen |= {data.tokenizer.decode([token]).strip() for token in window if token != eos}
+        named = data.documents_of_step(step)
+        assert seen <= set(named)
+        assert len(named) - len(seen) <= 2 * accumulate, "but for documents of which a window has the end alone"
+        assert named == [word for word in data.corpus.train_documents if word in named]

@@ -1,0 +1,273 @@
+"""A checkpoint is whole or absent: damaged files, full disks, files that are meant to do harm."""
+
+import json
+import os
+import pickle
+import random
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import curves, metrics, start, wait_for_step
+
+from hp_lightning import checkpoint
+from hp_lightning.errors import InputError
+
+SETTINGS = (
+    "experiment=smoke",
+    "max_steps=60",
+    "trainer.val_every_steps=20",
+    "checkpoint.every_steps=10",
+    "logger.sample_tokens=0",
+    "trainer.precision=32-true",
+    "run_dir=run",
+)
+
+
+@pytest.fixture(scope="module")
+def settings(first_book: Path) -> list[str]:
+    return [*SETTINGS, f"data.path={first_book}"]
+
+
+@pytest.fixture(scope="module")
+def finished(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cwd = tmp_path_factory.mktemp("finished")
+    process = start(cwd, *settings, "checkpoint.top_k=2")
+    assert process.wait(300) == 0
+    return cwd / "run"
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the run, with the same links between its files."""
+    subprocess.run(["cp", "-a", str(finished), str(tmp_path / "run")], check=True)
+    return tmp_path / "run"
+
+
+def truncated(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flipped(path: Path) -> None:
+    """One bit of a weight is another."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def damage(path: Path, how: Callable[[Path], None]) -> None:
+    """Damages this name alone, though others may be names of the same file."""
+    shutil.copyfile(path, path.with_name("copy"))
+    path.with_name("copy").replace(path)
+    how(path)
+
+
+# Damaged
+
+
+@pytest.mark.parametrize("how", [truncated, flipped, emptied])
+def test_a_damaged_last_falls_back_to_the_one_before(
+    how: Callable[[Path], None], run: Path, finished: Path, run_script: Callable
+) -> None:
+    damage(run / "checkpoints" / "last.ckpt", how)
+    done = run_script("train.py", "resume=run")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "run/checkpoints/last.ckpt is damaged: going on from run/checkpoints/previous.ckpt, of step 50" in done.stdout
+    )
+    assert "resumed at step 50" in done.stdout
+    assert (run / "checkpoints" / "last.damaged").exists(), "nothing is thrown away"
+    ours, theirs = (torch.load(each / "checkpoints" / "last.ckpt", weights_only=True) for each in (run, finished))
+    assert all(torch.equal(weight, theirs["state_dict"][name]) for name, weight in ours["state_dict"].items())
+    assert curves(run)["val/loss"] == curves(finished)["val/loss"]
+
+
+def test_with_none_left_there_is_one_line(run: Path, run_script: Callable) -> None:
+    for path in (run / "checkpoints").iterdir():
+        damage(path, truncated)
+    done = run_script("train.py", "resume=run")
+    assert done.returncode == 2
+    [line] = done.stderr.strip().split("\n")
+    assert line.endswith("are damaged: begin a new run, or name another checkpoint")
+    assert "run/checkpoints/last.ckpt and run/checkpoints/previous.ckpt and run/checkpoints/best.ckpt" in line
+
+
+def test_any_flipped_bit_is_noticed_or_harmless(finished: Path, tmp_path: Path) -> None:
+    """Some bytes of a zip archive, such as a date, mean nothing."""
+    content = (finished / "checkpoints" / "last.ckpt").read_bytes()
+    whole = checkpoint.load(finished / "checkpoints" / "last.ckpt").contents
+    draw, noticed = random.Random(1), 0
+    for _ in range(100):
+        changed = bytearray(content)
+        changed[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        (tmp_path / "changed.ckpt").write_bytes(changed)
+        try:
+            loaded = checkpoint.load(tmp_path / "changed.ckpt").contents
+        except InputError:
+            noticed += 1
+        else:
+            assert repr(loaded) == repr(whole)
+            assert all(torch.equal(loaded["state_dict"][name], value) for name, value in whole["state_dict"].items())
+    assert noticed > 80
+
+
+def test_the_best_are_kept(finished: Path) -> None:
+    """`top_k` of them, named by step and loss; best.ckpt is the first, and no copy of it."""
+    losses = sorted((value, step) for step, value in curves(finished)["val/loss"])
+    names = {f"step_{step:07}_loss_{loss:.4f}.ckpt" for loss, step in losses[:2]}
+    folder = finished / "checkpoints"
+    assert {path.name for path in folder.iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt", *names}
+    best = folder / f"step_{losses[0][1]:07}_loss_{losses[0][0]:.4f}.ckpt"
+    assert best.samefile(folder / "best.ckpt")
+
+
+# Harmful
+
+
+class RunsCode:
+    """A pickle that would make a file when it is read."""
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path("executed"),))
+
+
+def test_a_checkpoint_that_runs_code_is_refused_unread(run: Path, run_script: Callable, tmp_path: Path) -> None:
+    contents = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.save({**contents, "harm": RunsCode()}, tmp_path / "zip.ckpt")
+    (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(RunsCode()))
+    said = {"zip.ckpt": "holds more than tensors and plain values", "plain.ckpt": "is no checkpoint of hp_lightning"}
+    for name, text in said.items():
+        done = run_script("generate.py", f"ckpt={name}")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert text in done.stderr
+    shutil.copyfile(tmp_path / "zip.ckpt", tmp_path / "copy")
+    (tmp_path / "copy").replace(run / "checkpoints" / "last.ckpt")
+    done = run_script("train.py", "resume=run")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "last.ckpt holds more than tensors and plain values, which could run code" in done.stderr
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (("model", "_target_"), "os.system", "_target_"),
+        (("data", "path"), "${oc.env:HOME}", "${oc.env:HOME} does not exist"),
+        (("optim", "name"), "torch.optim.SGD", "is not a choice"),
+    ],
+)
+def test_no_value_names_what_is_built(
+    key: tuple[str, str], value: str, said: str, run: Path, run_script: Callable
+) -> None:
+    """Neither in a checkpoint nor in the config of a run that is begun again."""
+    contents = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    contents["hp_lightning"]["config"][key[0]][key[1]] = value
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    torch.save(contents, run / "checkpoints" / "last.ckpt")
+    done = run_script("train.py", "resume=run", "max_steps=70")
+    assert done.returncode == 2
+    assert said in done.stderr or "last.ckpt is damaged" in done.stderr
+    (run / "checkpoints" / "last.ckpt").unlink()
+    config = run / ".hydra" / "config.yaml"
+    lines = [line for line in config.read_text().splitlines() if not line.startswith(f"  {key[1]}:")]
+    written = value.replace("$", "\\$")
+    lines.insert(lines.index(f"{key[0]}:") + 1, f"  {key[1]}: {written}")
+    config.write_text("\n".join(lines) + "\n")
+    done = run_script("train.py", "resume=run")
+    assert done.returncode == 2, done.stdout
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr or "is not the config of a run" in done.stderr
+
+
+# A full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Of 8 MB: enough for a run's first checkpoints."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8M", "tmpfs", str(path)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """A file that takes all room there is."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            return filler
+
+
+def test_training_outlives_a_full_disk(settings: list[str], small_disk: Path, tmp_path: Path) -> None:
+    """Saves fail, figures wait; once there is room again nothing is missing."""
+    more = ["max_steps=3000", "trainer.val_every_steps=100", "checkpoint.every_steps=null", "run_dir=disk/run"]
+    unbroken = start(tmp_path, *settings, *more[:-1])
+    process = start(tmp_path, *settings, *more)
+    run = small_disk / "run"
+    wait_for_step(run, 210)
+    kept = checkpoint.load(run / "checkpoints" / "last.ckpt").step
+    filler = fill(small_disk)
+    for line in process.stdout or ():
+        if "could not be saved" in line:
+            break
+    kept = max(kept, checkpoint.load(run / "checkpoints" / "last.ckpt").step)
+    for line in process.stdout or ():
+        if line.startswith(f"step {kept + 300:>4}/"):
+            break
+    assert checkpoint.load(run / "checkpoints" / "last.ckpt").step == kept, "the one before is kept"
+    filler.unlink()
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert errors == ""
+    assert "is saved: there is room again" in output
+    assert unbroken.wait(300) == 0
+    assert [row["step"] for row in metrics(run)] == [row["step"] for row in metrics(tmp_path / "run")]
+    assert curves(run) == curves(tmp_path / "run")
+    assert json.loads((run / "summary.json").read_text())["status"] == "completed"
+
+
+def test_a_disk_that_stays_full(settings: list[str], small_disk: Path, run_script: Callable, tmp_path: Path) -> None:
+    """The last line and the status tell; with room the run is finished from what was kept."""
+    process = start(tmp_path, *settings, "max_steps=500", "trainer.val_every_steps=100", "run_dir=disk/run")
+    run = small_disk / "run"
+    wait_for_step(run, 110)
+    filler = fill(small_disk)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    [line] = errors.strip().split("\n")
+    assert "step 500, the last, could not be saved in disk/run (No space left on device)" in line
+    kept = checkpoint.load(run / "checkpoints" / "last.ckpt").step
+    assert 100 <= kept < 500
+    filler.unlink()
+    done = run_script("train.py", "resume=disk/run")
+    assert done.returncode == 0, done.stderr
+    assert f"resumed at step {kept}" in done.stdout
+    steps = [row["step"] for row in metrics(run)]
+    assert steps == sorted(steps)
+    assert [row["step"] for row in metrics(run) if row["val/loss"]] == [100, 200, 300, 400, 500]
+
+
+def test_a_signal_on_a_full_disk(settings: list[str], small_disk: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, *settings, "max_steps=100000", "checkpoint.every_steps=null", "run_dir=disk/run")
+    wait_for_step(small_disk / "run", 30)
+    fill(small_disk)
+    process.terminate()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143
+    [line] = errors.strip().split("\n")
+    assert "could not be saved (No space left on device); an older checkpoint is kept; go on with: " in line
