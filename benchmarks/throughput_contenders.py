@@ -92,6 +92,8 @@ def plain_loop(job: Job) -> dict[str, list[float]]:
     from hp_lightning.model import GPT
     from hp_lightning.optim import build_optimizer
 
+    if DEVICE.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # as train.py has it
     cfg = _config(job)
     stream = encode_corpus(cfg.data, cfg.tokenizer).streams["train"]
     cfg = settle(cfg, len(stream) - 1).cfg

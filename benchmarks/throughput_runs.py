@@ -115,7 +115,12 @@ def _program(name: str, job: Job) -> tuple[Any, float]:
 def _process(command: list[str], job: Job, name: str) -> tuple[str, float]:
     """Runs a Python program to its end; gives what it printed and its peak memory in MB."""
     # A cache of compiled code for each contender: the first run of each compiles, whoever is first.
-    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": f"{job.folder}/compiled_{name}"}
+    environment = {
+        **os.environ,
+        "TORCHINDUCTOR_CACHE_DIR": f"{job.folder}/compiled_{name}",
+        # transformers' Trainer would spread over all GPUs.
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
+    }
     printed, complaints = Path(job.folder) / "stdout", Path(job.folder) / "stderr"
     with printed.open("w") as out, complaints.open("w") as err:
         process = subprocess.Popen([sys.executable, *command], stdout=out, stderr=err, cwd=job.folder, env=environment)

@@ -54,7 +54,7 @@ SHAPES = {
         Shape("char", "char", 65, 4, 4, 128, seq_len=64, batch_size=12, dropout=0.0, steps=400),
         Shape("word", "word", 10_000, 4, 4, 256, seq_len=128, batch_size=32, dropout=0.1, steps=40),
         Shape("roadmap", "word", 10_000, 6, 8, 512, seq_len=256, batch_size=8, dropout=0.1, steps=20),
-        Shape("gpt2", "word", 50_304, 12, 12, 768, seq_len=1024, batch_size=16, dropout=0.0, steps=40),  # for a GPU
+        Shape("gpt2", "word", 50_304, 12, 12, 768, seq_len=1024, batch_size=16, dropout=0.0, steps=300),  # for a GPU
     )
 }
 

@@ -9,7 +9,7 @@ import torch
 
 from hp_lightning.config import DataConfig, TrainConfig
 from hp_lightning.errors import InputError
-from hp_lightning.loss import language_model_loss
+from hp_lightning.loss import GPU_CHUNK_BYTES, language_model_loss
 from hp_lightning.machine import device_name, device_of, free_memory, matrix_rate, missing_for_compile
 from hp_lightning.model import GPT
 from hp_lightning.progress import clock
@@ -47,7 +47,10 @@ def settle(cfg: TrainConfig, train_tokens: int) -> Settled:
         InputError: the batch cannot be made up as the config wants it
     """
     device = device_of(cfg.trainer.accelerator)
-    rates = {"float32": matrix_rate(device, torch.float32), "bfloat16": matrix_rate(device, torch.bfloat16)}
+    try:
+        rates = {"float32": matrix_rate(device, torch.float32), "bfloat16": matrix_rate(device, torch.bfloat16)}
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"the memory of {device_name(device)} is taken: end the programs that use it") from error
     rate_line = ", ".join(f"{name} {_flops(rate)}" for name, rate in rates.items())
     reasons = [f"machine    {device_name(device)}; matrix products: {rate_line}"]
     cfg, reason = _precision(cfg, device, rates["bfloat16"] / rates["float32"])
@@ -147,10 +150,15 @@ def _windows_that_fit(cfg: TrainConfig, device: torch.device) -> int:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         net = GPT(cfg.model, cfg.regularization).to(device)
         mixed = cfg.trainer.precision != "32-true"
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-            one, three = (_bytes_kept(net, torch.zeros(n, cfg.data.seq_len).long().to(device)) for n in (1, 3))
+        try:
+            with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+                one, three = (_bytes_kept(net, torch.zeros(n, cfg.data.seq_len).long().to(device)) for n in (1, 3))
+        except torch.OutOfMemoryError:
+            return 1
     share = CPU_MEMORY_SHARE if device.type == "cpu" else GPU_MEMORY_SHARE
     room = share * free_memory(device) - BYTES_PER_WEIGHT * net.num_parameters()
+    if device.type != "cpu":  # a chunk's logits, their exponentials and a copy in bfloat16; a processor's are small
+        room -= 4 * GPU_CHUNK_BYTES
     return max(int(room / (WORKING_ROOM * (three - one) / 2)), 1)
 
 

@@ -28,26 +28,30 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     The reason why it cannot be compiled is told once, and from then on the function itself is called.
     """
-    options: dict[str, str | int | bool | Callable[..., object]] = {}
-    if not torch.cuda.is_available():
-        options["fallback_random"] = True
-    fast: Callable[..., Tensor] | None = torch.compile(function, dynamic=False, options=options)
+    on_processor = torch.compile(function, dynamic=False, options={"fallback_random": True})
+    elsewhere = torch.compile(function, dynamic=False)
+    works = True
 
     @functools.wraps(function)
     def call(*arguments: object) -> Tensor:
-        nonlocal fast
-        if fast is not None:
+        nonlocal works
+        if works:
+            fast = on_processor if _is_on_processor(arguments) else elsewhere
             try:
                 return fast(*arguments)
             except Exception as error:
                 if not _is_of_the_compiler(error):
                     raise
-                fast = None
+                works = False
                 reason = str(error).strip().partition("\n")[0]
                 log.warning("compiling failed, going on without (trainer.compile=false): %s", reason)
         return function(*arguments)
 
     return call
+
+
+def _is_on_processor(arguments: tuple[object, ...]) -> bool:
+    return all(argument.device.type == "cpu" for argument in arguments if isinstance(argument, Tensor))
 
 
 def _is_of_the_compiler(error: Exception) -> bool:

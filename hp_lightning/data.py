@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -50,7 +51,7 @@ class CorpusDataModule(L.LightningDataModule):
             self.streams["train"], cfg.seq_len, cfg.batch_size, seed, accumulate, devices
         )
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Tells one corpus, as it was split and tokenized, from another."""
         digest = hashlib.sha256()

@@ -31,10 +31,10 @@ class Divergence(L.Callback):
         self._bound = TIMES_GUESSING * math.log(vocab_size)
         self._every = every_steps
         self._run = run
-        self._step = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Nothing was seen so far."""
+        self._step = trainer.global_step
         self._first = torch.full((3,), torch.nan, device=pl_module.device)  # step, loss and gradient norm
 
     def on_train_batch_end(

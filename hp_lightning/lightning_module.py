@@ -60,7 +60,7 @@ class GPTModule(L.LightningModule):
 
     def mean_train_loss(self) -> float:
         """`train_loss`, over all devices; every one of them must ask."""
-        return float(self.trainer.strategy.reduce(self.train_loss, reduce_op="mean"))
+        return float(self.trainer.strategy.reduce(self.train_loss.clone(), reduce_op="mean"))  # in place
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Ends the run by asking for a stop, upon which Lightning validates the last step, whatever the interval."""

@@ -19,6 +19,7 @@ IGNORED = -100  # the target of a position that does not count, as in `torch.nn.
 CHUNK_BYTES = 20 * 2**20
 GPU_CHUNK_BYTES = 2**30
 MOST_CHUNKS = 16  # each is compiled
+BLOCK = 128  # rows
 
 
 def language_model_loss(net: GPT, token_ids: Tensor, targets: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
     """
     count = (targets != IGNORED).sum().clamp(min=1)
     size = CHUNK_BYTES if hidden.device.type == "cpu" else GPU_CHUNK_BYTES
-    chunk = max(size // (4 * weight.shape[0]), -(-len(hidden) // MOST_CHUNKS))
+    chunk = _rows_of_a_chunk(len(hidden), size // (4 * weight.shape[0]))
     if torch.is_grad_enabled():
         total: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, chunk)  # type: ignore[no-untyped-call]
     else:
@@ -59,6 +60,13 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
         ]
         total = torch.stack(losses).sum()
     return total / count
+
+
+def _rows_of_a_chunk(rows: int, most: int) -> int:
+    """Chunks of equal size, so that none is a small rest; in whole blocks of a GPU's matrix product, where they are large."""
+    count = min(-(-rows // max(most, 1)), MOST_CHUNKS)
+    equal = -(-rows // count)
+    return equal if equal <= BLOCK else -(-equal // BLOCK) * BLOCK
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -54,7 +54,7 @@ def device_name(device: torch.device) -> str:
 def matrix_rate(device: torch.device, dtype: torch.dtype, side: int | None = None) -> float:
     """FLOP/s of a product of two square matrices, the best of several."""
     side = side or SIDE.get(device.type, 2048)
-    left, right = (torch.ones(side, side, dtype=dtype, device=device) for _ in range(2))
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))  # equal numbers take less power
     seconds = []
     for _ in range(SAMPLES):
         begin = time.perf_counter()
@@ -68,6 +68,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, side: int | None = Non
 def free_memory(device: torch.device) -> int:
     """Bytes that a run may still take."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what PyTorch keeps for itself is free, too
         return torch.cuda.mem_get_info(device)[0]
     return int(psutil.virtual_memory().available)
 

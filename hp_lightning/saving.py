@@ -1,5 +1,6 @@
 """When the state of a run is saved, and how: whole or not at all, whatever happens meanwhile."""
 
+import errno
 import os
 import shutil
 import time
@@ -29,6 +30,7 @@ from hp_lightning.runs import (
 
 STEPS_BETWEEN_TALKS = 10  # in which several processes tell each other what they want, for which a GPU has to wait
 SECONDS_BEFORE_RETRY = 60  # of a save that failed
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)  # how file systems say that a file has but one name
 
 
 def wanted_anywhere(trainer: L.Trainer, here: bool) -> bool:
@@ -125,7 +127,9 @@ def _give_name(file: Path, name: Path) -> None:
         unfinished.unlink(missing_ok=True)
         try:
             os.link(file, unfinished)
-        except PermissionError:  # so Linux says that there are none
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
             shutil.copyfile(file, unfinished)
             with unfinished.open("rb+") as copy:
                 os.fsync(copy.fileno())

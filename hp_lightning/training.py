@@ -52,6 +52,8 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
         InputError: the corpus, the checkpoint or the machine does not fit the config; nothing was written
         RunError: the run could not be finished
     """
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")  # TF32, where a run computes in float32 at all
     if runs.HANDED_OVER in os.environ:
         _train_beside(os.environ[runs.HANDED_OVER])
         return
@@ -143,8 +145,6 @@ def _command_to_go_on(run: Run, step: int, validations_since_best: int) -> str:
 def _fit(run: Run) -> None:
     """Trains, tests and reports; the summary also tells of a run that did not end well, and why."""
     L.seed_everything(run.cfg.seed, verbose=False)
-    if torch.cuda.is_available():
-        torch.set_float32_matmul_precision("high")  # TF32, where the run computes in float32 at all
     module = GPTModule(run.cfg)
     run_log = RunLog(run.dir, run.cfg.logger.log_every_steps, _flops_share(run, module))
     trainer, checkpoints = _make_trainer(run, module, run_log)

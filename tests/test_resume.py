@@ -1,4 +1,4 @@
-"""Stopping a run with real signals at every kind of moment, and going on with it: the state that an unbroken run has."""
+"""Stopping a run with real signals at every kind of moment, and going on with it, to the state of an unbroken run."""
 
 import json
 import os
@@ -158,10 +158,9 @@ def test_a_second_signal_leaves_at_once(settings: list[str], tmp_path: Path) -> 
     "more",
     [
         ["trainer.accumulate_grad_batches=2", "trainer.val_every_steps=null", "max_steps=70"],
-        ["trainer.compile=true", "max_steps=60", "checkpoint.every_steps=7"],
         ["model=tiny", "model.d_model=32", "model.position=learned", "optim=adam", "max_steps=60", "tokenizer=char"],
     ],
-    ids=["accumulated, validation once an epoch", "compiled", "another network"],
+    ids=["accumulated, validation once an epoch", "another network"],
 )
 def test_other_settings(more: list[str], settings: list[str], tmp_path: Path) -> None:
     (tmp_path / "unbroken").mkdir()
