@@ -63,7 +63,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
 
 
 def _rows_of_a_chunk(rows: int, most: int) -> int:
-    """Chunks of equal size, so that none is a small rest; in whole blocks of a GPU's matrix product, where they are large."""
+    """Chunks of equal size, so that none is a small rest; large ones in whole blocks of a matrix product."""
     count = min(-(-rows // max(most, 1)), MOST_CHUNKS)
     equal = -(-rows // count)
     return equal if equal <= BLOCK else -(-equal // BLOCK) * BLOCK

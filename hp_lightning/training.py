@@ -162,7 +162,7 @@ def _fit(run: Run) -> None:
             status = "interrupted" if pressed or isinstance(error, Interrupted) else "failed"
             figures = _figures(run, trainer, module, run_log, checkpoints)
             reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-            with suppress(OSError):  # would hide the first error
+            with suppress(RunError):  # would hide the first error
                 write_summary(run.dir, {"status": status, "reason": reason, **figures})
         if pressed:
             raise KeyboardInterrupt from error

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from hp_lightning.errors import RunError
 from hp_lightning.messages import log_table
 from hp_lightning.progress import clock, log
 
@@ -14,13 +15,22 @@ COMPLETE = ("completed", "stopped early")
 
 
 def write_summary(run_dir: Path, summary: dict[str, Any]) -> None:
-    """Writes summary.json: flat, one key a figure; what is no finite number is null."""
+    """Writes summary.json: flat, one key a figure; what is no finite number is null.
+
+    Raises:
+        RunError: it cannot be written
+    """
     plain = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in summary.items()
     }
     unfinished = run_dir / ".summary.json"
-    unfinished.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(run_dir / "summary.json")
+    try:
+        unfinished.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(run_dir / "summary.json")
+    except OSError as error:
+        raise RunError(
+            f"{run_dir}/summary.json cannot be written ({error.strerror}): make room, then finish by resume={run_dir}"
+        ) from error
 
 
 def show_summary(run_dir: Path, summary: dict[str, Any], sample: str, commands: dict[str, str]) -> None:
