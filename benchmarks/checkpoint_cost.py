@@ -29,10 +29,9 @@ def main() -> None:
 
     from hp_lightning.saving import Checkpoints
 
-    saves, fits, starts = [], [], []
-    _time_calls(Checkpoints, "save", saves)
-    _time_calls(Trainer, "fit", fits)
-    _time_calls(Checkpoints, "on_train_start", starts)
+    saves = _timed_calls(Checkpoints, "save")
+    fits = _timed_calls(Trainer, "fit")
+    starts = _timed_calls(Checkpoints, "on_train_start")
     with tempfile.TemporaryDirectory(prefix="checkpoint_cost_") as folder:
         sys.argv = [str(PROJECT / "train.py"), *(sys.argv[1:] or SETTINGS), f"run_dir={folder}/run"]
         runpy.run_path(sys.argv[0], run_name="__main__")
@@ -43,7 +42,9 @@ def main() -> None:
     print(f"{sum(spent):.2f} s of {whole:.1f} s: {sum(spent) / whole:.2%}")
 
 
-def _time_calls(owner: Any, name: str, times: list[tuple[float, float]]) -> None:
+def _timed_calls(owner: Any, name: str) -> list[tuple[float, float]]:
+    """A list that is given the begin and the end of each call of a method."""
+    times: list[tuple[float, float]] = []
     original: Callable[..., Any] = getattr(owner, name)
 
     @functools.wraps(original)
@@ -55,6 +56,7 @@ def _time_calls(owner: Any, name: str, times: list[tuple[float, float]]) -> None
             times.append((begin, time.perf_counter()))
 
     setattr(owner, name, timed)
+    return times
 
 
 if __name__ == "__main__":

@@ -196,8 +196,10 @@ class Checkpoints(Checkpoint):
         """
         self._plan_next(trainer)
         if self.record.validation_due:
+            validation = trainer.fit_loop.epoch_loop.val_loop
+            validation.restarting = False  # from its first batch
             trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.run()
+            validation.run()
             trainer.training = True
 
     def on_train_batch_end(
