@@ -38,7 +38,7 @@ SETTINGS = (
     "trainer.accumulate_grad_batches=2",
     "optim.warmup_steps=50",
     "optim.plateau.patience=1",
-    "checkpoint.every_minutes=0.05",
+    "checkpoint.every_minutes=0.01",
     "trainer.precision=32-true",
     "logger.sample_tokens=5",
 )

@@ -68,10 +68,11 @@ class Divergence(L.Callback):
         documents = data.documents_of_step(int(step))
         named = ", ".join(documents[:NAMED_DOCUMENTS])
         others = f" and {len(documents) - NAMED_DOCUMENTS} others" if len(documents) > NAMED_DOCUMENTS else ""
-        raise RunError(
-            f"the training loss is {_told(loss)} at step {step:.0f}, the gradient norm {norm:.4g}, on a batch from "
-            f"{named}{others}; {self._advice(trainer)}"
-        )
+        if loss < self._bound:
+            what = f"the gradients are not finite at step {step:.0f}, the training loss is {loss:.4g}"
+        else:
+            what = f"the training loss is {_told(loss)} at step {step:.0f}, the gradient norm {norm:.4g}"
+        raise RunError(f"{what}, on a batch from {named}{others}; {self._advice(trainer)}")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Looks at the validation loss, before a checkpoint is written."""

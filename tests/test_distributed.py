@@ -18,6 +18,7 @@ from conftest import MEASURED, curves, go_on_as_told, metrics, start, wait_for_s
 from hp_lightning.data import Batch, EvalWindows, TrainWindows
 from hp_lightning.errors import InputError
 from hp_lightning.loss import IGNORED
+from hp_lightning.machine import missing_for_compile
 
 TOLERANCE = 1e-5  # relative: sums in another order
 
@@ -185,6 +186,20 @@ def test_two_processes_are_one_run(settings: list[str], tmp_path: Path) -> None:
     assert {"val/loss", "test/loss"} <= summary.keys()
     assert math.ceil(val_tokens(run_dirs[1]) / 64) % 2 == 1
     assert files_in(run_dirs[1]) == files_in(run_dirs[0]), "the second process writes nothing"
+
+
+@two_cores
+@pytest.mark.skipif(missing_for_compile(torch.device("cpu")) is not None, reason="nothing to compile with")
+def test_two_processes_compile(settings: list[str], tmp_path: Path) -> None:
+    """DDP cuts the compiled function at its buckets of gradients."""
+    losses = {}
+    for compile_it in ("true", "false"):
+        cwd = tmp_path / compile_it
+        cwd.mkdir()
+        run_dir = finished(cwd, *settings, "max_steps=20", "trainer.devices=2", f"trainer.compile={compile_it}")
+        assert "compiling failed" not in (run_dir / "train.log").read_text()
+        losses[compile_it] = json.loads((run_dir / "summary.json").read_text())["val/loss"]
+    assert losses["true"] == pytest.approx(losses["false"], rel=1e-3)
 
 
 def files_in(run_dir: Path) -> list[str]:
