@@ -11,6 +11,7 @@ the validations, every scalar of TensorBoard and every row of metrics.csv, all t
 
 import argparse
 import csv
+import logging
 import os
 import random
 import re
@@ -33,7 +34,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 PROJECT = Path(__file__).resolve().parent.parent
 SETTINGS = (
     "experiment=smoke",
-    "max_steps=4000",
+    "max_steps=3000",
+    "max_epochs=null",
     "trainer.val_every_steps=100",
     "trainer.accumulate_grad_batches=2",
     "optim.warmup_steps=50",
@@ -136,7 +138,10 @@ def _kill(cwd: Path, settings: list[str], kills: int, seconds: float, draw: rand
             _wait_for_a_step(cwd, process)
             time.sleep(draw.uniform(0, 1.5 * seconds / kills))
         os.killpg(process.pid, signal.SIGKILL)
-        if process.wait() != -signal.SIGKILL:
+        status = process.wait()
+        if status > 0:
+            raise SystemExit((cwd / "log").read_text())
+        if status == 0:
             raise SystemExit(f"the run came to its end after {len(sittings)} kills: give it more max_steps")
         sittings.append(_sitting(cwd, first=not sittings))
         print(f"kill {len(sittings)}/{kills}: {sittings[-1]}", flush=True)
@@ -212,6 +217,7 @@ def _curve_differences(broken: Path, unbroken: Path) -> list[str]:
 
 
 def _curves(cwd: Path) -> dict[str, list[tuple[int, float]]]:
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of each step that it leaves out
     events = EventAccumulator(str(cwd / "run" / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
     tags = set(events.Tags()["scalars"]) - OF_THE_MACHINE

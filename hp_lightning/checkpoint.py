@@ -60,6 +60,11 @@ class Trained:
         return int(self.contents["global_step"])
 
     @property
+    def keeps_figures_until(self) -> int:
+        """The last step whose figures are all in it; a due validation's are written anew."""
+        return self.step - 1 if self.record.validation_due else self.step
+
+    @property
     def corpus(self) -> str:
         """The digest of the corpus it was trained on."""
         return str(self.contents[OURS]["corpus"])
@@ -108,6 +113,8 @@ def load(path: Path) -> Trained:
             return Trained(path, from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"]), contents)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    except (InputError, MemoryError):
+        raise
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} holds more than tensors and plain values, which could run code: it was not read; take only "

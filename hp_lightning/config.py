@@ -210,6 +210,31 @@ def to_yaml(cfg: TrainConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(_escaped(to_plain(cfg))))
 
 
+def from_yaml(text: str) -> TrainConfig:
+    """The config that `to_yaml` wrote, checked again.
+
+    Raises:
+        InputError: a value is out of its range, or is an interpolation, which `to_yaml` writes none of
+    """
+    loaded = OmegaConf.create(text)
+    plain = OmegaConf.to_container(loaded, resolve=False)
+    if not isinstance(plain, dict):
+        raise InputError("keys and values were expected")
+    if any(re.search(r"(?<!\\)(\\\\)*\$\{", string) for string in _strings(plain)):
+        raise InputError("it holds an interpolation, ${...}")
+    return from_plain(OmegaConf.to_container(loaded, resolve=True))  # type: ignore[arg-type]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+    elif isinstance(value, str):
+        yield value
+
+
 def from_plain(plain: dict[str, Any]) -> TrainConfig:
     """The config that `to_plain` made these values of, checked again.
 

@@ -74,6 +74,10 @@ class Divergence(L.Callback):
             what = f"the training loss is {_told(loss)} at step {step:.0f}, the gradient norm {norm:.4g}"
         raise RunError(f"{what}, on a batch from {named}{others}; {self._advice(trainer)}")
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Looks, before anything is made with weights that are no good."""
+        self.look(trainer)
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Looks at the validation loss, before a checkpoint is written."""
         loss = trainer.callback_metrics["val/loss"].item()

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -66,6 +67,12 @@ class Messages:
             self._file.close()
 
 
+def _without_disk_errors(failed: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer has a thread, which would print a traceback before the error comes to us."""
+    if not issubclass(failed.exc_type, OSError):
+        threading.__excepthook__(failed)
+
+
 @contextmanager
 def messages() -> Iterator[Messages]:
     """Within it, the messages of a run, and the libraries' warnings, go where the run's messages go."""
@@ -73,6 +80,7 @@ def messages() -> Iterator[Messages]:
     handlers = [_ConsoleHandler(), kept._held]
     loggers = [log, *(logging.getLogger(name) for name in LIBRARY_LOGGERS)]
     logging.captureWarnings(True)
+    threading.excepthook = _without_disk_errors
     for lightnings_own in (".*LeafSpec.*", ".*broadcast_buffers.*", ".*barrier.*device.*"):  # use of torch
         warnings.filterwarnings("ignore", message=lightnings_own)
     for logger in loggers:
@@ -84,4 +92,5 @@ def messages() -> Iterator[Messages]:
         for logger in loggers:
             logger.handlers = []
         logging.captureWarnings(False)
+        threading.excepthook = threading.__excepthook__
         kept.close()

@@ -5,7 +5,6 @@ import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from filelock import FileLock
@@ -16,11 +15,11 @@ from yaml import YAMLError
 from hp_lightning import checkpoint, runs, saving, slurm
 from hp_lightning.auto import Settled, settle
 from hp_lightning.checkpoint import Trained
-from hp_lightning.config import TokenizerConfig, TrainConfig, from_plain, to_plain, to_yaml
+from hp_lightning.config import TokenizerConfig, TrainConfig, from_plain, from_yaml, to_plain, to_yaml
 from hp_lightning.corpus import absolute_path
 from hp_lightning.data import CorpusDataModule
 from hp_lightning.encoding import Encoded, encode_corpus
-from hp_lightning.errors import InputError, RunError
+from hp_lightning.errors import InputError
 from hp_lightning.machine import check_devices
 from hp_lightning.progress import log
 from hp_lightning.tokenization import Tokenizer
@@ -75,13 +74,13 @@ def begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
     cfg, data = settled.cfg, _data(settled.cfg, corpus)
     run_dir = runs.make_run_dir(cfg.run_dir, overrides)
     held = runs.lock(run_dir)
-    slurm.mark(run_dir)
     config_file = runs.kept_config(run_dir)
     OmegaConf.save(OmegaConf.create(overrides), config_file.with_name("overrides.yaml"))
     OmegaConf.save(OmegaConf.create({"hydra": hydra}), config_file.with_name("hydra.yaml"))
     unfinished = config_file.with_name(".config.yaml")  # whole or absent: it is what a run can be begun again from
     unfinished.write_text(to_yaml(cfg), encoding="utf-8")
     unfinished.replace(config_file)
+    slurm.mark(run_dir)
     return Run(cfg, run_dir, data, settled, held)
 
 
@@ -128,24 +127,33 @@ def resume(wanted: str, given: TrainConfig, overrides: list[str]) -> Run:
     run = Run(settled.cfg, found.run_dir, _data(settled.cfg, corpus), settled, held, trained)
     if trained is not None:
         _check_goes_on(run, trained)
-        if run.cfg != trained.cfg or trained.path != runs.last_checkpoint(run.dir):
-            run.resumed = _told_anew(run, trained)
     return run
 
 
-def _told_anew(run: Run, trained: Trained) -> Trained:
+def keep_what_is_new(run: Run, trained: Trained) -> None:
     """Makes the checkpoint the run's last, with the new settings: all holds even if the run is killed at once."""
+    path = runs.last_checkpoint(run.dir)
+    if run.cfg == trained.cfg and trained.path == path:
+        return
     contents = trained.contents
     contents[checkpoint.OURS]["config"] = to_plain(run.cfg)
     if run.cfg.optim.lr != trained.cfg.optim.lr:
         for group in contents["optimizer_states"][0]["param_groups"]:
             group["lr"] = run.cfg.optim.lr
-    path = runs.last_checkpoint(run.dir)
+    best, names = runs.best_checkpoint(run.dir), []
+    if trained.step == trained.record.best_step:
+        names = [best]
+    elif trained.path != path and not _is_of_step(best, trained.record.best_step):
+        contents[checkpoint.OURS]["record"]["best"] = []  # it was surpassed by what the run does not go on from
+    saving.write_checkpoint(contents, path, names)
+    run.resumed = replace(trained, path=path, cfg=run.cfg)
+
+
+def _is_of_step(path: Path, step: int) -> bool:
     try:
-        saving.write_checkpoint(contents, path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror}), so the run cannot go on") from error
-    return replace(trained, path=path, cfg=run.cfg)
+        return checkpoint.load(path).step == step
+    except InputError:
+        return False
 
 
 def _begun_config(run_dir: Path) -> TrainConfig:
@@ -153,8 +161,8 @@ def _begun_config(run_dir: Path) -> TrainConfig:
     log.info("%s was stopped before its first checkpoint: it begins again", run_dir)
     path = runs.kept_config(run_dir)
     try:
-        return from_plain(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path), resolve=True)))
-    except (OSError, YAMLError, OmegaConfBaseException, InputError) as error:
+        return from_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException, InputError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is not the config of a run ({reason}): begin a new run") from error
 
@@ -165,7 +173,8 @@ def _check_goes_on(run: Run, trained: Trained) -> None:
             f"data.path={run.cfg.data.path} has changed since the run {run.dir} began: resumed, the run might be "
             "validated on what it was trained on; bring the old file back, or begin a new run"
         )
-    if trained.step >= run.total_steps and not os.path.isfile(runs.best_checkpoint(run.dir)):
+    unvalidated = trained.record.validation_due or not os.path.isfile(runs.best_checkpoint(run.dir))
+    if trained.step >= run.total_steps and unvalidated:
         raise InputError(f"resume={run.dir} has taken {trained.step} steps already: give it more by max_steps=")
 
 
@@ -179,6 +188,8 @@ def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]
             f"{', '.join(sorted(RESUMABLE))} can"
         )
     merged = to_plain(saved)
+    # What is compiled is kept there, and run: never a place that a checkpoint names.
+    merged["data"]["cache_dir"] = given.data.cache_dir
     if "max_steps" in keys or "max_epochs" in keys:
         merged["max_steps"] = merged["max_epochs"] = None
     for key in keys:

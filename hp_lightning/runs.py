@@ -148,9 +148,10 @@ def find_resumable(resume: str) -> Resumable:
         return Resumable(path, found)
     if not os.path.isfile(path):
         raise InputError(f"resume={resume} does not exist: name a run folder (outputs/runs/...), or latest")
+    run_dir = Path(os.path.relpath(path.absolute().parent.parent))
     if path.absolute().parent.name != "checkpoints":
         raise InputError(f"resume={resume} lies in no run folder, in which a run could go on: name a run folder")
-    return Resumable(path.parent.parent, [path])
+    return Resumable(run_dir, [run_dir / "checkpoints" / path.name])
 
 
 def _latest_run() -> Path:

@@ -4,9 +4,9 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -28,38 +28,40 @@ from hp_lightning.runs import (
     top_checkpoints,
 )
 
-STEPS_BETWEEN_TALKS = 10  # in which several processes tell each other what they want, for which a GPU has to wait
+STEPS_BETWEEN_TALKS = 10  # in which several processes tell each other that it is time, for which a GPU has to wait
 SECONDS_BEFORE_RETRY = 60  # of a save that failed
-NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)  # how file systems say that a file has but one name
+NO_LINKS = (
+    errno.EPERM,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EMLINK,
+)  # how file systems say that a file has but one name
 
 
-def wanted_anywhere(trainer: L.Trainer, here: bool) -> bool:
-    """Whether this process, or one beside it, wants something that all of them must do at the same step."""
+def wanted_anywhere(trainer: L.Trainer, here: bool, every: int) -> bool:
+    """Whether this process, or one beside it, wants something that all of them must do at the same step.
+
+    Several processes ask each other every so many steps.
+    """
     if trainer.world_size == 1:
         return here
-    asks = trainer.global_step % STEPS_BETWEEN_TALKS == 0
-    return asks and trainer.strategy.reduce_boolean_decision(here, all=False)
+    return trainer.global_step % every == 0 and trainer.strategy.reduce_boolean_decision(here, all=False)
 
 
 class CheckpointWriter(TorchCheckpointIO):
     """Writes beside the file, flushes to the disk and renames, so that a checkpoint is whole or absent.
 
     A file system's error is no reason for a run to end, and of several processes the first alone writes: `error` has
-    that of the last save, None after one that succeeded.
+    that of the last save, None after one that succeeded. `names` are further names that the next file is to have.
     """
 
     error: OSError | None = None
+    names: Sequence[Path] = ()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Replaces what stood at `path` in one step, and keeps it as the checkpoint before.
-
-        Args:
-            checkpoint: what is saved
-            path: the run's `last.ckpt`
-            storage_options: further names that the file is to have
-        """
+        """Replaces what stood at `path`, the run's `last.ckpt`, in one step, and keeps it as the checkpoint before."""
         try:
-            write_checkpoint(checkpoint, Path(path), storage_options or ())
+            write_checkpoint(checkpoint, Path(path), self.names)
             self.error = None
         except OSError as error:
             self.error = error
@@ -139,6 +141,15 @@ def _give_name(file: Path, name: Path) -> None:
             unfinished.unlink(missing_ok=True)
 
 
+@dataclass
+class _Owed:
+    """What a validation came to, until it is saved: a later step has other weights."""
+
+    step: int
+    record: Record
+    names: list[Path]
+
+
 class Checkpoints(Checkpoint):
     """Saves `last.ckpt` at every validation and between them, `best.ckpt` at the lowest loss; stops a run early.
 
@@ -168,6 +179,7 @@ class Checkpoints(Checkpoint):
         self.record = Record() if resumed is None else resumed.record
         self.tried_step = -1 if resumed is None else resumed.step  # of the last checkpoint, saved or not
         self.error: OSError | None = None  # of the last save, in whichever process
+        self._owed: _Owed | None = None
         self._data = data
         self._cfg = cfg.checkpoint
         self._patience = cfg.regularization.early_stopping_patience
@@ -192,15 +204,19 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock; makes up for the validation before which a resumed run was stopped.
 
-        Lightning would go on with the next step.
+        Lightning would go on with the next step; and of an epoch that had no batch left it would take one more, or
+        never come to an end.
         """
         self._plan_next(trainer)
+        epoch_loop = trainer.fit_loop.epoch_loop
         if self.record.validation_due:
-            validation = trainer.fit_loop.epoch_loop.val_loop
-            validation.restarting = False  # from its first batch
+            epoch_loop.val_loop.restarting = False  # from its first batch
             trainer.validating = True
-            validation.run()
+            epoch_loop.val_loop.run()
             trainer.training = True
+        if epoch_loop.batch_progress.current.completed >= trainer.num_training_batches:
+            epoch_loop.batch_progress.reset_on_run()
+            epoch_loop.restarting = False
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -215,29 +231,31 @@ class Checkpoints(Checkpoint):
         loss, step = trainer.callback_metrics["val/loss"].item(), trainer.global_step
         best = sorted([*self.record.best, (loss, step)])[: self._cfg.top_k]
         since = 0 if loss < self.record.best_loss else self.record.validations_since_best + 1
-        before, self.record = self.record, Record(best, since)
         names = [best_checkpoint(self.run_dir)] if since == 0 else []
         if self._cfg.top_k > 1 and (loss, step) in best:
             names.append(top_checkpoint(self.run_dir, loss, step))
-        self.save(trainer, names=names)
-        if self.error is not None:  # what is on the disk is still the best that there is
+        before, self._owed = self.record, _Owed(step, Record(best, since), names)
+        self.save(trainer)
+        if self._owed is not None:  # what is on the disk is still the best that there is
             self.record = replace(before, validations_since_best=since, validation_due=False)
-        elif trainer.is_global_zero:
-            self._remove_surpassed()
         if self.out_of_patience:
             trainer.should_stop = True
 
-    def save(self, trainer: L.Trainer, validation_due: bool = False, names: Iterable[Path] = ()) -> None:
+    def save(self, trainer: L.Trainer, validation_due: bool = False) -> None:
         """Writes the checkpoint to resume from; says where that failed, and goes on with the one before.
 
         Args:
             trainer: between two steps
             validation_due: whether the step is one that is validated, and was not yet
-            names: further names for the file
         """
         self._check(trainer)
+        if self._owed is not None and self._owed.step != trainer.global_step:
+            self._owed = None  # too late: the weights are others
+        if self._owed is not None:
+            self.record = self._owed.record
+        self._writer.names = [] if self._owed is None else self._owed.names
         self.record.validation_due = validation_due
-        trainer.save_checkpoint(last_checkpoint(self.run_dir), storage_options=list(names))
+        trainer.save_checkpoint(last_checkpoint(self.run_dir))
         error: OSError | None = trainer.strategy.broadcast(self._writer.error)
         if error is not None:
             log.warning(
@@ -246,6 +264,10 @@ class Checkpoints(Checkpoint):
             )  # fmt: skip
         elif self.error is not None:
             log.warning("step %s is saved: there is room again", trainer.global_step)
+        if error is None and self._owed is not None:
+            self._owed = None
+            if trainer.is_global_zero:
+                self._remove_surpassed()
         self.error = error
         self.tried_step = trainer.global_step
         self._plan_next(trainer)
@@ -264,11 +286,12 @@ class Checkpoints(Checkpoint):
         every = self._cfg.every_steps
         if every is not None and trainer.global_step % every == 0:
             return True
-        return wanted_anywhere(trainer, time.monotonic() >= self._next)
+        return wanted_anywhere(trainer, time.monotonic() >= self._next, STEPS_BETWEEN_TALKS)
 
     def _remove_surpassed(self) -> None:
         """Of the best `top_k`, those that are it no more; or that a run which was killed had written too soon."""
         kept = {top_checkpoint(self.run_dir, loss, step) for loss, step in self.record.best}
         for path in top_checkpoints(self.run_dir):
             if path not in kept or self._cfg.top_k == 1:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """A run as a job of SLURM: asking to be started again, and finding what was done before.
 
-`#SBATCH --requeue --signal=USR1@90` sends SIGUSR1 ninety seconds before the job's time is up (sbatch(1)).
+`#SBATCH --requeue --signal=USR1@90` sends SIGUSR1 to what `srun` has started ninety seconds before the job's time is up
+(sbatch(1)).
 """
 
 import os

@@ -9,7 +9,7 @@ import lightning as L
 from hp_lightning import slurm
 from hp_lightning.errors import Interrupted
 from hp_lightning.runs import command, last_checkpoint, script
-from hp_lightning.saving import Checkpoints, wanted_anywhere
+from hp_lightning.saving import STEPS_BETWEEN_TALKS, Checkpoints, wanted_anywhere
 
 # Ctrl-C, a system that wants the machine back, a terminal that was closed.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -26,14 +26,15 @@ class StopOnSignal(L.Callback):
     def __init__(self, checkpoints: Checkpoints) -> None:
         self._checkpoints = checkpoints
         self._received: int | None = None
-        self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the signals over from Lightning, which ends without a checkpoint and, on SIGTERM, with status 0."""
         numbers = SIGNALS if slurm.job_id() is None else (*SIGNALS, signal.SIGUSR1)
         for number in numbers:
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-                self._handlers[number] = signal.signal(number, self._handle)
+                signal.signal(number, self._handle)  # Lightning puts the old ones back in the end
+        if trainer.received_sigterm:  # before
+            self._received = signal.SIGTERM
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -62,12 +63,6 @@ class StopOnSignal(L.Callback):
         if trainer.strategy.reduce_boolean_decision(self._received is not None, all=False):
             self._leave(trainer)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Gives the signals back."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None:
             # KeyboardInterrupt, unlike the default of other signals, lets the terminal be put in order.
@@ -77,7 +72,8 @@ class StopOnSignal(L.Callback):
 
     def _stop_is_wanted(self, trainer: L.Trainer) -> bool:
         """Whether this process, or one beside it, has received a signal: all of them must leave at the same step."""
-        return wanted_anywhere(trainer, self._received is not None)
+        on_processor = trainer.strategy.root_device.type == "cpu"
+        return wanted_anywhere(trainer, self._received is not None, 1 if on_processor else STEPS_BETWEEN_TALKS)
 
     def _save_and_leave(self, trainer: L.Trainer) -> None:
         if self._checkpoints.tried_step != trainer.global_step:

@@ -1,5 +1,6 @@
 """One run, from its config to its summary."""
 
+import errno
 import gc
 import logging
 import math
@@ -28,7 +29,7 @@ from hp_lightning.errors import InputError, Interrupted, RunError
 from hp_lightning.generation import Sampling, continue_text
 from hp_lightning.lightning_module import GPTModule, perplexity
 from hp_lightning.messages import LIBRARY_LOGGERS, messages
-from hp_lightning.preparing import Run, begin, hand_over, resume, take_over
+from hp_lightning.preparing import Run, begin, hand_over, keep_what_is_new, resume, take_over
 from hp_lightning.progress import log
 from hp_lightning.reporting.corpus import show_corpus
 from hp_lightning.reporting.profile import Profile
@@ -57,13 +58,16 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
     if runs.HANDED_OVER in os.environ:
         _train_beside(os.environ[runs.HANDED_OVER])
         return
-    with messages() as said:
+    with messages() as said, _full_disk_refusals():
         _check_devices_alone(cfg, hydra)
         run = begin(cfg, overrides, hydra) if cfg.resume is None else resume(cfg.resume, cfg, overrides)
         try:
             said.keep_in(run.dir / "train.log")
             _describe(run)
             if run.resumed is None or _has_work_left(run, run.resumed):
+                (run.dir / "summary.json").unlink(missing_ok=True)  # of an end that is none any more
+                if run.resumed is not None:
+                    keep_what_is_new(run, run.resumed)
                 keep_compiled_in(cache_folder(run.cfg.data) / "compiled")
                 with _memory_refusals(run), _environment(hand_over(run) if run.cfg.trainer.devices > 1 else {}):
                     _fit(run)
@@ -146,7 +150,7 @@ def _fit(run: Run) -> None:
     """Trains, tests and reports; the summary also tells of a run that did not end well, and why."""
     L.seed_everything(run.cfg.seed, verbose=False)
     module = GPTModule(run.cfg)
-    run_log = RunLog(run.dir, run.cfg.logger.log_every_steps, _flops_share(run, module))
+    run_log = RunLog(run.dir, run.cfg.logger.log_every_steps, _kept_until(run), _flops_share(run, module))
     trainer, checkpoints = _make_trainer(run, module, run_log)
     resume_from = None if run.resumed is None else run.resumed.path
     gc.freeze()  # a collection that looks through all that was imported takes longer than a step
@@ -159,15 +163,17 @@ def _fit(run: Run) -> None:
         # Lightning turns a Ctrl-C that comes while no handler of ours is set into sys.exit(1).
         pressed = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
         if run_log.begun and trainer.is_global_zero:
-            status = "interrupted" if pressed or isinstance(error, Interrupted) else "failed"
+            stopped = pressed or isinstance(error, (Interrupted, SIGTERMException))
+            status = "interrupted" if stopped else "failed"
             figures = _figures(run, trainer, module, run_log, checkpoints)
             reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
             with suppress(RunError):  # would hide the first error
                 write_summary(run.dir, {"status": status, "reason": reason, **figures})
         if pressed:
             raise KeyboardInterrupt from error
-        if isinstance(error, SIGTERMException):  # it came before the handlers of ours
-            raise Interrupted("stopped by SIGTERM before the first step", signal.SIGTERM) from error
+        if isinstance(error, SIGTERMException):  # during the test, in which the handler is Lightning's
+            going_on = runs.command("python", runs.script("train.py"), f"resume={run.dir}")
+            raise Interrupted(f"stopped by SIGTERM; go on with: {going_on}", signal.SIGTERM) from error
         raise
 
 
@@ -181,6 +187,17 @@ def _expect_saved(trainer: L.Trainer, checkpoints: Checkpoints) -> None:
             f"({checkpoints.error.strerror}), an older checkpoint is kept; make room, then go on by "
             f"resume={checkpoints.run_dir}"
         )
+
+
+@contextmanager
+def _full_disk_refusals() -> Iterator[None]:
+    """Tells in a line what else, but for checkpoints and figures, found no room on the disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RunError(f"{error.filename or 'a file'} cannot be written ({error.strerror}): make room") from error
 
 
 @contextmanager
@@ -209,6 +226,11 @@ def _out_of_memory(run: Run) -> str:
     )
 
 
+def _kept_until(run: Run) -> int:
+    """The last step whose figures stay."""
+    return -1 if run.resumed is None else run.resumed.keeps_figures_until
+
+
 def _flops_share(run: Run, module: GPTModule) -> float:
     """What a token a second is of the machine's matrix rate."""
     return module.net.flops_per_token(run.cfg.data.seq_len) / run.settled.peak_flops
@@ -218,7 +240,8 @@ def _make_trainer(run: Run, module: GPTModule, run_log: RunLog) -> tuple[L.Train
     cfg = run.cfg
     curves = cfg.logger.tensorboard and run.speaks
     writer = CheckpointWriter()
-    divergence = Divergence(module.net.cfg.vocab_size or 0, cfg.logger.log_every_steps, str(run.dir))
+    assert cfg.model.vocab_size is not None
+    divergence = Divergence(cfg.model.vocab_size, cfg.logger.log_every_steps, str(run.dir))
     checkpoints = Checkpoints(run.dir, run.data, cfg, run.val_every, run.resumed, writer, divergence.look)
     trainer = L.Trainer(
         accelerator=cfg.trainer.accelerator,
@@ -232,14 +255,14 @@ def _make_trainer(run: Run, module: GPTModule, run_log: RunLog) -> tuple[L.Train
         check_val_every_n_epoch=None,
         val_check_interval=run.val_every * cfg.trainer.accumulate_grad_batches,
         num_sanity_val_steps=0,
-        logger=make_curves(run.dir, cfg, None if run.resumed is None else run.resumed.step) if curves else False,
+        logger=make_curves(run.dir, cfg, _kept_until(run)) if curves else False,
         log_every_n_steps=1,  # of no use to us, but Lightning warns where an epoch is shorter
         callbacks=[
+            divergence,
             run_log,
             *([ProgressDisplay(run_log, run.total_steps)] if run.speaks else []),
             *([Samples(cfg.logger, run.data.tokenizer, cfg.data.seq_len)] if curves else []),
             *([Profile(run.dir / "profile")] if cfg.trainer.profile and run.speaks else []),
-            divergence,
             StopOnSignal(checkpoints),
             checkpoints,  # Lightning calls them last of all
         ],

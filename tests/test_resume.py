@@ -33,8 +33,10 @@ BEFORE_THE_OPTIMIZER = f"{MODULE}:clip_gradients"
 IN_VALIDATION = f"{MODULE}:GPTModule.validation_step"
 BEFORE_THE_PLATEAU = "hp_lightning.optim:WarmupPlateau.after_validation"
 AFTER_THE_PLATEAU = "hp_lightning.reporting.run_log:RunLog.on_validation_end"
+SAVING = "hp_lightning.saving:Checkpoints.save"
 WRITING_A_CHECKPOINT = "hp_lightning.saving:_FirstError.write"
 FLUSHING_A_CHECKPOINT = "hp_lightning.saving:os.fsync"
+RENAMING_A_CHECKPOINT = "hp_lightning.saving:Path.replace"
 NAMING_A_CHECKPOINT = "hp_lightning.saving:_give_name"
 WRITING_METRICS = "hp_lightning.reporting.run_log:RunLog._append"
 BEFORE_THE_TEST = "hp_lightning.training:_report"
@@ -48,7 +50,12 @@ KILLS = {
         (TRAINING_STEP, 90),
     ],
     "validation": [(IN_VALIDATION, 8), (BEFORE_THE_PLATEAU, 2), (AFTER_THE_PLATEAU, 2)],
-    "checkpoint": [(WRITING_A_CHECKPOINT, 90), (FLUSHING_A_CHECKPOINT, 8), (NAMING_A_CHECKPOINT, 5)],
+    "checkpoint": [
+        (WRITING_A_CHECKPOINT, 90),
+        (FLUSHING_A_CHECKPOINT, 11),
+        (NAMING_A_CHECKPOINT, 5),
+        *((RENAMING_A_CHECKPOINT, n) for n in (5, 6)),
+    ],
     "end": [(TRAINING_STEP, 200), (BEFORE_THE_PLATEAU, 1), (BEFORE_THE_TEST, 1), (WRITING_HPARAMS, 1)],
     "summary": [(WRITING_THE_SUMMARY, 1)],
 }
@@ -94,7 +101,7 @@ def test_killed_again_and_again_is_the_unbroken_run(
     assert (run / "train.log").read_text().count("resumed at step") >= len(KILLS[kind]) - 1
 
 
-@pytest.mark.parametrize("kill_at", [60, 160])
+@pytest.mark.parametrize("kill_at", [60, 110])
 def test_killed_from_outside(kill_at: int, settings: list[str], unbroken: Path, tmp_path: Path) -> None:
     """By the clock, too, a checkpoint may be saved at any step."""
     more = ["checkpoint.every_steps=null", "checkpoint.every_minutes=0.01"]
@@ -139,6 +146,36 @@ def test_a_signal_saves_at_the_next_step(
     expect_same_run(tmp_path / "run", unbroken)
 
 
+def test_stopped_in_the_validation_of_an_epoch(settings: list[str], tmp_path: Path) -> None:
+    """Lightning, which takes it for validated, must not believe the epoch that is over to go on."""
+    more = ["trainer.val_every_steps=null", "max_steps=70"]
+    (tmp_path / "unbroken").mkdir()
+    unbroken = finished(tmp_path / "unbroken", *settings, *more)
+    process = signalled(tmp_path, "TERM", IN_VALIDATION, 2, *settings, *more)
+    assert process.wait(300) == 143
+    finished(tmp_path, "resume=run")
+    expect_same_run(tmp_path / "run", unbroken)
+
+
+def test_more_epochs_are_whole_ones(settings: list[str], tmp_path: Path) -> None:
+    """Though the last validation came at no multiple of the interval, and gradients are accumulated."""
+    more = ["trainer.accumulate_grad_batches=2", "trainer.val_every_steps=7", "max_steps=null"]
+    (tmp_path / "unbroken").mkdir()
+    unbroken = finished(tmp_path / "unbroken", *settings, *more, "max_epochs=3")
+    finished(tmp_path, *settings, *more, "max_epochs=1")
+    run = finished(tmp_path, "resume=run", "max_epochs=3")
+    ours, theirs = (torch.load(each / "checkpoints" / "last.ckpt", weights_only=True) for each in (run, unbroken))
+    assert ours["global_step"] == theirs["global_step"]
+    before, after = (
+        {row["step"]: row["train/loss"] for row in metrics(each) if row["train/loss"]} for each in (run, unbroken)
+    )
+    assert before.keys() == after.keys()
+    [steps] = re.findall(r"(\d+) steps an epoch", (run / "train.log").read_text())[:1]
+    assert [before[step] for step in before if step <= int(steps)] == [
+        after[step] for step in after if step <= int(steps)
+    ]
+
+
 def test_a_second_signal_leaves_at_once(settings: list[str], tmp_path: Path) -> None:
     """While the first is waiting for its step to end."""
     process = start(tmp_path, *settings, "max_steps=100000", "trainer.val_every_steps=50000")
@@ -168,8 +205,12 @@ def test_other_settings(more: list[str], settings: list[str], tmp_path: Path) ->
     unbroken = finished(tmp_path / "unbroken", *settings, *more)
     [batches] = re.findall(r"(\d+) steps an epoch", (unbroken / "train.log").read_text())
     last_batch = int(batches) * (2 if "trainer.accumulate_grad_batches=2" in more else 1)
-    process = signalled(tmp_path, "TERM", TRAINING_STEP, last_batch, *settings, *more)
-    assert process.wait(300) == 143
+    for place, count in ((TRAINING_STEP, last_batch), (IN_VALIDATION, 2)):
+        process = signalled(
+            tmp_path, "TERM", place, count, *(["resume=run"] if place == IN_VALIDATION else [*settings, *more])
+        )
+        assert process.wait(300) == 143
+    killed(signalled(tmp_path, "KILL", SAVING, 1, "resume=run"))  # the validation that was due is logged already
     killed(signalled(tmp_path, "KILL", TRAINING_STEP, 1, "resume=run"))
     killed(signalled(tmp_path, "KILL", BEFORE_THE_OPTIMIZER, 7, "resume=run"))
     finished(tmp_path, "resume=run")
@@ -179,7 +220,7 @@ def test_other_settings(more: list[str], settings: list[str], tmp_path: Path) ->
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a device of a processor is a core")
 def test_two_processes(settings: list[str], tmp_path: Path) -> None:
     """Each draws a dropout of its own, and draws the same again after the whole group was killed."""
-    more = ["trainer.devices=2", "trainer.accelerator=cpu", "max_steps=100"]
+    more = ["trainer.devices=2", "trainer.accelerator=cpu", "max_steps=150"]
     (tmp_path / "unbroken").mkdir()
     unbroken = finished(tmp_path / "unbroken", *settings, *more)
     process = start(tmp_path, *settings, *more)

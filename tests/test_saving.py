@@ -6,7 +6,9 @@ import pickle
 import random
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -203,14 +205,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """A file that takes all room there is."""
+    """A file that takes all room there is; that of a checkpoint which was just being replaced, too."""
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            return filler
+        for _ in range(20):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+            time.sleep(0.05)
+    return filler
 
 
 def test_training_outlives_a_full_disk(settings: list[str], small_disk: Path, tmp_path: Path) -> None:

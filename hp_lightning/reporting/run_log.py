@@ -18,6 +18,7 @@ COLUMNS = (
     "step", "tokens", "seconds", "train/loss", "grad_norm", "lr", "tokens_per_second", "mfu",
     "val/loss", "val/perplexity", "val/bits_per_char",
 )  # fmt: skip
+FIRST_FIGURE = COLUMNS.index("train/loss")
 
 
 class RunLog(L.Callback):
@@ -29,15 +30,17 @@ class RunLog(L.Callback):
     Args:
         run_dir: the run's folder; of several processes the first one alone writes there
         every_steps: optimizer steps between two rows
+        kept_until: the last step whose figures a resumed run keeps; -1 for a new run
         flops_share: times tokens per second it is the model FLOP/s utilisation (Chowdhery et al. 2022, PaLM,
             arXiv:2204.02311, appendix B), here of the rate at which the machine multiplies large matrices
     """
 
-    def __init__(self, run_dir: Path, every_steps: int, flops_share: float) -> None:
+    def __init__(self, run_dir: Path, every_steps: int, kept_until: int, flops_share: float) -> None:
         self._path = run_dir / "metrics.csv"
         self._unwritten: list[dict[str, float]] = []  # rows for which the disk had no room
         self._waits = False
         self._every = every_steps
+        self._kept_until = kept_until
         self._flops_share = flops_share
         self.begun = False  # whether a step was taken up; until then nothing of an older sitting is touched
         self._paused: float | None = None  # since when a validation stops the clock
@@ -50,13 +53,13 @@ class RunLog(L.Callback):
         self.begun = True
         self._clock = self._logged_clock = time.monotonic()
         if trainer.is_global_zero:
-            self._open()
+            self._open(trainer)
 
-    def _open(self) -> None:
+    def _open(self, trainer: L.Trainer) -> None:
         rows = []
         if self._path.exists():
             with self._path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if _is_whole(row) and int(row["step"]) <= self._step]
+                rows = [row for row in csv.DictReader(file) if _is_whole(row) and self._is_kept(row)]
         unfinished = self._path.with_name(f".{self._path.name}")
         with unfinished.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
@@ -65,6 +68,15 @@ class RunLog(L.Callback):
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(self._path)
+        if rows and int(rows[-1]["step"]) > self._kept_until:  # of a step whose validation is due
+            figures = {key: float(rows[-1][key]) for key in COLUMNS[FIRST_FIGURE:] if rows[-1][key]}
+            for logger in trainer.loggers:
+                logger.log_metrics(figures, step=self._step)
+
+    def _is_kept(self, row: dict[str, str]) -> bool:
+        """What the checkpoint knows of; where a step's validation is due, its figures of training alone."""
+        step = int(row["step"])
+        return step <= self._kept_until or (step == self._step and not row["val/loss"])
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

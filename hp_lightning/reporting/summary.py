@@ -61,5 +61,8 @@ def is_complete(run_dir: Path, step: int) -> bool:
     path = run_dir / "summary.json"
     if not path.is_file():
         return False
-    summary = json.loads(path.read_text(encoding="utf-8"))
-    return summary["status"] in COMPLETE and summary["steps"] == step
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return summary.get("status") in COMPLETE and summary.get("steps") == step

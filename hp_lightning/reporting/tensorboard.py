@@ -1,6 +1,6 @@
 """What TensorBoard shows of a run: curves, the config, what the model writes, the hyperparameters."""
 
-import threading
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -31,20 +31,18 @@ class Curves(Logger):
 
     Args:
         run_dir: the run's folder
-        resumed_step: the step from which a resumed run goes on; None for a new one
+        kept_until: the last step whose figures a resumed run keeps; -1 for a new run, which takes away, too, what it
+            wrote before it was killed and began again
     """
 
     name, version = "tensorboard", None
 
-    def __init__(self, run_dir: Path, resumed_step: int | None) -> None:
+    def __init__(self, run_dir: Path, kept_until: int) -> None:
         super().__init__()
         self._folder = run_dir / "tensorboard"
         self._writer: SummaryWriter | None = None  # none while the disk is full
-        # A run that begins again, too, may find what it wrote before it was killed.
-        self._purge_step: int | None = 0 if resumed_step is None else resumed_step + 1
+        self._purge_step: int | None = kept_until + 1
         self._kept: list[tuple[int, Write]] = []
-        # The writer's own thread would print a traceback before the error comes to us.
-        threading.excepthook = _without_disk_errors
         self._begin()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -74,7 +72,7 @@ class Curves(Logger):
             self._begin()
             for _, write in self._kept:
                 self._try(write)
-        self._try(SummaryWriter.flush)
+        self._try(self._flush)
         if self._writer is not None:
             self._kept = []
 
@@ -82,6 +80,12 @@ class Curves(Logger):
         """Closes the file; what is added later goes into another."""
         self.flush()
         self._try(SummaryWriter.close)
+
+    def _flush(self, writer: SummaryWriter) -> None:
+        writer.flush()
+        newest = max(self._folder.glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns)
+        with newest.open("rb") as file:
+            os.fsync(file.fileno())
 
     def _add(self, step: int, write: Write) -> None:
         self._kept.append((step, write))
@@ -110,15 +114,10 @@ def _add_summary(writer: SummaryWriter, summary: Any) -> None:
     writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
 
 
-def _without_disk_errors(failed: threading.ExceptHookArgs) -> None:
-    if not issubclass(failed.exc_type, OSError):
-        threading.__excepthook__(failed)
-
-
-def make_curves(run_dir: Path, cfg: TrainConfig, resumed_step: int | None) -> Curves:
+def make_curves(run_dir: Path, cfg: TrainConfig, kept_until: int) -> Curves:
     """The curves of a run, with its config as their first text."""
-    curves = Curves(run_dir, resumed_step)
-    if resumed_step is None:
+    curves = Curves(run_dir, kept_until)
+    if kept_until < 0:
         curves.text("config", to_yaml(cfg), 0)
     return curves
 
@@ -153,6 +152,7 @@ def log_hyperparameters(trainer: L.Trainer, cfg: TrainConfig, metrics: dict[str,
     for logger in trainer.loggers:
         if isinstance(logger, Curves):
             logger.row(flat, metrics, trainer.global_step + 1)
+            logger.flush()
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
