@@ -110,7 +110,10 @@ def load(path: Path) -> Trained:
             contents = torch.load(path, map_location="cpu", weights_only=True)
         ours = contents[OURS]
         if ours["format"] == FORMAT:
-            return Trained(path, from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"]), contents)
+            _expect_whole_state(contents)
+            return _fitting(
+                Trained(path, from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"]), contents)
+            )
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
     except (InputError, MemoryError):
@@ -128,6 +131,21 @@ def load(path: Path) -> Trained:
         f"{path} has the checkpoint format {ours['format']}, and this version reads {FORMAT}: use the version of "
         "hp_lightning that wrote it, or train again"
     )
+
+
+def _expect_whole_state(contents: dict[str, Any]) -> None:
+    missing = {"state_dict", "optimizer_states", "schedule", "loops", "callbacks", "global_step"} - contents.keys()
+    if missing:
+        raise KeyError(*missing)
+
+
+def _fitting(trained: Trained) -> Trained:
+    """The same, if its weights are those of the network that its config describes."""
+    with torch.device("meta"):
+        wanted = {f"net.{name}": value.shape for name, value in GPT(trained.cfg.model).state_dict().items()}
+    if {name: value.shape for name, value in trained.contents["state_dict"].items()} != wanted:
+        raise ValueError("other weights")
+    return trained
 
 
 def _verify_checksums(path: Path) -> None:
@@ -156,20 +174,12 @@ def load_first_whole(paths: list[Path]) -> Trained:
             other.replace(other.with_suffix(".damaged"))
         return trained
     raise DamagedError(
-        f"{' and '.join(map(str, damaged))} {'is' if len(damaged) == 1 else 'are'} damaged: begin a new run, or name "
-        "another checkpoint"
+        f"{' and '.join(map(str, damaged))} {'is' if len(damaged) == 1 else 'are'} damaged: name the run's folder or "
+        "another of its checkpoints, or begin a new run"
     )
 
 
 def load_weights(net: GPT, trained: Trained) -> None:
-    """Puts a checkpoint's weights into a network of the same form.
-
-    Raises:
-        InputError: they do not fit
-    """
-    prefix = "net."
+    """Puts a checkpoint's weights into a network of the same form."""
     weights = trained.contents["state_dict"].items()
-    try:
-        net.load_state_dict({name.removeprefix(prefix): value for name, value in weights if name.startswith(prefix)})
-    except RuntimeError as error:
-        raise InputError(f"{trained.path} is damaged: its weights do not fit the network it describes") from error
+    net.load_state_dict({name.removeprefix("net."): value for name, value in weights})

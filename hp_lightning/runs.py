@@ -143,6 +143,8 @@ def find_resumable(resume: str) -> Resumable:
     if os.path.isdir(path):
         order = (last_checkpoint(path), previous_checkpoint(path), best_checkpoint(path))
         found = [checkpoint for checkpoint in order if os.path.isfile(checkpoint)]
+        if not found and _had_checkpoints(path):
+            raise InputError(f"resume={resume}: the run has no checkpoint any more: bring one back, or begin a new run")
         if not found and not os.path.isfile(kept_config(path)):
             raise InputError(f"resume={resume} holds no run: name a run folder (outputs/runs/...) or latest")
         return Resumable(path, found)
@@ -152,6 +154,12 @@ def find_resumable(resume: str) -> Resumable:
     if path.absolute().parent.name != "checkpoints":
         raise InputError(f"resume={resume} lies in no run folder, in which a run could go on: name a run folder")
     return Resumable(run_dir, [run_dir / "checkpoints" / path.name])
+
+
+def _had_checkpoints(run_dir: Path) -> bool:
+    """Whether a run without one had one once: a run makes the folder for the first, and a summary only with it."""
+    folder = run_dir / "checkpoints"
+    return (folder.is_dir() and not any(folder.iterdir())) or (run_dir / "summary.json").exists()
 
 
 def _latest_run() -> Path:

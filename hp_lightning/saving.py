@@ -1,6 +1,5 @@
 """When the state of a run is saved, and how: whole or not at all, whatever happens meanwhile."""
 
-import errno
 import os
 import shutil
 import time
@@ -30,12 +29,6 @@ from hp_lightning.runs import (
 
 STEPS_BETWEEN_TALKS = 10  # in which several processes tell each other that it is time, for which a GPU has to wait
 SECONDS_BEFORE_RETRY = 60  # of a save that failed
-NO_LINKS = (
-    errno.EPERM,
-    errno.EOPNOTSUPP,
-    errno.ENOSYS,
-    errno.EMLINK,
-)  # how file systems say that a file has but one name
 
 
 def wanted_anywhere(trainer: L.Trainer, here: bool, every: int) -> bool:
@@ -52,7 +45,7 @@ class CheckpointWriter(TorchCheckpointIO):
     """Writes beside the file, flushes to the disk and renames, so that a checkpoint is whole or absent.
 
     A file system's error is no reason for a run to end, and of several processes the first alone writes: `error` has
-    that of the last save, None after one that succeeded. `names` are further names that the next file is to have.
+    that of the last save, None after one that succeeded. `names` are those of further copies of the next file.
     """
 
     error: OSError | None = None
@@ -70,15 +63,16 @@ class CheckpointWriter(TorchCheckpointIO):
 def write_checkpoint(checkpoint: dict[str, Any], last: Path, names: Iterable[Path] = ()) -> None:
     """Puts a checkpoint in the place of a run's `last.ckpt`, and that in the place of `previous.ckpt`.
 
-    A process killed at any point of it leaves each name with a whole file; `last.ckpt` is the last that is changed.
+    A process killed at any point of it leaves each name with a whole file or with none; killed between the two, it
+    leaves `previous.ckpt` alone.
 
     Args:
         checkpoint: what is saved
         last: the run's `last.ckpt`
-        names: further names for the file
+        names: of further copies, which are made first
 
     Raises:
-        OSError: nothing was changed, but for some of the further names
+        OSError: nothing was changed, but for some of the copies
     """
     last.parent.mkdir(parents=True, exist_ok=True)
     unfinished = last.with_name(f".{last.name}.unfinished")
@@ -91,9 +85,9 @@ def write_checkpoint(checkpoint: dict[str, Any], last: Path, names: Iterable[Pat
             file.flush()
             os.fsync(file.fileno())
         for name in names:
-            _give_name(unfinished, name)
+            _copy(unfinished, name)
         if last.exists():
-            _give_name(last, previous_checkpoint(last.parent.parent))
+            last.replace(previous_checkpoint(last.parent.parent))
         unfinished.replace(last)
         folder = os.open(last.parent, os.O_RDONLY)
         os.fsync(folder)
@@ -122,19 +116,13 @@ class _FirstError:
         pass  # once, at the end
 
 
-def _give_name(file: Path, name: Path) -> None:
-    """A second name for a file, in the place of what had it; a copy where the file system knows no such names."""
+def _copy(file: Path, name: Path) -> None:
+    """Puts a copy in the place of what had the name; a second name alone would be damaged together with the first."""
     unfinished = name.with_name(f".{name.name}.unfinished")
     try:
-        unfinished.unlink(missing_ok=True)
-        try:
-            os.link(file, unfinished)
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            shutil.copyfile(file, unfinished)
-            with unfinished.open("rb+") as copy:
-                os.fsync(copy.fileno())
+        shutil.copyfile(file, unfinished)
+        with unfinished.open("rb+") as copy:
+            os.fsync(copy.fileno())
         unfinished.replace(name)
     finally:
         with suppress(OSError):

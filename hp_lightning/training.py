@@ -58,7 +58,7 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
     if runs.HANDED_OVER in os.environ:
         _train_beside(os.environ[runs.HANDED_OVER])
         return
-    with messages() as said, _full_disk_refusals():
+    with messages() as said, _file_refusals():
         _check_devices_alone(cfg, hydra)
         run = begin(cfg, overrides, hydra) if cfg.resume is None else resume(cfg.resume, cfg, overrides)
         try:
@@ -167,13 +167,15 @@ def _fit(run: Run) -> None:
             status = "interrupted" if stopped else "failed"
             figures = _figures(run, trainer, module, run_log, checkpoints)
             reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+            reason = "stopped by SIGINT" if pressed else reason
             with suppress(RunError):  # would hide the first error
                 write_summary(run.dir, {"status": status, "reason": reason, **figures})
-        if pressed:
-            raise KeyboardInterrupt from error
-        if isinstance(error, SIGTERMException):  # during the test, in which the handler is Lightning's
+        if pressed or isinstance(error, SIGTERMException):  # at once, or outside of training
+            number = signal.SIGINT if pressed else signal.SIGTERM
             going_on = runs.command("python", runs.script("train.py"), f"resume={run.dir}")
-            raise Interrupted(f"stopped by SIGTERM; go on with: {going_on}", signal.SIGTERM) from error
+            raise Interrupted(
+                f"stopped by {number.name}; go on from the last checkpoint with: {going_on}", number
+            ) from error
         raise
 
 
@@ -190,14 +192,14 @@ def _expect_saved(trainer: L.Trainer, checkpoints: Checkpoints) -> None:
 
 
 @contextmanager
-def _full_disk_refusals() -> Iterator[None]:
-    """Tells in a line what else, but for checkpoints and figures, found no room on the disk."""
+def _file_refusals() -> Iterator[None]:
+    """Tells in a line what else, but for checkpoints and figures, cannot be read or written."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise RunError(f"{error.filename or 'a file'} cannot be written ({error.strerror}): make room") from error
+        raise RunError(f"{error.filename or 'a file'} cannot be used: {error.strerror}") from error
 
 
 @contextmanager

@@ -37,7 +37,7 @@ SAVING = "hp_lightning.saving:Checkpoints.save"
 WRITING_A_CHECKPOINT = "hp_lightning.saving:_FirstError.write"
 FLUSHING_A_CHECKPOINT = "hp_lightning.saving:os.fsync"
 RENAMING_A_CHECKPOINT = "hp_lightning.saving:Path.replace"
-NAMING_A_CHECKPOINT = "hp_lightning.saving:_give_name"
+COPYING_A_CHECKPOINT = "hp_lightning.saving:_copy"
 WRITING_METRICS = "hp_lightning.reporting.run_log:RunLog._append"
 BEFORE_THE_TEST = "hp_lightning.training:_report"
 WRITING_HPARAMS = "hp_lightning.reporting.tensorboard:Curves.row"
@@ -53,7 +53,7 @@ KILLS = {
     "checkpoint": [
         (WRITING_A_CHECKPOINT, 90),
         (FLUSHING_A_CHECKPOINT, 11),
-        (NAMING_A_CHECKPOINT, 5),
+        (COPYING_A_CHECKPOINT, 2),
         *((RENAMING_A_CHECKPOINT, n) for n in (5, 6)),
     ],
     "end": [(TRAINING_STEP, 200), (BEFORE_THE_PLATEAU, 1), (BEFORE_THE_TEST, 1), (WRITING_HPARAMS, 1)],

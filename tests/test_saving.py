@@ -44,9 +44,7 @@ def finished(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the run, with the same links between its files."""
-    subprocess.run(["cp", "-a", str(finished), str(tmp_path / "run")], check=True)
-    return tmp_path / "run"
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def truncated(path: Path) -> None:
@@ -64,13 +62,6 @@ def emptied(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def damage(path: Path, how: Callable[[Path], None]) -> None:
-    """Damages this name alone, though others may be names of the same file."""
-    shutil.copyfile(path, path.with_name("copy"))
-    path.with_name("copy").replace(path)
-    how(path)
-
-
 # Damaged
 
 
@@ -78,7 +69,7 @@ def damage(path: Path, how: Callable[[Path], None]) -> None:
 def test_a_damaged_last_falls_back_to_the_one_before(
     how: Callable[[Path], None], run: Path, finished: Path, run_script: Callable
 ) -> None:
-    damage(run / "checkpoints" / "last.ckpt", how)
+    how(run / "checkpoints" / "last.ckpt")
     done = run_script("train.py", "resume=run")
     assert done.returncode == 0, done.stderr
     assert (
@@ -93,11 +84,11 @@ def test_a_damaged_last_falls_back_to_the_one_before(
 
 def test_with_none_left_there_is_one_line(run: Path, run_script: Callable) -> None:
     for path in (run / "checkpoints").iterdir():
-        damage(path, truncated)
+        truncated(path)
     done = run_script("train.py", "resume=run")
     assert done.returncode == 2
     [line] = done.stderr.strip().split("\n")
-    assert line.endswith("are damaged: begin a new run, or name another checkpoint")
+    assert line.endswith("are damaged: name the run's folder or another of its checkpoints, or begin a new run")
     assert "run/checkpoints/last.ckpt and run/checkpoints/previous.ckpt and run/checkpoints/best.ckpt" in line
 
 
@@ -121,13 +112,41 @@ def test_any_flipped_bit_is_noticed_or_harmless(finished: Path, tmp_path: Path) 
 
 
 def test_the_best_are_kept(finished: Path) -> None:
-    """`top_k` of them, named by step and loss; best.ckpt is the first, and no copy of it."""
+    """`top_k` of them, named by step and loss; best.ckpt is the first. None is another name of the same file."""
     losses = sorted((value, step) for step, value in curves(finished)["val/loss"])
     names = {f"step_{step:07}_loss_{loss:.4f}.ckpt" for loss, step in losses[:2]}
     folder = finished / "checkpoints"
     assert {path.name for path in folder.iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt", *names}
     best = folder / f"step_{losses[0][1]:07}_loss_{losses[0][0]:.4f}.ckpt"
-    assert best.samefile(folder / "best.ckpt")
+    assert best.read_bytes() == (folder / "best.ckpt").read_bytes()
+    assert all(path.stat().st_nlink == 1 for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("part", ["state_dict", "optimizer_states"])
+def test_a_state_with_a_part_missing_is_damaged(part: str, run: Path, run_script: Callable) -> None:
+    contents = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    del contents[part]
+    torch.save(contents, run / "checkpoints" / "last.ckpt")
+    done = run_script("train.py", "resume=run/checkpoints/last.ckpt", "max_steps=70")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "run/checkpoints/last.ckpt is damaged" in done.stderr
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_again(run: Path, run_script: Callable) -> None:
+    shutil.rmtree(run / "checkpoints")
+    figures = (run / "metrics.csv").read_bytes()
+    done = run_script("train.py", "resume=run")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "has no checkpoint any more" in done.stderr
+    assert (run / "metrics.csv").read_bytes() == figures
+
+
+def test_figures_that_are_damaged_are_put_aside(run: Path, run_script: Callable) -> None:
+    (run / "metrics.csv").write_bytes(random.Random(1).randbytes(3000))
+    done = run_script("train.py", "resume=run", "max_steps=70")
+    assert done.returncode == 0, done.stderr
+    assert "metrics.csv is damaged" in done.stdout
+    assert [row["step"] for row in metrics(run)] == [65, 70, 70]
 
 
 # Harmful
@@ -149,8 +168,7 @@ def test_a_checkpoint_that_runs_code_is_refused_unread(run: Path, run_script: Ca
         done = run_script("generate.py", f"ckpt={name}")
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert text in done.stderr
-    shutil.copyfile(tmp_path / "zip.ckpt", tmp_path / "copy")
-    (tmp_path / "copy").replace(run / "checkpoints" / "last.ckpt")
+    shutil.copyfile(tmp_path / "zip.ckpt", run / "checkpoints" / "last.ckpt")
     done = run_script("train.py", "resume=run")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "last.ckpt holds more than tensors and plain values, which could run code" in done.stderr
@@ -177,7 +195,8 @@ def test_no_value_names_what_is_built(
     done = run_script("train.py", "resume=run", "max_steps=70")
     assert done.returncode == 2
     assert said in done.stderr or "last.ckpt is damaged" in done.stderr
-    (run / "checkpoints" / "last.ckpt").unlink()
+    shutil.rmtree(run / "checkpoints")
+    (run / "summary.json").unlink()
     config = run / ".hydra" / "config.yaml"
     lines = [line for line in config.read_text().splitlines() if not line.startswith(f"  {key[1]}:")]
     written = value.replace("$", "\\$")

@@ -58,8 +58,13 @@ class RunLog(L.Callback):
     def _open(self, trainer: L.Trainer) -> None:
         rows = []
         if self._path.exists():
-            with self._path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if _is_whole(row) and self._is_kept(row)]
+            try:
+                with self._path.open(newline="") as file:
+                    rows = [row for row in csv.DictReader(file) if _is_whole(row) and self._is_kept(row)]
+            except (ValueError, KeyError, csv.Error) as error:
+                aside = self._path.with_suffix(".damaged")
+                log.warning("%s is damaged (%s): put aside as %s, and begun anew", self._path, error, aside)
+                self._path.replace(aside)
         unfinished = self._path.with_name(f".{self._path.name}")
         with unfinished.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)

@@ -67,9 +67,9 @@ class ProgressDisplay(L.Callback):
 
     def _line(self, step: int, figures: str) -> None:
         self._last_line = time.monotonic()
-        done = max(step - self._first_step, 1)
-        left = (self._total - step) * (self._last_line - self._begin) / done
-        log.info("step %*d/%d  %s  %s left", len(str(self._total)), step, self._total, figures, clock(left))
+        done = step - self._first_step
+        left = f"  {clock((self._total - step) * (self._last_line - self._begin) / done)} left" if done else ""
+        log.info("step %*d/%d  %s%s", len(str(self._total)), step, self._total, figures, left)
 
     def _figures(self, *keys: str) -> str:
         latest = self._run_log.latest
