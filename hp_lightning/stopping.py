@@ -31,7 +31,7 @@ class StopOnSignal(L.Callback):
         """Takes the signals over from Lightning, which ends without a checkpoint and, on SIGTERM, with status 0."""
         numbers = SIGNALS if slurm.job_id() is None else (*SIGNALS, signal.SIGUSR1)
         for number in numbers:
-            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
                 signal.signal(number, self._handle)  # Lightning puts the old ones back in the end
         if trainer.received_sigterm:  # before
             self._received = signal.SIGTERM

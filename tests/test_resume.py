@@ -43,21 +43,27 @@ BEFORE_THE_TEST = "hp_lightning.training:_report"
 WRITING_HPARAMS = "hp_lightning.reporting.tensorboard:Curves.row"
 WRITING_THE_SUMMARY = "hp_lightning.training:write_summary"
 KILLS = {
-    "training": [
-        (TRAINING_STEP, 7),  # before the first checkpoint
+    "before the first checkpoint": [(TRAINING_STEP, 7)],
+    "while it trains": [
         (BEFORE_THE_OPTIMIZER, 33),
         (WRITING_METRICS, 9),
-        (TRAINING_STEP, 90),
+        (IN_VALIDATION, 2),
+        (BEFORE_THE_PLATEAU, 2),
+        (AFTER_THE_PLATEAU, 2),
     ],
-    "validation": [(IN_VALIDATION, 8), (BEFORE_THE_PLATEAU, 2), (AFTER_THE_PLATEAU, 2)],
-    "checkpoint": [
+    "while it saves": [
         (WRITING_A_CHECKPOINT, 90),
         (FLUSHING_A_CHECKPOINT, 11),
         (COPYING_A_CHECKPOINT, 2),
-        *((RENAMING_A_CHECKPOINT, n) for n in (5, 6)),
+        *((RENAMING_A_CHECKPOINT, count) for count in (5, 6)),
     ],
-    "end": [(TRAINING_STEP, 200), (BEFORE_THE_PLATEAU, 1), (BEFORE_THE_TEST, 1), (WRITING_HPARAMS, 1)],
-    "summary": [(WRITING_THE_SUMMARY, 1)],
+    "at its end": [
+        (TRAINING_STEP, 200),
+        (BEFORE_THE_PLATEAU, 1),
+        (BEFORE_THE_TEST, 1),
+        (WRITING_HPARAMS, 1),
+        (WRITING_THE_SUMMARY, 1),
+    ],
 }
 
 
@@ -101,7 +107,7 @@ def test_killed_again_and_again_is_the_unbroken_run(
     assert (run / "train.log").read_text().count("resumed at step") >= len(KILLS[kind]) - 1
 
 
-@pytest.mark.parametrize("kill_at", [60, 110])
+@pytest.mark.parametrize("kill_at", [60])
 def test_killed_from_outside(kill_at: int, settings: list[str], unbroken: Path, tmp_path: Path) -> None:
     """By the clock, too, a checkpoint may be saved at any step."""
     more = ["checkpoint.every_steps=null", "checkpoint.every_minutes=0.01"]
@@ -124,9 +130,7 @@ def test_killed_from_outside(kill_at: int, settings: list[str], unbroken: Path, 
     [
         (signal.SIGINT, TRAINING_STEP, 33),
         (signal.SIGTERM, TRAINING_STEP, 50),  # a validation is due after it
-        (signal.SIGTERM, IN_VALIDATION, 8),
-        (signal.SIGHUP, BEFORE_THE_PLATEAU, 3),
-        (signal.SIGTERM, TRAINING_STEP, 200),  # the last
+        (signal.SIGHUP, IN_VALIDATION, 8),
         (signal.SIGTERM, IN_VALIDATION, 37),  # the last
     ],
 )
@@ -146,15 +150,35 @@ def test_a_signal_saves_at_the_next_step(
     expect_same_run(tmp_path / "run", unbroken)
 
 
-def test_stopped_in_the_validation_of_an_epoch(settings: list[str], tmp_path: Path) -> None:
+BY_EPOCHS = ("trainer.accumulate_grad_batches=2", "trainer.val_every_steps=null", "max_steps=70")
+
+
+@pytest.fixture(scope="module")
+def unbroken_by_epochs(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished(tmp_path_factory.mktemp("unbroken_by_epochs"), *settings, *BY_EPOCHS)
+
+
+def test_stopped_before_the_validation_of_an_epoch(
+    settings: list[str], unbroken_by_epochs: Path, tmp_path: Path
+) -> None:
+    """In its last step, and again while the validation is made up for; then killed when that is logged, not saved."""
+    [steps] = re.findall(r"(\d+) steps an epoch", (unbroken_by_epochs / "train.log").read_text())
+    process = signalled(tmp_path, "TERM", TRAINING_STEP, 2 * int(steps), *settings, *BY_EPOCHS)
+    assert process.wait(300) == 143
+    process = signalled(tmp_path, "TERM", IN_VALIDATION, 2, "resume=run")
+    assert process.wait(300) == 143
+    killed(signalled(tmp_path, "KILL", SAVING, 1, "resume=run"))
+    killed(signalled(tmp_path, "KILL", TRAINING_STEP, 7, "resume=run"))
+    finished(tmp_path, "resume=run")
+    expect_same_run(tmp_path / "run", unbroken_by_epochs)
+
+
+def test_stopped_in_the_validation_of_an_epoch(settings: list[str], unbroken_by_epochs: Path, tmp_path: Path) -> None:
     """Lightning, which takes it for validated, must not believe the epoch that is over to go on."""
-    more = ["trainer.val_every_steps=null", "max_steps=70"]
-    (tmp_path / "unbroken").mkdir()
-    unbroken = finished(tmp_path / "unbroken", *settings, *more)
-    process = signalled(tmp_path, "TERM", IN_VALIDATION, 2, *settings, *more)
+    process = signalled(tmp_path, "TERM", IN_VALIDATION, 2, *settings, *BY_EPOCHS)
     assert process.wait(300) == 143
     finished(tmp_path, "resume=run")
-    expect_same_run(tmp_path / "run", unbroken)
+    expect_same_run(tmp_path / "run", unbroken_by_epochs)
 
 
 def test_more_epochs_are_whole_ones(settings: list[str], tmp_path: Path) -> None:
@@ -189,32 +213,6 @@ def test_a_second_signal_leaves_at_once(settings: list[str], tmp_path: Path) -> 
     assert process.returncode in (130, -signal.SIGTERM), errors
     assert time.monotonic() - begin < 20
     assert "Traceback" not in errors
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        ["trainer.accumulate_grad_batches=2", "trainer.val_every_steps=null", "max_steps=70"],
-        ["model.position=learned", "optim=adam", "trainer.val_every_steps=null", "max_steps=70"],
-    ],
-    ids=["accumulated, validation once an epoch", "another network"],
-)
-def test_other_settings(more: list[str], settings: list[str], tmp_path: Path) -> None:
-    """Stopped in the last step of an epoch, before its validation; killed in the next, and in the middle."""
-    (tmp_path / "unbroken").mkdir()
-    unbroken = finished(tmp_path / "unbroken", *settings, *more)
-    [batches] = re.findall(r"(\d+) steps an epoch", (unbroken / "train.log").read_text())
-    last_batch = int(batches) * (2 if "trainer.accumulate_grad_batches=2" in more else 1)
-    for place, count in ((TRAINING_STEP, last_batch), (IN_VALIDATION, 2)):
-        process = signalled(
-            tmp_path, "TERM", place, count, *(["resume=run"] if place == IN_VALIDATION else [*settings, *more])
-        )
-        assert process.wait(300) == 143
-    killed(signalled(tmp_path, "KILL", SAVING, 1, "resume=run"))  # the validation that was due is logged already
-    killed(signalled(tmp_path, "KILL", TRAINING_STEP, 1, "resume=run"))
-    killed(signalled(tmp_path, "KILL", BEFORE_THE_OPTIMIZER, 7, "resume=run"))
-    finished(tmp_path, "resume=run")
-    expect_same_run(tmp_path / "run", unbroken)
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a device of a processor is a core")
