@@ -1,6 +1,7 @@
 """Run folders: how they are named and made, and how a run or a checkpoint is found again."""
 
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -157,9 +158,14 @@ def find_resumable(resume: str) -> Resumable:
 
 
 def _had_checkpoints(run_dir: Path) -> bool:
-    """Whether a run without one had one once: a run makes the folder for the first, and a summary only with it."""
+    """Whether a run without one had one once: it makes the folder for the first, and its summary names the best."""
     folder = run_dir / "checkpoints"
-    return (folder.is_dir() and not any(folder.iterdir())) or (run_dir / "summary.json").exists()
+    if folder.is_dir() and not any(folder.iterdir()):
+        return True
+    try:
+        return bool(json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))["best/step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _latest_run() -> Path:

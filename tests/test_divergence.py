@@ -38,6 +38,17 @@ def test_an_exploding_run_is_stopped_and_goes_on_with_a_lower_rate(
     assert done.returncode == 0, done.stderr
 
 
+def test_a_run_that_explodes_before_its_first_checkpoint_begins_again(first_book: Path, run_script: Callable) -> None:
+    """As its last line says, with a lower rate, though there is a summary of how it failed."""
+    settings = [f"data.path={first_book}", "experiment=smoke", "optim.warmup_steps=0", "run_dir=run"]
+    done = run_script("train.py", *settings, "optim.lr=1e30")
+    assert done.returncode == 1
+    assert "resume=run optim.lr=" in done.stderr
+    done = run_script("train.py", "resume=run", "optim.lr=0.001")
+    assert done.returncode == 0, done.stderr
+    assert "it begins again" in done.stdout
+
+
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_the_documents_of_a_step_are_named(
     accumulate: int, make_config: Callable[..., TrainConfig], tmp_path: Path
