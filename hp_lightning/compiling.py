@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch._functorch.config as functorch
 from torch import Tensor
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
@@ -16,11 +17,13 @@ def keep_compiled_in(folder: Path) -> None:
     """What was compiled is kept there, so that a second start is quick; PyTorch's own place is emptied with /tmp.
 
     Read by PyTorch when it first compiles; a place that the person has chosen stays. (Importing Lightning sets the
-    variable to PyTorch's own place.)
+    variable to PyTorch's own place.) Without the second setting the loss, an `autograd.Function`, is traced and
+    differentiated anew in every process, which takes 3 s; the key has the code of its way back, too.
     """
     usual = default_cache_dir()
     if os.environ.get("TORCHINDUCTOR_CACHE_DIR", usual) == usual:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    functorch.autograd_cache_allow_custom_autograd_functions = True  # type: ignore[assignment]
 
 
 def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
