@@ -176,7 +176,9 @@ def test_reasons_are_told(sweep: Path, add_run: AddRun) -> None:
     assert "The second, model=small regularization=none, lies 0.100 above it" in lines
     assert "only several seeds tell (seed=1,2,3)" in lines
     assert "regularization=none in place of light +0.100; model=tiny in place of small +0.300." in lines
-    assert "rose again after its best: model=small regularization=none (by 12.2%, gap +1.100)." in lines
+    assert (
+        "again after its best: model=small regularization=none (by 12.2%, to 1.600 above the training loss)." in lines
+    )
     assert "still falling at its last validation" in lines
     assert lines.endswith(f"Its best run: {best}")
 
@@ -290,6 +292,13 @@ def test_preset_that_was_edited_in_between_shows(sweep: Path, add_run: AddRun) -
     rows = summary_of(sweep)
     assert [(row["regularization.dropout"], row["seeds"]) for row in rows] == [("0.3", "2"), ("0.2", "1")]
     assert set(rows[0]).isdisjoint({"model", "regularization.embedding_dropout"})
+
+
+def test_configurations_are_told_apart_by_what_they_are_not_by_what_was_typed(sweep: Path, add_run: AddRun) -> None:
+    add_run("seed=1", **done((4.0,)))
+    add_run("regularization=strong", "optim.lr=0.002", "seed=2", **done((4.2,)))
+    [row] = summary_of(sweep)
+    assert (row["seeds"], float(row["best_val_loss_mean"])) == ("2", pytest.approx(4.1))
 
 
 def test_what_the_machine_decides_makes_no_configuration(sweep: Path, add_run: AddRun) -> None:
