@@ -16,7 +16,7 @@ from hp_lightning import runs
 from hp_lightning.config import plain_from_yaml
 from hp_lightning.errors import InputError
 from hp_lightning.reporting.curve import Validation, number, read_metrics, with_the_known_best
-from hp_lightning.reporting.hyperparameters import hyperparameters
+from hp_lightning.reporting.settings import hyperparameters
 from hp_lightning.reporting.summary import COMPLETE
 
 

@@ -15,7 +15,7 @@ from hp_lightning.config import LoggerConfig, TrainConfig, to_plain, to_yaml
 from hp_lightning.generation import Sampling, continue_text
 from hp_lightning.lightning_module import GPTModule
 from hp_lightning.progress import log
-from hp_lightning.reporting.hyperparameters import hyperparameters
+from hp_lightning.reporting.settings import hyperparameters
 from hp_lightning.tokenization import Tokenizer
 
 Write = Callable[[SummaryWriter], None]
