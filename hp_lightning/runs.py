@@ -19,6 +19,7 @@ from hp_lightning.errors import InputError
 OUTPUTS = Path("outputs")
 SLUG_LENGTH = 40
 HANDED_OVER = "HP_LIGHTNING_RUN"  # environment variable of the processes that a run starts for its other devices
+IN_SWEEP = "HP_LIGHTNING_SWEEP"  # environment variable of the jobs of a sweep: its folder
 # Overrides that say where a run lies or how long it goes, not what it is.
 UNNAMED_KEYS = {"run_dir", "resume", "max_steps", "max_epochs"}
 
@@ -28,7 +29,7 @@ def slug(overrides: Iterable[str]) -> str:
 
     A name that would grow beyond `SLUG_LENGTH` is cut and ends in a hash of all the overrides.
     """
-    overrides = [override for override in overrides if override.lstrip("+~").split("=")[0] not in UNNAMED_KEYS]
+    overrides = [override for override in overrides if _is_of_a_run(override.lstrip("+~").partition("=")[0])]
     words = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
@@ -38,6 +39,10 @@ def slug(overrides: Iterable[str]) -> str:
     if len(name) > SLUG_LENGTH:
         name = f"{name[: SLUG_LENGTH - 9]}-{hashlib.sha256(' '.join(overrides).encode()).hexdigest()[:8]}"
     return name or "default"
+
+
+def _is_of_a_run(key: str) -> bool:
+    return key not in UNNAMED_KEYS and not key.startswith("sweep.")
 
 
 def _needs_name(key: str) -> bool:
