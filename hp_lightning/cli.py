@@ -30,7 +30,6 @@ FREE_TEXT = (
 
 config.register()
 OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
-OmegaConf.register_new_resolver("slug", lambda overrides: runs.slug(overrides), replace=True)
 
 
 def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:

@@ -246,13 +246,22 @@ def from_yaml(text: str) -> TrainConfig:
     Raises:
         InputError: a value is out of its range, or is an interpolation, which `to_yaml` writes none of
     """
+    return from_plain(plain_from_yaml(text))
+
+
+def plain_from_yaml(text: str) -> dict[str, Any]:
+    """The keys and values that `to_yaml` wrote, as they stand there: by another version of the project, too.
+
+    Raises:
+        InputError: there is an interpolation, which `to_yaml` writes none of
+    """
     loaded = OmegaConf.create(text)
     plain = OmegaConf.to_container(loaded, resolve=False)
     if not isinstance(plain, dict):
         raise InputError("keys and values were expected")
     if any(re.search(r"(?<!\\)(\\\\)*\$\{", string) for string in _strings(plain)):
         raise InputError("it holds an interpolation, ${...}")
-    return from_plain(OmegaConf.to_container(loaded, resolve=True))  # type: ignore[arg-type]
+    return OmegaConf.to_container(loaded, resolve=True)  # type: ignore[return-value]
 
 
 def _strings(value: Any) -> Iterator[str]:

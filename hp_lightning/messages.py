@@ -17,9 +17,9 @@ from hp_lightning.progress import console, log
 LIBRARY_LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning", "py.warnings")
 
 
-def log_table(table: Table) -> None:
-    """Says a table, without the codes of a terminal: it is also read in a file."""
-    plain = Console(color_system=None, force_terminal=False, width=100)
+def log_table(table: Table, width: int = 100) -> None:
+    """Says a table of so many characters at most, without the codes of a terminal: it is also read in a file."""
+    plain = Console(color_system=None, force_terminal=False, width=width)
     with plain.capture() as capture:
         plain.print(table)
     log.info("\n%s", "\n".join(line.rstrip() for line in capture.get().splitlines()))

@@ -96,7 +96,7 @@ def chosen_tokenizer(cfg: TrainConfig, overrides: list[str]) -> tuple[TrainConfi
     """
     if cfg.tokenizer.from_run is None:
         return cfg, cfg.tokenizer
-    given = {key for key in map(_key, overrides) if key == "tokenizer" or key.startswith("tokenizer.")}
+    given = {key for key, _ in map(runs.parted, overrides) if key == "tokenizer" or key.startswith("tokenizer.")}
     others = sorted(given - {"tokenizer.from_run"})
     if others:
         raise InputError(f"tokenizer.from_run takes the whole tokenizer as it is: leave out {', '.join(others)}")
@@ -180,7 +180,7 @@ def _check_goes_on(run: Run, trained: Trained) -> None:
 
 def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]) -> TrainConfig:
     """The saved config with what the command line says anew; a new bound on the length replaces both old ones."""
-    keys = [key for key in map(_key, overrides) if key != "resume"]
+    keys = [key for key, _ in map(runs.parted, overrides) if key != "resume"]
     refused = [key for key in keys if not any(f"{key}.".startswith(f"{known}.") for known in RESUMABLE)]
     if refused:
         raise InputError(
@@ -199,10 +199,6 @@ def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]
             node, new = node[group], new[group]
         node[name] = new[name]
     return from_plain(merged)
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
 
 
 def _vocab_size(cfg: TrainConfig, tokenizer: Tokenizer) -> int:

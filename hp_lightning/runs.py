@@ -29,10 +29,10 @@ def slug(overrides: Iterable[str]) -> str:
 
     A name that would grow beyond `SLUG_LENGTH` is cut and ends in a hash of all the overrides.
     """
-    overrides = [override for override in overrides if _is_of_a_run(override.lstrip("+~").partition("=")[0])]
+    overrides = [override for override in overrides if parted(override)[0] not in UNNAMED_KEYS]
     words = []
     for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
+        key, value = parted(override)
         value = Path(value).stem if "/" in value else value
         words.append(key.rpartition(".")[2] + value if _needs_name(key) else value)
     name = re.sub(r"[^\w.-]+", "-", "_".join(words)).strip("-_.")
@@ -41,8 +41,10 @@ def slug(overrides: Iterable[str]) -> str:
     return name or "default"
 
 
-def _is_of_a_run(key: str) -> bool:
-    return key not in UNNAMED_KEYS and not key.startswith("sweep.")
+def parted(override: str) -> tuple[str, str]:
+    """The key of an override, or the config group, and what stands after it."""
+    key, _, value = override.lstrip("+~").partition("=")
+    return key, value
 
 
 def _needs_name(key: str) -> bool:
@@ -187,7 +189,7 @@ def lock(run_dir: Path) -> FileLock:
     Raises:
         InputError: another process is in it
     """
-    held = FileLock(run_dir / ".lock")
+    held = FileLock(_lock_file(run_dir))
     try:
         held.acquire(blocking=False)
     except Timeout as error:
@@ -195,6 +197,25 @@ def lock(run_dir: Path) -> FileLock:
     except OSError as error:
         raise InputError(f"{run_dir} cannot be written ({error.strerror}), so that no run can go on in it") from error
     return held
+
+
+def is_running(run_dir: Path) -> bool:
+    """Whether a process is training in a run folder."""
+    if not os.path.isfile(_lock_file(run_dir)):
+        return False
+    held = FileLock(_lock_file(run_dir))
+    try:
+        held.acquire(blocking=False)
+    except Timeout:
+        return True
+    except OSError:  # a folder that cannot be written
+        return False
+    held.release()
+    return False
+
+
+def _lock_file(run_dir: Path) -> Path:
+    return run_dir / ".lock"
 
 
 def find_checkpoint(ckpt: str | None, key: str = "ckpt") -> Path:

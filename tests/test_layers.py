@@ -17,7 +17,7 @@ LEVELS = [
     {"stopping"},
     {"preparing", "writing", "sweeping"},
     {"training"},
-    {"corpus.__main__"},
+    {"corpus.__main__", "reporting.__main__"},
 ]
 
 

@@ -96,9 +96,9 @@ def test_a_study_outlives_its_process(search: Callable[..., Search]) -> None:
 def test_the_proposals_do_not_depend_on_where_it_was_broken_off(search: Callable[..., Search], tmp_path: Path) -> None:
     def names(folder: Path, sittings: int) -> list[str]:
         folder.mkdir()
-        for sitting in range(sittings):
+        for _ in range(sittings):
             found = Search(folder, SPACE, {}, 8, seed=1)
-            for _ in range(8 // sittings):
+            for _place in range(8 // sittings):
                 complete(found, taken(found), 4.0)
         return [job.name for job in found.jobs()]
 

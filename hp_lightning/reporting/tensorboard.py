@@ -15,10 +15,8 @@ from hp_lightning.config import LoggerConfig, TrainConfig, to_plain, to_yaml
 from hp_lightning.generation import Sampling, continue_text
 from hp_lightning.lightning_module import GPTModule
 from hp_lightning.progress import log
+from hp_lightning.reporting.hyperparameters import hyperparameters
 from hp_lightning.tokenization import Tokenizer
-
-# Where a file is or how a run was begun says nothing about how it learned.
-NO_HYPERPARAMETERS = ("run_dir", "resume", "logger", "checkpoint")
 
 Write = Callable[[SummaryWriter], None]
 
@@ -147,16 +145,9 @@ def log_hyperparameters(trainer: L.Trainer, cfg: TrainConfig, metrics: dict[str,
 
     It stands one step after the last, so that a run that goes on from there takes it away and writes it anew.
     """
-    settings = {key: value for key, value in to_plain(cfg).items() if key not in NO_HYPERPARAMETERS}
-    flat = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in _flat(settings)}
+    settings = hyperparameters(to_plain(cfg))
+    flat = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in settings.items()}
     for logger in trainer.loggers:
         if isinstance(logger, Curves):
             logger.row(flat, metrics, trainer.global_step + 1)
             logger.flush()
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in settings.items():
-        found.extend(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)])
-    return found

@@ -84,7 +84,7 @@ def complete_arguments(arguments: list[str]) -> list[str]:
     Raises:
         InputError: it mixes what belongs to a single run with a sweep, or names no sweep to go on with
     """
-    given = {_key(word): word.partition("=")[2] for word in arguments if not word.startswith("-")}
+    given = dict(runs.parted(word) for word in arguments if not word.startswith("-"))
     if not MULTIRUN & set(arguments):
         if "resume_sweep" in given:
             raise InputError(f"resume_sweep={given['resume_sweep']} goes on with several runs: put -m before it")
@@ -160,7 +160,7 @@ def _jobs_of(overrides: list[str]) -> list[str]:
 
 
 def _key(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0]
+    return runs.parted(word)[0]
 
 
 def clear(job: Job) -> None:

@@ -12,7 +12,6 @@ from omegaconf import OmegaConf
 
 from hp_lightning import runs
 from hp_lightning.cli import PROJECT, quoted
-from hp_lightning.errors import InputError
 from hp_lightning.reporting.summary import COMPLETE, read_summary, write_summary
 from hp_lightning.sweeping.folder import Job, clear, has_begun
 
@@ -96,17 +95,6 @@ class JobProcess:
         self.job.folder.mkdir(parents=True, exist_ok=True)
         (self.job.folder / ERRORS).write_text(errors, encoding="utf-8")
         return f"{lines[-1]} (the whole of it is in {self.job.folder / ERRORS})"
-
-
-def is_elsewhere(job: Job) -> bool:
-    """Whether a process is training in the job's folder already."""
-    if not job.folder.is_dir():
-        return False
-    try:
-        runs.lock(job.folder).release()
-    except InputError:
-        return True
-    return False
 
 
 def record(job: Job, status: str, reason: str | None) -> None:

@@ -12,12 +12,13 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
+from hp_lightning import runs
 from hp_lightning.errors import SIGNALS, Interrupted
 from hp_lightning.progress import log
 from hp_lightning.reporting.summary import read_summary
 from hp_lightning.sweeping.display import SweepDisplay
 from hp_lightning.sweeping.folder import Job
-from hp_lightning.sweeping.job import ELSEWHERE, JobProcess, is_elsewhere, is_settled
+from hp_lightning.sweeping.job import ELSEWHERE, JobProcess, is_settled
 
 
 class Source(Protocol):
@@ -121,7 +122,7 @@ class Pool:
             return None if self.is_stopping else self._source.next()
 
     def _train(self, job: Job, slot: Mapping[str, str]) -> str:
-        if is_elsewhere(job):
+        if runs.is_running(job.folder):
             return ELSEWHERE
         if is_settled(job):
             return str(read_summary(job.folder)["status"])

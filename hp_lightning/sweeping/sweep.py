@@ -13,7 +13,7 @@ from hp_lightning.progress import log
 from hp_lightning.reporting.summary import read_summary, short_reason
 from hp_lightning.reporting.sweep import summarize
 from hp_lightning.sweeping.folder import Job, begin
-from hp_lightning.sweeping.job import JobProcess, is_elsewhere, is_settled, status_of
+from hp_lightning.sweeping.job import JobProcess, is_settled, status_of
 from hp_lightning.sweeping.pool import claimed
 
 
@@ -92,7 +92,7 @@ def _conclude(sweep_dir: Path, jobs: list[Job], stopped: Interrupted | None) -> 
 def train_alone(job: Job, sweep_dir: Path) -> None:
     """One job, where another of Hydra's launchers has begun a process for it; what came of it is in its folder."""
     with claimed(job) as is_ours:
-        if not is_ours or is_settled(job) or is_elsewhere(job):
+        if not is_ours or is_settled(job) or runs.is_running(job.folder):
             return
         process = JobProcess(job, sweep_dir, {})
         before = signal.signal(signal.SIGTERM, _leave)

@@ -1,0 +1,50 @@
+"""The summary of a sweep, or of any runs: one row a configuration, the curves together, and which one won.
+
+    python -m hp_lightning.reporting DIR... [--to DIR]
+
+DIR is a run folder, or a folder with run folders anywhere below it, as in
+
+    python -m hp_lightning.reporting outputs/sweeps/2026-11-23_10-00-00
+    python -m hp_lightning.reporting outputs/runs --to docs
+
+summary.csv, summary.md and summary.png are written into the folder after --to; without it into the one named folder,
+or into the one that holds all the named ones.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from hp_lightning.errors import InputError, RunError
+from hp_lightning.messages import messages
+from hp_lightning.reporting.run_folders import find_run_folders
+from hp_lightning.reporting.sweep import summarize
+
+
+def main() -> None:
+    """Finds the runs and sums them up."""
+    parser = argparse.ArgumentParser(
+        "reporting", argparse.SUPPRESS, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help=argparse.SUPPRESS)
+    parser.add_argument("--to", type=Path, metavar="DIR", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    try:
+        found = find_run_folders(given.folders)
+        to = given.to or _shared(given.folders)
+        if not to.is_dir():
+            raise InputError(f"--to {to} is no folder: make it, or name another")
+        with messages():
+            summarize(found, to)
+    except RunError as error:
+        parser.exit(error.exit_status, f"{parser.prog}: error: {error}\n")
+
+
+def _shared(folders: list[Path]) -> Path:
+    if len(folders) == 1:
+        return folders[0]
+    return Path(os.path.relpath(os.path.commonpath([folder.absolute().parent for folder in folders])))
+
+
+if __name__ == "__main__":
+    main()
