@@ -163,9 +163,11 @@ def _value(record: RunRecord, key: str) -> str | None:
     """A setting as one would type it; of a config group, what was chosen."""
     if key in record.choices:
         return record.choices[key]
-    if record.settings is None:
-        return _typed(key, record.overrides[key]) if key in record.overrides else UNKNOWN
-    return shown(record.settings[key]) if key in record.settings else ABSENT
+    if record.settings is not None and key in record.settings:
+        return shown(record.settings[key])
+    if key in record.overrides:
+        return _typed(key, record.overrides[key])
+    return UNKNOWN if record.settings is None else ABSENT
 
 
 def _typed(key: str, value: str) -> str:

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from hp_lightning.reporting.comparison import Comparison
+from hp_lightning.reporting.configurations import Configuration
 from hp_lightning.reporting.curve import Validation
-from hp_lightning.reporting.labels import cells, headings, with_spread
+from hp_lightning.reporting.labels import NAMES, cells, headings, with_spread
 
 # Okabe & Ito 2008, https://jfly.uni-koeln.de/color/: told apart by colour-blind people, too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -23,9 +24,9 @@ RAMP_END = 0.9  # its yellow is too light on white
 CUT = 3  # what lies so many times as far from the best as the median does is cut off
 LATE = 0.3  # of a run: what its curve did before, falling from the loss of guessing, need not be in the picture
 DPI, SMALL = 120, 8  # of the picture, and of its labels in points
+THIN, THICK = 0.9, 1.6  # lines, of one of several seeds and of the only one
 CELL_LENGTH = 28  # letters of a setting
 ROW_HEIGHT, LETTER_WIDTH = 0.24, 0.068  # inches
-AXES = {"best_val_loss": "validation loss", "bits_per_char": "validation, bits per character"}
 
 
 def draw(comparison: Comparison, path: Path) -> None:
@@ -63,15 +64,12 @@ def _draw_curves(axes: Axes, comparison: Comparison, colours: list[Any]) -> None
             points = [(point.step if by_steps else point.tokens, _value(comparison, point)) for point in run.curve]
             points = [point for point in points if all(map(math.isfinite, point))]
             if points:
+                colour, width = colours[place], THIN if len(configuration.runs) > 1 else THICK
                 best = min(points, key=lambda point: point[1])
-                axes.plot(
-                    *zip(*points, strict=True),
-                    color=colours[place],
-                    linewidth=0.9 if len(configuration.runs) > 1 else 1.6,
-                )
-                axes.plot(*best, "o", color=colours[place], markersize=5, markeredgecolor="white", markeredgewidth=0.7)
+                axes.plot(*zip(*points, strict=True), color=colour, linewidth=width)
+                axes.plot(*best, "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.7)
                 drawn.append((points, best))
-    axes.set(xlabel="optimizer steps" if by_steps else "tokens seen", ylabel=AXES[comparison.figure])
+    axes.set(xlabel="optimizer steps" if by_steps else "tokens seen", ylabel=NAMES[comparison.figure])
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     _frame(axes)
     if drawn:
@@ -91,35 +89,33 @@ def _draw_values(axes: Axes, comparison: Comparison, colours: list[Any], rows: l
     means = [mean for mean in map(comparison.value, comparison.configurations) if math.isfinite(mean)]
     end = _cut(min(means), means) if means else math.inf
     at_side = axes.get_yaxis_transform()  # x from 0 to 1 over the axes, y a row
-    lowest = []
+    drawn: list[float] = []
     for place, (configuration, colour) in enumerate(zip(comparison.configurations, colours, strict=True)):
-        seeds = [_value(comparison, run.best) for run in configuration.counted if run.best is not None]
-        lowest.extend(seeds)
-        spread = configuration.figures[comparison.figure]
-        axes.plot(seeds, [place] * len(seeds), "o", color=colour, markersize=5, alpha=1 if spread.std is None else 0.5)
-        if spread.std is not None:
-            axes.errorbar(spread.mean, place, xerr=spread.std, color=colour, fmt="|", markersize=11, capsize=3)
-            lowest.append(spread.mean - spread.std)
-        if spread.mean > end:
+        if comparison.value(configuration) > end:
             axes.plot(1, place, ">", color=colour, transform=at_side, clip_on=False)
-        told = [
-            with_spread(configuration, comparison.figure, ".3f"),
-            "" if configuration.is_complete else configuration.status,
-        ]
-        axes.text(1.04, place, "  ".join(told).strip(), transform=at_side, va="center", fontsize=SMALL)
+        else:
+            drawn.extend(_draw_row(axes, comparison, configuration, place, colour))
+        state = "" if configuration.is_complete else configuration.status
+        told = f"{with_spread(configuration, comparison.figure, '.3f')}  {state}".strip()
+        axes.text(1.04, place, told, transform=at_side, va="center", fontsize=SMALL)
     axes.set_yticks(range(-1, len(rows) - 1), rows, fontsize=SMALL, family="monospace", parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(rows) - 1.4, -1.6)
-    axes.set_xlabel(
-        f"best {AXES[comparison.figure]}" + ("; bars: ± a standard deviation" if _has_seeds(comparison) else "")
-    )
+    axes.set_xlabel(f"best {NAMES[comparison.figure]} ± standard deviation")
     _frame(axes)
-    if means:
-        _limit(axes.set_xlim, min(lowest), end)
+    if drawn:
+        _limit(axes.set_xlim, min(drawn), max(drawn))
 
 
-def _has_seeds(comparison: Comparison) -> bool:
-    return any(each.figures[comparison.figure].std is not None for each in comparison.configurations)
+def _draw_row(axes: Axes, comparison: Comparison, configuration: Configuration, place: int, colour: Any) -> list[float]:
+    """Gives back what has to be in the picture."""
+    seeds = [_value(comparison, run.best) for run in configuration.counted if run.best is not None]
+    mean, std = configuration.figures[comparison.figure].mean, configuration.figures[comparison.figure].std
+    axes.plot(seeds, [place] * len(seeds), "o", color=colour, markersize=5, alpha=1 if std is None else 0.5)
+    if std is None:
+        return seeds
+    axes.errorbar(mean, place, xerr=std, color=colour, fmt="|", markersize=11, capsize=3)
+    return [*seeds, mean - std, mean + std]
 
 
 def _value(comparison: Comparison, point: Validation) -> float:

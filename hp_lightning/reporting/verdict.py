@@ -2,16 +2,17 @@
 
 import math
 import statistics
+from pathlib import Path
 
 from hp_lightning.reporting.comparison import Comparison
-from hp_lightning.reporting.configurations import Configuration
-from hp_lightning.reporting.labels import named, with_spread
+from hp_lightning.reporting.configurations import FIGURES, UNKNOWN, Configuration
+from hp_lightning.reporting.curve import Validation
+from hp_lightning.reporting.labels import NAMES, named, with_spread
 
 RISE = 0.02  # of the best validation loss: where it rises by more afterwards, the network learns the text by heart
 OVERLAP = 2  # standard deviations: nearer to each other, the bars of mean ± standard deviation of two overlap
 ENOUGH_SEEDS = 3  # of two seeds the standard deviation is known too badly to be sure of anything
 LISTED = 3
-NAMES = {"best_val_loss": "validation loss", "bits_per_char": "bits per character"}
 
 
 def verdict(comparison: Comparison) -> list[str]:
@@ -30,8 +31,7 @@ def verdict(comparison: Comparison) -> list[str]:
     lines.append(_winner(comparison, ranked))
     if len(ranked) > 1:
         lines.extend(_reasons(comparison, ranked))
-    lines.extend(_notable(ranked))
-    return lines
+    return [*lines, *_notable(ranked), f"Its best run: {_best_run(comparison, ranked[0])}"]
 
 
 def _winner(comparison: Comparison, ranked: list[Configuration]) -> str:
@@ -43,6 +43,11 @@ def _winner(comparison: Comparison, ranked: list[Configuration]) -> str:
     if name == "best_val_loss":
         reached += f", perplexity {with_spread(best, 'perplexity', ',.1f')}"
     return f"{reached}. {_margin(comparison, ranked)}"
+
+
+def _best_run(comparison: Comparison, best: Configuration) -> Path:
+    reached = [(FIGURES[comparison.figure](run), run.folder) for run in best.counted]
+    return min(pair for pair in reached if math.isfinite(pair[0]))[1]
 
 
 def _margin(comparison: Comparison, ranked: list[Configuration]) -> str:
@@ -82,26 +87,25 @@ def _reasons(comparison: Comparison, ranked: list[Configuration]) -> list[str]:
     found = []
     for other in ranked[1:]:
         changed = [key for key in best.settings if best.settings[key] != other.settings[key]]
+        if UNKNOWN in (other.settings[key] for key in changed):
+            continue
         if len(changed) == 1:
             worse = comparison.value(other) - comparison.value(best)
             [key] = changed
             found.append(f"{key}={other.settings[key]} in place of {best.settings[key]} +{worse:.3f}")
     if not found:
         return []
-    return [f"Why: of its settings one alone changed, {NAMES[comparison.figure]}: {'; '.join(found)}."]
+    told = _listed(found, 2 * LISTED)
+    return [f"Why: of its settings one alone changed, {NAMES[comparison.figure]}: {told}."]
 
 
 def _notable(ranked: list[Configuration]) -> list[str]:
     lines = []
     overfit = [(each, _rise(each)) for each in ranked if _rise(each) > RISE]
     if overfit:
-        told = [
-            f"{named(each)} (by {rise:.1%}, gap {with_spread(each, 'gap', '+.3f')})" for each, rise in overfit[:LISTED]
-        ]
-        more = f"; and {len(overfit) - LISTED} more" if len(overfit) > LISTED else ""
-        lines.append(f"Overfitting, the validation loss rose again after its best: {'; '.join(told)}{more}.")
-    best = ranked[0].counted
-    if all(run.best is not None and run.last is not None and run.best.step == run.last.step for run in best):
+        told = [f"{named(each)} (by {rise:.1%}, gap {with_spread(each, 'gap', '+.3f')})" for each, rise in overfit]
+        lines.append(f"Overfitting, the validation loss rose again after its best: {_listed(told, LISTED)}.")
+    if all(len(run.curve) > 1 and run.best is run.last for run in ranked[0].counted):
         lines.append("The best one's loss was still falling at its last validation: longer runs may do better.")
     return lines
 
@@ -109,5 +113,14 @@ def _notable(ranked: list[Configuration]) -> list[str]:
 def _rise(configuration: Configuration) -> float:
     """By what part of its best the validation loss stands above it in the end, in the mean of the seeds."""
     pairs = [(run.best, run.last) for run in configuration.counted]
-    rises = [last.loss / best.loss - 1 for best, last in pairs if best is not None and last is not None]
-    return statistics.fmean(rises) if rises else 0.0
+    return statistics.fmean(0.0 if best is None or last is None else _overfits_by(best, last) for best, last in pairs)
+
+
+def _overfits_by(best: Validation, last: Validation) -> float:
+    """Nothing where the training loss rose, too: that is a learning rate too high."""
+    return last.loss / best.loss - 1 if last.loss - last.gap <= best.loss - best.gap else 0.0
+
+
+def _listed(items: list[str], count: int) -> str:
+    more = f"; and {len(items) - count} more" if len(items) > count else ""
+    return "; ".join(items[:count]) + more
