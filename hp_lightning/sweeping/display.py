@@ -81,6 +81,8 @@ class SweepDisplay:
         if self._live is None:
             return
         table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
         for job, line in list(self._lines.items()):
             table.add_row(Text(job.name, style="bold"), Text(line))
         table.add_row(Text(f"{self._ended} of {self._total} jobs", style="bold"), Text(self._time()))
