@@ -3,9 +3,13 @@
 Each is settled before a run begins and stands in its config from then on, so that a resumed run computes as it did.
 """
 
+import json
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 from hp_lightning.config import DataConfig, TrainConfig
 from hp_lightning.errors import InputError
@@ -13,6 +17,7 @@ from hp_lightning.loss import GPU_CHUNK_BYTES, language_model_loss
 from hp_lightning.machine import device_name, device_of, free_memory, matrix_rate, missing_for_compile
 from hp_lightning.model import GPT
 from hp_lightning.progress import clock
+from hp_lightning.runs import IN_SWEEP
 
 BF16_GAIN = 1.3  # bfloat16 must be faster than float32 by so much
 USUAL_BATCH = 32  # windows
@@ -48,7 +53,7 @@ def settle(cfg: TrainConfig, train_tokens: int) -> Settled:
     """
     device = device_of(cfg.trainer.accelerator)
     try:
-        rates = {"float32": matrix_rate(device, torch.float32), "bfloat16": matrix_rate(device, torch.bfloat16)}
+        rates = _matrix_rates(device)
     except torch.OutOfMemoryError as error:
         raise InputError(f"the memory of {device_name(device)} is taken: end the programs that use it") from error
     rate_line = ", ".join(f"{name} {_flops(rate)}" for name, rate in rates.items())
@@ -63,6 +68,25 @@ def settle(cfg: TrainConfig, train_tokens: int) -> Settled:
     cfg, reason = _compile(cfg, device, _seconds_of_work(cfg, train_tokens, peak))
     reasons.append(f"compile    {'on' if cfg.trainer.compile else 'off'}{reason}")
     return Settled(cfg, device, peak, reasons)
+
+
+def _matrix_rates(device: torch.device) -> dict[str, float]:
+    """FLOP/s by precision; in a sweep as its first job found them, so that no job is settled by when it was begun."""
+    sweep_dir = os.environ.get(IN_SWEEP)
+    if sweep_dir is None:
+        return _measure(device)
+    path = Path(sweep_dir) / f".{device_name(device)}.json".replace(" ", "_")
+    with FileLock(path.with_suffix(".lock")):
+        if not path.is_file():
+            unfinished = path.with_suffix(".unfinished")
+            unfinished.write_text(json.dumps(_measure(device)), encoding="utf-8")
+            unfinished.replace(path)
+        known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return known
+
+
+def _measure(device: torch.device) -> dict[str, float]:
+    return {"float32": matrix_rate(device, torch.float32), "bfloat16": matrix_rate(device, torch.bfloat16)}
 
 
 def _precision(cfg: TrainConfig, device: torch.device, gain: float) -> tuple[TrainConfig, str]:

@@ -30,14 +30,13 @@ FREE_TEXT = (
 
 config.register()
 OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
-OmegaConf.register_new_resolver("slug", lambda overrides: runs.slug(overrides), replace=True)
 
 
 def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     """Wraps what `@hydra.main` calls, so that an expected end of the job is told by `run` alone.
 
-    Hydra adds a line of its own about an `Exception` that leaves a job. In a sweep that is wanted: it notes the
-    failure, names the job's overrides and goes on to the next job; unless somebody stopped it.
+    Hydra adds a line of its own about an `Exception` that leaves a job. In a sweep that is wanted: its launchers note
+    it, and go on to the next job.
     """
 
     @functools.wraps(task)
@@ -45,7 +44,7 @@ def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         try:
             task(cfg)
         except (RunError, OmegaConfBaseException) as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN and not isinstance(error, Interrupted):
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             raise _Refused from error
 
@@ -59,9 +58,9 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
         main: the decorated function
         schema: the dataclass of its config, from which a misspelt key is corrected
         free_text: keys whose values are text or paths as they were typed, commas, quotes and all; in a sweep, where
-            commas part the values, Hydra's own rules hold
+            commas part the values, and in its jobs, Hydra's own rules hold
     """
-    if not {"-m", "--multirun"} & set(sys.argv) and runs.HANDED_OVER not in os.environ:
+    if not {"-m", "--multirun"} & set(sys.argv) and not {runs.HANDED_OVER, runs.IN_SWEEP} & os.environ.keys():
         sys.argv[1:] = [_quoted(word) if word.partition("=")[0] in free_text else word for word in sys.argv[1:]]
     # Hydra prints what goes wrong in its own format, over several lines, with status 1; in this mode it raises.
     os.environ["HYDRA_FULL_ERROR"] = "1"

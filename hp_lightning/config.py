@@ -142,7 +142,7 @@ class LoggerConfig:
 
 @dataclass
 class TrainConfig:
-    """One training run: the root of `conf/train.yaml`."""
+    """One training run."""
 
     data: DataConfig
     tokenizer: TokenizerConfig
@@ -157,6 +157,25 @@ class TrainConfig:
     seed: int
     run_dir: Optional[str]  # null: outputs/runs/<date>_<time>_<slug>
     resume: Optional[str]  # folder of a run to go on with, a checkpoint in it, or latest
+
+
+@dataclass
+class SweepConfig:
+    """Several runs by one command (`-m`): where they lie, and how they are run."""
+
+    name: Optional[str]  # null: date and time
+    dir: str  # outputs/sweeps/<name>
+    jobs: Any  # side by side; auto: as many as there are GPUs, or what a processor is quickest with
+    max_failures: Optional[int]  # failed jobs after which no other is begun; null: all jobs are tried
+    job: Optional[str]  # the folder of a job, given to it by the sweep
+
+
+@dataclass
+class TrainScriptConfig(TrainConfig):
+    """What train.py can be told: a run, and what concerns no single run; the root of `conf/train.yaml`."""
+
+    sweep: SweepConfig
+    resume_sweep: Optional[str]  # folder of a sweep to go on with
 
 
 @dataclass
@@ -176,7 +195,7 @@ class GenerateConfig:
 def register() -> None:
     """Makes the dataclasses known to Hydra as the schemas of `conf/*.yaml`."""
     store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="train_schema", node=TrainScriptConfig)
     store.store(name="generate_schema", node=GenerateConfig)
 
 
@@ -186,7 +205,18 @@ def train_config(cfg: DictConfig) -> TrainConfig:
     Raises:
         InputError: a value is out of its range; names every such key.
     """
-    checked: TrainConfig = _checked(_resolved(cfg), TrainConfig, _train_problems)
+    of_a_run = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("sweep", "resume_sweep")])
+    checked: TrainConfig = _checked(_resolved(of_a_run), TrainConfig, _train_problems)
+    return checked
+
+
+def sweep_config(cfg: DictConfig) -> SweepConfig:
+    """The part of a composed config that concerns the sweep, checked.
+
+    Raises:
+        InputError: a value is out of its range; names every such key.
+    """
+    checked: SweepConfig = _checked(_resolved(cfg.sweep), SweepConfig, _sweep_problems)
     return checked
 
 
@@ -304,6 +334,14 @@ def _train_problems(cfg: TrainConfig) -> Iterator[str]:
     yield from _seed("seed", cfg.seed)
     if cfg.max_steps is None and cfg.max_epochs is None:
         yield "max_steps and max_epochs are both null: set at least one, or the run would never end"
+
+
+def _sweep_problems(cfg: SweepConfig) -> Iterator[str]:
+    yield from _not_empty("sweep.name", cfg.name)
+    yield from _not_empty("sweep.dir", cfg.dir)
+    if cfg.jobs != "auto" and (type(cfg.jobs) is not int or cfg.jobs < 1):
+        yield f"sweep.jobs={cfg.jobs} is not a number of jobs: it must be auto, or at least 1"
+    yield from _at_least("sweep.max_failures", cfg.max_failures, 1)
 
 
 def _data_problems(data: DataConfig, model: ModelConfig) -> Iterator[str]:

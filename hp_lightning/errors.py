@@ -1,5 +1,10 @@
 """The ways in which a run ends that are no bug: each is told in one line, with its exit status, by `cli.py`."""
 
+import signal
+
+# Ctrl-C, a system that wants the machine back, a terminal that was closed: they stop a run, and nothing is lost.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class RunError(Exception):
     """A run that cannot go on; the message is one line for the person who started it."""

@@ -19,6 +19,7 @@ from hp_lightning.errors import InputError
 OUTPUTS = Path("outputs")
 SLUG_LENGTH = 40
 HANDED_OVER = "HP_LIGHTNING_RUN"  # environment variable of the processes that a run starts for its other devices
+IN_SWEEP = "HP_LIGHTNING_SWEEP"  # environment variable of the jobs of a sweep: its folder
 # Overrides that say where a run lies or how long it goes, not what it is.
 UNNAMED_KEYS = {"run_dir", "resume", "max_steps", "max_epochs"}
 

@@ -1,18 +1,20 @@
 """Ending a run on a signal, with nothing lost."""
 
+import os
 import signal
+import time
 from types import FrameType
 from typing import Any
 
 import lightning as L
 
-from hp_lightning import slurm
-from hp_lightning.errors import Interrupted
+from hp_lightning import runs, slurm
+from hp_lightning.errors import SIGNALS, Interrupted
 from hp_lightning.runs import command, last_checkpoint, script
 from hp_lightning.saving import STEPS_BETWEEN_TALKS, Checkpoints, wanted_anywhere
 
-# Ctrl-C, a system that wants the machine back, a terminal that was closed.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SECONDS_BETWEEN_SIGNALS = 1  # those that come sooner are one: a terminal and a program around the run may both send it
+OF_SLURM = (signal.SIGUSR1, signal.SIGUSR2)  # the second is submitit's
 
 
 class StopOnSignal(L.Callback):
@@ -20,16 +22,17 @@ class StopOnSignal(L.Callback):
 
     Between the last step and its validation there is nothing to go on with: that one validation is finished first.
     SIGUSR1 in a job of SLURM means that its time is nearly up: there the job asks to be started again, too. A second
-    signal ends the process at once.
+    signal, a second later or more, ends the process at once.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self._checkpoints = checkpoints
         self._received: int | None = None
+        self._received_at = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the signals over from Lightning, which ends without a checkpoint and, on SIGTERM, with status 0."""
-        numbers = SIGNALS if slurm.job_id() is None else (*SIGNALS, signal.SIGUSR1)
+        numbers = SIGNALS if slurm.job_id() is None else (*SIGNALS, *OF_SLURM)
         for number in numbers:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
                 signal.signal(number, self._handle)  # Lightning puts the old ones back in the end
@@ -64,11 +67,13 @@ class StopOnSignal(L.Callback):
             self._leave(trainer)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._received is not None and time.monotonic() - self._received_at < SECONDS_BETWEEN_SIGNALS:
+            return
         if self._received is not None:
             # KeyboardInterrupt, unlike the default of other signals, lets the terminal be put in order.
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             signal.raise_signal(number)
-        self._received = number
+        self._received, self._received_at = number, time.monotonic()
 
     def _stop_is_wanted(self, trainer: L.Trainer) -> bool:
         """Whether this process, or one beside it, has received a signal: all of them must leave at the same step."""
@@ -89,7 +94,7 @@ class StopOnSignal(L.Callback):
             if error is None
             else f"but step {trainer.global_step} could not be saved ({error.strerror}); an older checkpoint is kept"
         )
-        if received == signal.SIGUSR1 and trainer.is_global_zero:
+        if received in OF_SLURM and trainer.is_global_zero and runs.IN_SWEEP not in os.environ:
             saved += f"; {slurm.requeue()}"
         raise Interrupted(
             f"stopped by {signal.Signals(received).name}, {saved}; "

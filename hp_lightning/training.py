@@ -13,7 +13,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from hydra.types import RunMode
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -59,7 +58,7 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
         _train_beside(os.environ[runs.HANDED_OVER])
         return
     with messages() as said, _file_refusals():
-        _check_devices_alone(cfg, hydra)
+        _check_devices_alone(cfg)
         run = begin(cfg, overrides, hydra) if cfg.resume is None else resume(cfg.resume, cfg, overrides)
         try:
             said.keep_in(run.dir / "train.log")
@@ -84,14 +83,12 @@ def _train_beside(known: str) -> None:
         _fit(take_over(known))
 
 
-def _check_devices_alone(cfg: TrainConfig, hydra: DictConfig) -> None:
+def _check_devices_alone(cfg: TrainConfig) -> None:
     """A run starts its processes itself, by its own command line."""
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         raise InputError("srun has started train.py several times: give it --ntasks=1, trainer.devices does the rest")
     if cfg.trainer.devices == 1:
         return
-    if hydra.mode == RunMode.MULTIRUN:
-        raise InputError(f"trainer.devices={cfg.trainer.devices} cannot be swept: leave out -m, or set it to 1")
     if "LOCAL_RANK" in os.environ:
         raise InputError("train.py starts a process for each of trainer.devices itself: start it without torchrun")
 

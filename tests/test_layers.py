@@ -15,7 +15,7 @@ LEVELS = [
     {"checkpoint", "divergence"},
     {"reporting", "saving"},
     {"stopping"},
-    {"preparing", "writing"},
+    {"preparing", "writing", "sweeping"},
     {"training"},
     {"corpus.__main__", "reporting.__main__"},
 ]

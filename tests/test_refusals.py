@@ -1,6 +1,5 @@
 """What a person gets wrong is one line on stderr that says what to do, with status 2, and nothing is left behind."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,32 +78,6 @@ def test_train_refuses_a_corpus(
 ) -> None:
     (tmp_path / "corpus.csv").write_text(content)
     assert said in refusal(run_script, tmp_path, "train.py", "data.path=corpus.csv", *arguments)
-
-
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["data.batch_tokens=1000"], "data.batch_tokens=1000 is no whole number of windows"),
-        (["data.batch_size=5", "trainer.devices=2"], "data.batch_size=5 cannot be shared out over trainer.devices=2"),
-    ],
-)
-def test_train_refuses_a_batch(
-    arguments: list[str], said: str, first_book: Path, run_script: Callable, tmp_path: Path
-) -> None:
-    given = [f"data.path={first_book}", "trainer.accelerator=cpu", *arguments]
-    assert said in refusal(run_script, tmp_path, "train.py", *given)
-
-
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
-def test_a_sweep_takes_one_device(run_script: Callable, first_book: Path, tmp_path: Path) -> None:
-    """Hydra keeps its list of jobs, and names the job that failed before ours says why."""
-    settings = [f"data.path={first_book}", "trainer.accelerator=cpu", "trainer.devices=2", "seed=1,2"]
-    done = run_script("train.py", "-m", *settings)
-    assert done.returncode == 2
-    *_, line = done.stderr.strip().split("\n")
-    assert line == "train.py: error: trainer.devices=2 cannot be swept: leave out -m, or set it to 1"
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"multirun.yaml"}
 
 
 def test_generate_refuses(run_script: Callable, tmp_path: Path) -> None:

@@ -258,14 +258,6 @@ def test_early_stopping_keeps_the_best(run_script: Callable, first_book: Path, t
     assert summary["steps"] == summary["best/step"] + 3 * 5
 
 
-def test_a_sweep_makes_a_complete_folder_for_each_job(run_script: Callable, first_book: Path, tmp_path: Path) -> None:
-    settings = ["experiment=smoke", f"data.path={first_book}", "max_steps=5", "regularization=none,light"]
-    done = run_script("train.py", "-m", *settings)
-    assert done.returncode == 0, done.stderr
-    folders = sorted(path.parent.name for path in tmp_path.glob("outputs/sweeps/*/*/summary.json"))
-    assert folders == ["0_smoke_first_book_none", "1_smoke_first_book_light"]
-
-
 @pytest.mark.skipif(sys.platform != "linux" or torch.accelerator.is_available(), reason="a limit for processors")
 def test_a_batch_too_large_for_the_memory_is_one_line(first_book: Path, tmp_path: Path) -> None:
     settings = ["experiment=smoke", f"data.path={first_book}", "run_dir=run", "data.batch_size=100000"]

@@ -58,11 +58,19 @@ def show_summary(run_dir: Path, summary: dict[str, Any], sample: str, commands: 
 
 def is_complete(run_dir: Path, step: int) -> bool:
     """Whether a run was trained, tested and reported to an end after so many steps."""
-    path = run_dir / "summary.json"
-    if not path.is_file():
-        return False
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
+    summary = read_summary(run_dir)
     return summary.get("status") in COMPLETE and summary.get("steps") == step
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """What `write_summary` wrote; nothing where there is none that can be read."""
+    try:
+        summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def short_reason(summary: dict[str, Any]) -> str:
+    """Why a run did not end well, without the advice."""
+    return str(summary.get("reason")).partition("; ")[0]

@@ -1,0 +1,104 @@
+"""Hydra's sides of a sweep; what they do is in `hp_lightning.sweeping`.
+
+Hydra imports this file whenever a script starts, so that nothing heavy is imported at its top.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from hp_lightning.config import sweep_config
+from hp_lightning.errors import InputError
+from hp_lightning.sweeping.folder import Job, grid, placed_job
+from hp_lightning.sweeping.job import is_settled
+from hp_lightning.sweeping.pool import Pool
+from hp_lightning.sweeping.slots import make_slots
+from hp_lightning.sweeping.sweep import Grid, run_sweep
+
+
+class ProcessLauncher(Launcher):
+    """`hydra/launcher=processes`: each job in a process of its own, `sweep.jobs` of them side by side."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keeps what is needed of it."""
+        self.config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Trains them; what came of each stands in its folder."""
+        cfg = sweep_config(self.config)
+        folder = Path(cfg.dir)
+        jobs = [placed_job(folder, words) for words in job_overrides]
+        Pool(Grid(jobs), folder, make_slots(cfg, self.config.trainer), cfg.max_failures).run()
+        return []
+
+
+class OurSweeper(Sweeper):
+    """What the two sweepers share: the launcher, the sweep's folder, and its command line."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Makes the launcher."""
+        self.hydra_context, self.config = hydra_context, config  # for validate_batch_is_legal
+        self.given = config.hydra.overrides
+        self.trainer = config.trainer
+        self.cfg = sweep_config(config)
+        self.folder = Path(self.cfg.dir)
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def overrides(self) -> list[str]:
+        """The command line, by which the sweep can be gone on with."""
+        words = [str(word) for part in ("task", "hydra") for word in self.given[part]]
+        return [word for word in words if not word.startswith("hydra.mode=")]
+
+
+class GridSweeper(OurSweeper):
+    """`hydra/sweeper=grid`: every combination of the values that were given.
+
+    Unlike Hydra's own it makes no folder before every job's config was composed, goes on with a sweep that was begun,
+    and ends with a summary.
+    """
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Trains every job and writes the summary."""
+        jobs = grid(self.folder, arguments)
+        self.validate_batch_is_legal([job.overrides for job in jobs])
+        run_sweep(self.folder, self.overrides(), lambda: self._launch(jobs), lambda: jobs)
+
+    def _launch(self, jobs: list[Job]) -> None:
+        left = [job.overrides_with_place for job in jobs if not is_settled(job)]
+        if left:
+            self.launcher.launch(left, initial_job_idx=0)
+
+
+class OptunaSweeper(OurSweeper):
+    """`hydra/sweeper=optuna`: the values of each job are proposed by what the others have come to.
+
+    Args:
+        n_trials: jobs
+        seed: of the proposals
+        params: what is searched where the command line says nothing else, in Hydra's grammar
+    """
+
+    def __init__(self, n_trials: int, seed: int, params: dict[str, str]) -> None:
+        self.n_trials, self.seed, self.params = n_trials, seed, params
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Trains every job and writes the summary."""
+        from hp_lightning.sweeping.search import Search  # Optuna takes a moment
+
+        if not isinstance(self.launcher, ProcessLauncher):
+            raise InputError(
+                "hydra/sweeper=optuna watches its jobs, and needs hydra/launcher=processes: start the same command "
+                "several times, with the same sweep.name, to search on several machines"
+            )
+        search = Search(self.folder, arguments, dict(self.params), self.n_trials, self.seed)
+        pool = Pool(search, self.folder, make_slots(self.cfg, self.trainer), self.cfg.max_failures)
+        run_sweep(self.folder, self.overrides(), pool.run, search.jobs)
