@@ -42,7 +42,7 @@ def corpus_in_markdown(path: Any, corpus: Encoded) -> str:
             f"{_escaped(str(path))}: {_escaped(_how_it_was_read(corpus.facts))}",
             _markdown(_parts(corpus)),
             *coverage,
-            _markdown([["", ""], *([name, value] for name, value in _findings(corpus))], numbers=False),
+            "\n".join(f"- {name}: {_escaped(value)}" for name, value in _findings(corpus)),
         ]
     )
 
@@ -97,9 +97,9 @@ def _table(rows: Rows) -> Table:
     return table
 
 
-def _markdown(rows: Rows, numbers: bool = True) -> str:
+def _markdown(rows: Rows) -> str:
     head, *body = [" | ".join(map(_escaped, row)) for row in rows]
-    align = " | ".join([":--", *("--:" if numbers else ":--" for _ in rows[0][1:])])
+    align = " | ".join([":--", *("--:" for _ in rows[0][1:])])
     return "\n".join(f"| {row} |" for row in (head, align, *body))
 
 

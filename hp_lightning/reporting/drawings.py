@@ -21,7 +21,7 @@ SENTENCE = 14  # tokens whose attention is drawn, <EOS> before them included: as
 POSITIONS = {
     "learned": "learned: the embedding of each position",
     "sinusoidal": "sinusoidal: what is added at each position",
-    "rotary": "rotary: cosines and sines by which queries and keys are turned",
+    "rotary": "rotary: cosine and sine of each pair of features",
 }
 
 

@@ -38,31 +38,31 @@ def attention_figure(weights: Floats, labels: Sequence[str], title: str) -> Pixe
     heads, length, _ = weights.shape
     columns = math.ceil(math.sqrt(heads))
     rows = math.ceil(heads / columns)
-    step = length + 1
-    image = np.full((rows * step - 1, columns * step - 1), np.nan)
+    right, down = length + 1, length + 2  # from one head to the next
+    image = np.full((rows * down - 2, columns * right - 1), np.nan)
     unseen = np.triu_indices(length, 1)
     for head in range(heads):
         row, column = divmod(head, columns)
         shown = weights[head].astype(float)
         shown[unseen] = np.nan
-        image[row * step : row * step + length, column * step : column * step + length] = shown
+        image[row * down : row * down + length, column * right : column * right + length] = shown
     height, width = (PIXELS_OF_A_TOKEN * size for size in image.shape)
-    left, below, above = 60, 58, 34
-    figure = _figure(left + width + 8, below + height + above)
-    size = (left + width + 8, below + height + above)
-    axes = figure.add_axes((left / size[0], below / size[1], width / size[0], height / size[1]))
+    left, below = 60, 58  # for labels
+    whole_width, whole_height = left + width + 8, below + height + 34
+    figure = _figure(whole_width, whole_height)
+    axes = figure.add_axes((left / whole_width, below / whole_height, width / whole_width, height / whole_height))
     axes.set_axis_off()
     axes.imshow(image, cmap=COLORS, vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-    figure.suptitle(title, fontsize=NORMAL, y=1 - 4 / size[1], va="top", parse_math=False)
+    figure.suptitle(title, fontsize=NORMAL, y=1 - 4 / whole_height, va="top", parse_math=False)
     short = [_short(label) for label in labels]
     for head in range(heads):
         row, column = divmod(head, columns)
-        _text(axes, (column + 0.5) * step - 1, row * step - 0.7, f"head {head + 1}", ha="center", va="bottom")
+        _text(axes, (column + 0.5) * right - 1, row * down - 0.6, f"head {head + 1}", ha="center", va="bottom")
     for place, label in enumerate(short):
         for row in range(rows):
-            _text(axes, -0.8, row * step + place, label, ha="right", va="center_baseline")
+            _text(axes, -0.8, row * down + place, label, ha="right", va="center_baseline")
         for column in range(columns):
-            _text(axes, column * step + place, image.shape[0] - 0.3, label, ha="center", va="top", rotation=90)
+            _text(axes, column * right + place, image.shape[0] - 0.3, label, ha="center", va="top", rotation=90)
     return _pixels(figure)
 
 

@@ -39,6 +39,7 @@ def settings(
         val_every: optimizer steps between two validations
     """
     plain = to_plain(cfg)
+    del plain["model"]["vocab_size"]  # as many as the tokenizer's, seldom more
     groups = dict(_flat({group: plain[group] for group in ("model", "regularization", "optim")}))
     groups["regularization.gradient_clip_norm"] = cfg.regularization.gradient_clip_norm or 0.0  # none
     groups["regularization.early_stopping_patience"] = cfg.regularization.early_stopping_patience or 0  # never
