@@ -139,6 +139,7 @@ class LoggerConfig:
     # What the model is asked to continue; "": begins a document; null: "" and the first words of the validation part.
     sample_prompts: Optional[list[str]]
     sample_tokens: int  # 0: no samples
+    images: bool  # attention, positions, losses of tokens
 
 
 @dataclass

@@ -48,9 +48,11 @@ class Board:
             self.curves.text("corpus", corpus_in_markdown(cfg.data.path, data.corpus), 0)
             self.curves.layout()
         write_settings(run_dir, settings(cfg, data, net.num_parameters(), total_steps, val_every))
-        self.exhibits: list[Exhibit] = [Drawings(self.curves, run_log, data)]
+        self.exhibits: list[Exhibit] = []
         if cfg.logger.sample_tokens:
             self.exhibits.append(Samples(self.curves, run_log, cfg.logger, data))
+        if cfg.logger.images:
+            self.exhibits.append(Drawings(self.curves, run_log, data))
 
     def show_best(self, last_step: int, tested: Mapping[str, float]) -> None:
         """What there is to see of the best checkpoint, whose weights the network has by now.

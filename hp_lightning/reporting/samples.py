@@ -51,9 +51,10 @@ def first_words(data: CorpusDataModule) -> str:
     first of which all is known; empty where there is none.
     """
     text = data.tokenizer.decode(data.streams["val"][1:TOKENS_LOOKED_AT].tolist())
-    beginnings = [words for line in text.split("\n") if UNK not in (words := line.split()[:WORDS]) and words]
-    chosen = next((words for words in beginnings if len(words) == WORDS), beginnings[0] if beginnings else [])
-    return " ".join(chosen)[:MOST_CHARACTERS]
+    beginnings = [" ".join(line.split()[:WORDS]) for line in text.split("\n")]
+    known = [words for words in beginnings if words and UNK not in words]
+    long_enough = [words for words in known if len(words.split()) == WORDS]
+    return next(iter([*long_enough, *known]), "")[:MOST_CHARACTERS]
 
 
 def _tag(number: int, prompt: str) -> str:
