@@ -49,7 +49,7 @@ SETTINGS = (
     "trainer.precision=32-true",
     "logger.log_every_steps=3",
     "logger.sample_tokens=8",
-    "data.batch_size=4",
+    "data.batch_size=8",
     "optim.lr=0.01",
 )
 RUNS = ("runs/resumed", "runs/other", "sweeps/mine/0_failed")
@@ -378,7 +378,7 @@ def test_projector_has_the_embeddings_of_the_best_with_their_words(run: str, boa
 def test_nothing_that_is_shown_moves_the_training(
     outputs: Path, make_config: MakeConfig, first_book: Path, tmp_path: Path
 ) -> None:
-    settings = [*SETTINGS, f"data.path={first_book}", "regularization.dropout=0.1", "max_steps=8"]
+    settings = [*SETTINGS, f"data.path={first_book}", "regularization.dropout=0.1", "max_steps=5"]
     train_in(tmp_path / "silent", make_config, *settings, "logger=csv")
     train_in(tmp_path / "shown", make_config, *settings)
     silent, shown = (
