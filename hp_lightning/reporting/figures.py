@@ -125,6 +125,7 @@ def frequency_figure(
     above.bar(places, np.nan_to_num(unigram), color="none", edgecolor="gray", label="guessing by frequency")
     above.bar(places, np.nan_to_num(losses), width=0.6, color="tab:blue", label="the network")
     above.set_xticks(places, [f"{name}\n{count:,} tokens" for name, count in zip(classes, members, strict=True)])
+    above.set_ylim(top=1.4 * max(np.nan_to_num(unigram).max(), np.nan_to_num(losses).max()))  # room for the legend
     above.legend(fontsize=SMALL, loc="upper left")
     _dress(above, title, "", "mean loss, nats")
     below.imshow(guesses, cmap="Blues", vmin=0, vmax=1, aspect="auto")

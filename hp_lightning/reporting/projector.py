@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-import numpy as np
-from google.protobuf import text_format
 from tensorboard.plugins.projector.metadata import PROJECTOR_FILENAME
-from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from hp_lightning.data import CorpusDataModule
 from hp_lightning.model import GPT
@@ -14,7 +11,15 @@ from hp_lightning.reporting.labels import labels
 from hp_lightning.runs import write_whole
 
 MOST_TOKENS = 5_000  # what a browser still turns smoothly
-FOLDER = "projector"
+VECTORS, TOKENS = "projector/vectors.bytes", "projector/tokens.tsv"
+CONFIG = f"""embeddings {{{{
+  tensor_name: "token embeddings"
+  tensor_shape: {{}}
+  tensor_shape: {{}}
+  tensor_path: "{VECTORS}"
+  metadata_path: "{TOKENS}"
+}}}}
+"""  # a ProjectorConfig of TensorBoard's, in protobuf's text format
 
 
 def write_projector(run_dir: Path, net: GPT, data: CorpusDataModule) -> None:
@@ -23,16 +28,10 @@ def write_projector(run_dir: Path, net: GPT, data: CorpusDataModule) -> None:
     vectors = net.token_embedding.weight.detach()[order.to(net.token_embedding.weight.device)].float().cpu().numpy()
     words = labels(data.tokenizer, order.tolist())
     rows = ["token\trank", *(f"{word}\t{rank}" for rank, word in enumerate(words, start=1))]
-    config = ProjectorConfig()
-    embedding = config.embeddings.add()
-    embedding.tensor_name = "token embeddings"
-    embedding.tensor_shape.extend(vectors.shape)
-    embedding.tensor_path = f"{FOLDER}/vectors.bytes"
-    embedding.metadata_path = f"{FOLDER}/tokens.tsv"
     try:
-        (run_dir / FOLDER).mkdir(exist_ok=True)
-        write_whole(run_dir / embedding.tensor_path, vectors.astype(np.float32).tobytes())
-        write_whole(run_dir / embedding.metadata_path, ("\n".join(rows) + "\n").encode("utf-8"))
-        write_whole(run_dir / PROJECTOR_FILENAME, text_format.MessageToString(config).encode("utf-8"))
+        (run_dir / VECTORS).parent.mkdir(exist_ok=True)
+        write_whole(run_dir / VECTORS, vectors.tobytes())
+        write_whole(run_dir / TOKENS, ("\n".join(rows) + "\n").encode("utf-8"))
+        write_whole(run_dir / PROJECTOR_FILENAME, CONFIG.format(*vectors.shape).encode("utf-8"))
     except OSError as error:
         log.warning("the embeddings for TensorBoard cannot be written in %s (%s)", run_dir, error.strerror)
