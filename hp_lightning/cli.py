@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 # Keys of a training config whose values are text or paths as they were typed.
 FREE_TEXT = (
     "data.path", "data.delimiter", "data.row_separator", "data.cache_dir", "tokenizer.from_run", "run_dir", "resume",
-    "logger.sample_prompt",
+    "logger.sample_prompts",
 )  # fmt: skip
 
 config.register()

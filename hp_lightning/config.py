@@ -136,8 +136,10 @@ class LoggerConfig:
 
     tensorboard: bool
     log_every_steps: int
-    sample_prompt: str  # what the model is asked to continue at each validation; empty: the start of a document
+    # What the model is asked to continue; "": begins a document; null: "" and the first words of the validation part.
+    sample_prompts: Optional[list[str]]
     sample_tokens: int  # 0: no samples
+    images: bool  # attention, positions, losses of tokens
 
 
 @dataclass

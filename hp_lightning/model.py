@@ -71,6 +71,19 @@ class GPT(nn.Module):
         normed: Tensor = self.final_norm(x)
         return normed
 
+    def attention_weights(self, token_ids: Tensor) -> Tensor:
+        """How much each token looks at each, in every layer and head: (B, T) to (layers, B, H, T, T).
+
+        Rows add up to 1; the one that looks comes before the one that is looked at.
+        """
+        x = self.embedding_dropout(self._embed(token_ids))
+        weights: list[Tensor] = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            weights.append(block.attention_weights(x))
+            x = block(x)
+        return torch.stack(weights)
+
     def num_parameters(self) -> int:
         """Trainable parameters; tied weights count once."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -138,6 +151,11 @@ class Block(nn.Module):
             x = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
         return x
 
+    def attention_weights(self, x: Tensor) -> Tensor:
+        """(B, T, C) to (B, H, T, T)."""
+        weights: Tensor = self.attention.weights(self.attention_norm(x) if self.pre_norm else x)
+        return weights
+
 
 class CausalSelfAttention(nn.Module):
     """softmax(Q Kᵀ / √D) V in H heads, each token seeing itself and those before it (Vaswani et al. 2017, eq. 1)."""
@@ -157,15 +175,25 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
         batch, length, d_model = x.shape
+        mixed = attend(*self._heads(x), self.dropout)
+        out: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, d_model))
+        return out
+
+    def weights(self, x: Tensor) -> Tensor:
+        """The softmax(Q Kᵀ / √D) of the forward pass, without dropout: (B, T, C) to (B, H, T, T)."""
+        query, key, _ = self._heads(x)
+        return attention_weights(query, key)
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, (B, H, T, D) each."""
+        batch, length, _ = x.shape
         heads = self.query_key_value(x).view(batch, length, 3, self.cfg.num_heads, self.head_dim)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
         if self.cfg.qk_norm:  # Henry et al. 2020, arXiv:2010.04245; here without a learned scale
             query, key = F.rms_norm(query, (self.head_dim,)), F.rms_norm(key, (self.head_dim,))
         if self.cfg.position == "rotary":
             query, key = rotate(query, self.rotation[:length]), rotate(key, self.rotation[:length])
-        mixed = attend(query, key, value, self.dropout)
-        out: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, d_model))
-        return out
+        return query, key, value
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, dropout: "Dropout") -> Tensor:
@@ -176,13 +204,18 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: "Dropout") -> Ten
     """
     length = query.shape[-2]
     if query.device.type == "cpu" and dropout.training and (dropout.rate > 0 or _short_in_bf16(query, length)):
-        scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
-        later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
-        weights = scores.masked_fill(later, -torch.inf).softmax(dim=-1)
-        mixed: Tensor = dropout(weights).to(value.dtype) @ value
+        mixed: Tensor = dropout(attention_weights(query, key)).to(value.dtype) @ value
         return mixed
     rate = dropout.rate if dropout.training else 0.0
     return F.scaled_dot_product_attention(query, key, value, dropout_p=rate, is_causal=True)
+
+
+def attention_weights(query: Tensor, key: Tensor) -> Tensor:
+    """softmax(Q Kᵀ / √D) with a causal mask: (B, H, T, D) each, to (B, H, T, T)."""
+    length = query.shape[-2]
+    scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
+    later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
+    return scores.masked_fill(later, -torch.inf).softmax(dim=-1)
 
 
 def _short_in_bf16(query: Tensor, length: int) -> bool:

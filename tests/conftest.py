@@ -22,7 +22,7 @@ from hp_lightning.config import TrainConfig, train_config
 
 PROJECT = Path(__file__).resolve().parent.parent
 SHARED_DATA = PROJECT.parent / "shared" / "data"
-MEASURED = ("train/loss", "grad_norm", "lr", "val/loss", "val/perplexity", "val/bits_per_char")
+MEASURED = ("train/loss", "grad_norm", "lr", "val/loss", "val/perplexity", "val/bits_per_char", "val/gap")
 
 torch.set_num_threads(1)  # the tests run side by side
 
@@ -144,18 +144,21 @@ def wait_for_step(run_dir: Path, step: int) -> None:
 def metrics(run_dir: Path) -> list[dict]:
     """The whole rows of metrics.csv."""
     with (run_dir / "metrics.csv").open(newline="") as file:
-        return [
-            {**row, "step": int(row["step"])} for row in csv.DictReader(file) if row["val/bits_per_char"] is not None
-        ]
+        return [{**row, "step": int(row["step"])} for row in csv.DictReader(file) if row["val/gap"] is not None]
 
 
 def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     """What TensorBoard shows, but for what depends on the machine's speed."""
-    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0})
+    shown = {**scalars(run_dir), **scalars(run_dir / "by_tokens")}
+    assert {*MEASURED, "loss_by_tokens/train", "loss_by_tokens/val"} <= shown.keys()
+    return {tag: curve for tag, curve in shown.items() if tag not in ("tokens_per_second", "mfu")}
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The steps and values of every scalar, by TensorBoard's own reader."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
-    tags = sorted(set(events.Tags()["scalars"]) - {"tokens_per_second", "mfu"})
-    assert set(MEASURED) <= set(tags)
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def expect_same_run(run_dir: Path, unbroken: Path) -> None:
@@ -167,6 +170,8 @@ def expect_same_run(run_dir: Path, unbroken: Path) -> None:
         expect_equal(ours[part], theirs[part], part)
     loaders = [contents["loops"]["fit_loop"]["state_dict"]["combined_loader"] for contents in (ours, theirs)]
     expect_equal(*loaders, "where the loader is")
+    figures = [{key: contents["callbacks"]["RunLog"][key] for key in ("best", "losses")} for contents in (ours, theirs)]
+    expect_equal(*figures, "what the next figures are made of")
     assert curves(run_dir) == curves(unbroken)
     rows = [
         [{key: row[key] for key in ("step", *MEASURED)} for row in metrics(folder)] for folder in (run_dir, unbroken)

@@ -34,6 +34,7 @@ SETTINGS = (
     "optim.lr=5e-4",
     "optim.eps=1e-3",
     "logger.sample_tokens=5",
+    "logger.images=false",
     "run_dir=run",
 )
 ACCUMULATED = (

@@ -531,6 +531,29 @@ def test_attention_s_dropout_keeps_the_mean(autocast: bool) -> None:
 # Operations
 
 
+@pytest.mark.parametrize("norm_position", ["pre", "post"])
+@pytest.mark.parametrize("position", ["learned", "rotary"])
+def test_attention_weights_are_those_by_which_the_forward_pass_mixes(position: str, norm_position: str) -> None:
+    net = GPT(replace(SMALL, position=position, norm_position=norm_position, qk_norm=True))
+    stirred(net).eval()
+    mixed: list[Tensor] = []
+    for block in net.blocks:
+        block.attention.output.register_forward_pre_hook(lambda _, given: mixed.append(given[0]))
+    values: list[Tensor] = []
+    for block in net.blocks:
+        block.attention.query_key_value.register_forward_hook(lambda _, __, given: values.append(given[..., 16:]))
+    token_ids = torch.tensor([[1, 5, 3, 3, 0, 10], [2, 2, 7, 4, 9, 8]])
+    net(token_ids)
+    expected = list(zip(mixed, values, strict=True))
+    weights = net.attention_weights(token_ids)
+    assert weights.shape == (2, 2, 2, 6, 6)
+    assert_close(weights.sum(dim=-1), torch.ones(2, 2, 2, 6))
+    assert (weights.triu(1) == 0).all()
+    for of_layer, (out, value) in zip(weights, expected, strict=True):
+        heads = value.view(2, 6, 2, 4).transpose(1, 2)
+        assert_close((of_layer @ heads).transpose(1, 2).flatten(2), out)
+
+
 def test_flops_of_a_tied_network_by_hand() -> None:
     """Six for each weight of a matrix and each gain; twelve times layers, features and window for attention."""
     cfg = replace(SMALL, position="rotary", norm="rms", bias=False, tie_embeddings=True)
