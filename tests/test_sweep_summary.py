@@ -388,32 +388,35 @@ def report(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_sweep_that_was_run(tmp_path: Path, first_book: Path) -> None:
+def test_run_that_was_trained(tmp_path: Path, first_book: Path) -> None:
+    # Of a sweep that was trained tests/test_sweep.py holds the same.
     settings = ["experiment=smoke", f"data.path={first_book}", "max_steps=4", "trainer.val_every_steps=2"]
-    settings += ["logger.log_every_steps=1", "logger.tensorboard=false", "hydra.sweep.dir=outputs/sweeps/one"]
-    command = script_command("train.py", "-m", *settings, "seed=1,2")
+    settings += ["logger.log_every_steps=1", "logger.tensorboard=false", "run_dir=outputs/runs/one"]
     trained = subprocess.run(
-        command, cwd=tmp_path, env=script_environment(), capture_output=True, text=True, timeout=300, check=False
-    )
+        script_command("train.py", *settings),
+        cwd=tmp_path, env=script_environment(), capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
-    summarized = report(tmp_path, "outputs/sweeps/one", "--to", ".")
+    summarized = report(tmp_path, "outputs", "--to", ".")
     assert (summarized.returncode, summarized.stderr) == (0, "")
     with (tmp_path / "summary.csv").open(newline="", encoding="utf-8") as file:
         [row] = csv.DictReader(file)
-    runs = [json.loads((tmp_path / run / "summary.json").read_text()) for run in row["runs"].split("; ")]
-    losses = [run["best/val/loss"] for run in runs]
-    assert float(row["best_val_loss_mean"]) == pytest.approx(sum(losses) / 2)
-    assert float(row["best_val_loss_std"]) == pytest.approx(abs(losses[0] - losses[1]) / math.sqrt(2))
-    assert float(row["steps_to_best_mean"]) == sum(run["best/step"] for run in runs) / 2
-    assert (row["seeds"], row["status"], row["parameters_mean"]) == ("2", "completed", f"{runs[0]['parameters']}.0")
+    run = tmp_path / "outputs" / "runs" / "one"
+    summary = json.loads((run / "summary.json").read_text())
+    assert float(row["best_val_loss_mean"]) == summary["best/val/loss"]
+    assert float(row["perplexity_mean"]) == pytest.approx(summary["best/val/perplexity"])
+    assert float(row["bits_per_char_mean"]) == pytest.approx(summary["best/val/bits_per_char"])
+    assert float(row["steps_to_best_mean"]) == summary["best/step"]
+    assert 0 < float(row["minutes_to_best_mean"]) <= summary["seconds"] / 60 + 0.002
+    assert float(row["parameters_mean"]) == summary["parameters"]
     assert abs(float(row["gap_mean"])) < 1
+    assert (row["status"], row["runs"]) == ("completed", "outputs/runs/one")
     for kind in ("csv", "md", "png"):
         assert f"summary.{kind}" in summarized.stdout
-    # Single runs by name, one of them twice: into the folder that holds them.
-    sweep = tmp_path / "outputs" / "sweeps" / "one"
-    named = [str(path.relative_to(tmp_path)) for path in sorted(sweep.glob("[01]_*"))]
-    assert report(tmp_path, *named, named[0]).returncode == 0
-    assert (sweep / "summary.csv").read_text() == (tmp_path / "summary.csv").read_text()
+    # By name, twice: into the folder that holds both.
+    shutil.copytree(run, run.with_name("two"))
+    assert report(tmp_path, "outputs/runs/one", "outputs/runs/two", "outputs/runs/one").returncode == 0
+    assert (run.parent / "summary.csv").read_text().count("\n") == 2
 
 
 @pytest.mark.parametrize(
