@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 console = Console(highlight=False)
 log = logging.getLogger("hp_lightning")
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # while Lightning imports it, it may tell of its list of fonts
 
 SECONDS_BETWEEN_LINES = 10
 SECONDS_BEFORE_LINES = 3  # work that is done sooner is not worth a line

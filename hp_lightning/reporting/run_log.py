@@ -136,10 +136,9 @@ class RunLog(L.Callback):
         if figures["val/loss"] < self.best.get("val/loss", math.inf):
             self.best = {"step": trainer.global_step, **figures}
         self._write(trainer, figures)
-        if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                best = {f"best/{key}": value for key, value in self.best.items()}
-                logger.log_metrics(best, step=trainer.global_step)
+        for logger in trainer.loggers:
+            best = {f"best/{key}": value for key, value in self.best.items()}
+            logger.log_metrics(best, step=trainer.global_step)
 
     def _gap(self, val_loss: float) -> dict[str, float]:
         """The generalization gap: validation loss minus the mean training loss of the rows since the last validation.
