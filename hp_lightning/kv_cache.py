@@ -1,6 +1,6 @@
 """What attention keeps of the tokens that the network has read, so that each of them is read once.
 
-Shapes: B sequences, H heads, T tokens, D features of a head.
+It is for decoding, without gradients. Shapes: B sequences, H heads, T tokens, D features of a head.
 """
 
 from torch import Tensor

@@ -7,10 +7,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hp_lightning"
 
 LEVELS = [
     {"errors"},
-    {"config", "progress", "kv_cache"},
+    {"config", "progress", "kv_cache", "sampling"},
     {"runs", "messages", "cache", "machine", "compiling", "corpus", "tokenization", "model", "optim"},
     {"checkpoint", "cli", "encoding", "generation", "loss", "slurm"},
-    {"data", "auto"},
+    {"data", "auto", "printing"},
     {"lightning_module"},
     {"divergence"},
     {"reporting", "saving"},

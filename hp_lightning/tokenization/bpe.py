@@ -3,7 +3,7 @@
 import codecs
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -68,10 +68,13 @@ class BPETokenizer:
         encoding = self._encoder.encode(text, add_special_tokens=False)
         return np.array(encoding.ids, np.int32) + 1
 
-    def decode(self, token_ids: Iterable[int]) -> str:
+    def pieces(self, token_ids: Iterable[int]) -> Iterator[str]:
         # A character whose last bytes are still to come is held back.
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        return decoder.decode(b"".join(self._bytes[token_id] for token_id in token_ids))
+        return (decoder.decode(self._bytes[token_id]) for token_id in token_ids)
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        return "".join(self.pieces(token_ids))
 
 
 def _encoder(model: models.BPE) -> Encoder:

@@ -1,7 +1,7 @@
 """One token a character."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,10 @@ class CharTokenizer:
             ids[known] = self._ids[places[known]]
         return ids
 
+    def pieces(self, token_ids: Iterable[int]) -> Iterator[str]:
+        for token_id in token_ids:
+            token = self.vocabulary.tokens[token_id]
+            yield "" if token == EOS else token
+
     def decode(self, token_ids: Iterable[int]) -> str:
-        tokens = (self.vocabulary.tokens[token_id] for token_id in token_ids)
-        return "".join(token for token in tokens if token != EOS)
+        return "".join(self.pieces(token_ids))

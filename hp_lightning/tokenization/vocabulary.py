@@ -1,7 +1,7 @@
 """What every tokenizer offers, and the vocabulary that all of them share."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +20,9 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> npt.NDArray[np.int32]:
         """The ids of a text's tokens, without `<EOS>`: (tokens,)."""
+
+    def pieces(self, token_ids: Iterable[int]) -> Iterator[str]:
+        """The text of the ids in pieces, one for each as soon as it is there: what it adds to those before."""
 
     def decode(self, token_ids: Iterable[int]) -> str:
         """The text of the ids; what it gives for the first n ids stays as it is when more follow."""
