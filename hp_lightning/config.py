@@ -178,11 +178,20 @@ class GenerateConfig:
     seed: Optional[int]  # null: drawn
 
 
+@dataclass
+class ExportConfig:
+    """Taking a trained model along: the root of `conf/export.yaml`."""
+
+    ckpt: Optional[str]  # checkpoint file or run folder; null: the newest run below outputs/
+    to: str  # the folder that is made
+
+
 def register() -> None:
     """Makes the dataclasses known to Hydra as the schemas of `conf/*.yaml`."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="generate_schema", node=GenerateConfig)
+    store.store(name="export_schema", node=ExportConfig)
 
 
 def train_config(cfg: DictConfig) -> TrainConfig:
@@ -202,6 +211,16 @@ def generate_config(cfg: DictConfig) -> GenerateConfig:
         InputError: a value is out of its range; names every such key.
     """
     checked: GenerateConfig = _checked(_resolved(cfg), GenerateConfig, _generate_problems)
+    return checked
+
+
+def export_config(cfg: DictConfig) -> ExportConfig:
+    """A composed Hydra config as a checked `ExportConfig`.
+
+    Raises:
+        InputError: a value is missing
+    """
+    checked: ExportConfig = _checked(_resolved(cfg), ExportConfig, _export_problems)
     return checked
 
 
@@ -400,6 +419,11 @@ def _generate_problems(cfg: GenerateConfig) -> Iterator[str]:
         value = getattr(cfg, key)
         if value is not None and not 0 < value <= 1:
             yield f"{key}={value} is not a probability: it must be above 0 and at most 1"
+
+
+def _export_problems(cfg: ExportConfig) -> Iterator[str]:
+    yield from _not_empty("ckpt", cfg.ckpt)
+    yield from _not_empty("to", cfg.to)
 
 
 def _one_of(key: str, value: str, *choices: str) -> Iterator[str]:

@@ -97,10 +97,7 @@ def stream(net: GPT, tokenizer: Tokenizer, prompt: str, context: int, sampling: 
     """
     vocabulary = tokenizer.vocabulary
     prompt_ids = tokenizer.encode(prompt).tolist()
-    # The embedding table may have more rows than the tokenizer has tokens.
-    unwritable = list(range(len(vocabulary), net.cfg.vocab_size or 0))
-    if vocabulary.unk_id is not None:
-        unwritable.append(vocabulary.unk_id)
+    unwritable = vocabulary.unwritable(net.cfg.vocab_size or 0)
     samples = [Sample(tokenizer, prompt, prompt_ids) for _ in range(sampling.num_samples)]
     for step in generate(net, [vocabulary.eos_id, *prompt_ids], vocabulary.eos_id, unwritable, context, sampling):
         for sample, token_id, log_prob in zip(samples, step.token_ids, step.log_probs, strict=True):

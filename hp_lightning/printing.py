@@ -112,7 +112,8 @@ class WrappedLines(Lines):
 
     def write(self, text: str) -> None:
         """Shows the words that are whole with this text."""
-        for part in PARTS.findall(self._word + text):
+        text, self._word = self._word + text, ""
+        for part in PARTS.findall(text):
             self._show_word()
             if part == "\n":
                 self._out.write(part)

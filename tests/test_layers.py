@@ -10,7 +10,7 @@ LEVELS = [
     {"config", "progress", "kv_cache", "sampling"},
     {"runs", "messages", "cache", "machine", "compiling", "corpus", "tokenization", "model", "optim"},
     {"checkpoint", "cli", "encoding", "generation", "loss", "slurm"},
-    {"data", "auto", "printing"},
+    {"data", "auto", "exporting", "printing"},
     {"lightning_module"},
     {"divergence"},
     {"reporting", "saving"},

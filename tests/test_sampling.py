@@ -61,7 +61,9 @@ def test_repetition_penalty_by_hand() -> None:
     assert torch.equal(penalize_repetition(logits, repeated, 1.0), logits)
 
 
-@pytest.mark.parametrize("cut", [lambda x: keep_top_k(x, 2), lambda x: keep_top_p(x, 0.9), lambda x: keep_min_p(x, 0.5)])
+@pytest.mark.parametrize(
+    "cut", [lambda x: keep_top_k(x, 2), lambda x: keep_top_p(x, 0.9), lambda x: keep_min_p(x, 0.5)]
+)
 def test_what_was_impossible_stays_so(cut: Callable[[Tensor], Tensor]) -> None:
     logits = torch.tensor([[1.0, -math.inf, 0.9, -math.inf, -5.0]])
     assert torch.equal(cut(logits).isfinite(), torch.tensor([[True, False, True, False, False]]))

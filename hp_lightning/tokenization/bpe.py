@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer as Encoder
-from tokenizers import models, pre_tokenizers, trainers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from hp_lightning.config import TokenizerConfig
 from hp_lightning.progress import watched
@@ -58,6 +58,12 @@ class BPETokenizer:
             "vocabulary": self.vocabulary.tokens,
             "merges": [list(merge) for merge in self._merges],
         }
+
+    def library_form(self) -> Encoder:
+        ids = {token: token_id for token_id, token in enumerate(self.vocabulary.tokens)}
+        form = _encoder(models.BPE(vocab=ids, merges=self._merges))
+        form.decoder = decoders.ByteLevel()
+        return form
 
     def tokens(self, text: str) -> list[str]:
         return [self.vocabulary.tokens[token_id] for token_id in self.encode(text)]

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import tokenizers
 
 UNK = "<UNK>"  # stands for every token that is not in the vocabulary
 EOS = "<EOS>"  # follows every document
@@ -32,6 +33,9 @@ class Tokenizer(Protocol):
 
     def state(self) -> dict[str, Any]:
         """All there is to it, as plain JSON values."""
+
+    def library_form(self) -> tokenizers.Tokenizer | None:
+        """Its cutting, vocabulary and writing in the library `tokenizers`; None where that cannot do the same."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,11 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def unwritable(self, rows: int) -> list[int]:
+        """The ids that are never written: `<UNK>`, and rows of an embedding table beyond the last token."""
+        unknown = [] if self.unk_id is None else [self.unk_id]
+        return [*unknown, *range(len(self), rows)]
 
     def unknown(self, tokens: Iterable[str]) -> list[str]:
         """The tokens that are not in the vocabulary, each once, in their order."""

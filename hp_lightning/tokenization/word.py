@@ -80,6 +80,9 @@ class WordTokenizer:
     def state(self) -> dict[str, Any]:
         return self._state
 
+    def library_form(self) -> None:
+        return None
+
     def tokens(self, text: str) -> list[str]:
         return [self._cutter.kinds[kind].token for kind in self._cutter.cut(text).kinds.tolist()]
 
