@@ -186,12 +186,25 @@ class GenerateConfig:
 
     ckpt: Optional[str]  # checkpoint file or run folder; null: the newest run below outputs/
     prompt: str
-    num_samples: int
+    prompt_file: Optional[str]  # a prompt in each line; -: standard input
+    interactive: bool  # asks for one prompt after the other
+    format: str  # text | json: an object a line for each sample
+    num_samples: int  # of each prompt
     max_new_tokens: int
     temperature: float  # 0: always the likeliest token
     top_k: Optional[int]
     top_p: Optional[float]
-    seed: int
+    min_p: Optional[float]
+    repetition_penalty: float  # 1: none
+    seed: Optional[int]  # null: drawn
+
+
+@dataclass
+class ExportConfig:
+    """Taking a trained model along: the root of `conf/export.yaml`."""
+
+    ckpt: Optional[str]  # checkpoint file or run folder; null: the newest run below outputs/
+    to: str  # the folder that is made
 
 
 def register() -> None:
@@ -199,6 +212,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainScriptConfig)
     store.store(name="generate_schema", node=GenerateConfig)
+    store.store(name="export_schema", node=ExportConfig)
 
 
 def train_config(cfg: DictConfig) -> TrainConfig:
@@ -229,6 +243,16 @@ def generate_config(cfg: DictConfig) -> GenerateConfig:
         InputError: a value is out of its range; names every such key.
     """
     checked: GenerateConfig = _checked(_resolved(cfg), GenerateConfig, _generate_problems)
+    return checked
+
+
+def export_config(cfg: DictConfig) -> ExportConfig:
+    """A composed Hydra config as a checked `ExportConfig`.
+
+    Raises:
+        InputError: a value is missing
+    """
+    checked: ExportConfig = _checked(_resolved(cfg), ExportConfig, _export_problems)
     return checked
 
 
@@ -427,15 +451,28 @@ def _optim_problems(optim: OptimConfig) -> Iterator[str]:
 
 def _generate_problems(cfg: GenerateConfig) -> Iterator[str]:
     yield from _not_empty("ckpt", cfg.ckpt)
+    yield from _not_empty("prompt_file", cfg.prompt_file)
+    if cfg.prompt_file is not None and (cfg.prompt or cfg.interactive):
+        yield f"prompt_file and {'prompt' if cfg.prompt else 'interactive'} are both given: leave one of the two out"
+    yield from _one_of("format", cfg.format, "text", "json")
     yield from _at_least("num_samples", cfg.num_samples, 1)
     yield from _at_least("max_new_tokens", cfg.max_new_tokens, 1)
     yield from _at_least("temperature", cfg.temperature, 0)
     yield from _at_least("top_k", cfg.top_k, 1)
-    yield from _seed("seed", cfg.seed)
+    yield from _above("repetition_penalty", cfg.repetition_penalty, 0)
+    if cfg.seed is not None:
+        yield from _seed("seed", cfg.seed)
     if 0 < cfg.temperature < 0.01:
         yield f"temperature={cfg.temperature} is too small: take 0 for always the likeliest token, or at least 0.01"
-    if cfg.top_p is not None and not 0 < cfg.top_p <= 1:
-        yield f"top_p={cfg.top_p} is not a probability: it must be above 0 and at most 1"
+    for key in ("top_p", "min_p"):
+        value = getattr(cfg, key)
+        if value is not None and not 0 < value <= 1:
+            yield f"{key}={value} is not a probability: it must be above 0 and at most 1"
+
+
+def _export_problems(cfg: ExportConfig) -> Iterator[str]:
+    yield from _not_empty("ckpt", cfg.ckpt)
+    yield from _not_empty("to", cfg.to)
 
 
 def _one_of(key: str, value: str, *choices: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hp_lightning import cli  # noqa: F401  makes schemas and resolvers known
+from hp_lightning import checkpoint, cli  # noqa: F401  cli makes schemas and resolvers known
 from hp_lightning.config import TrainConfig, train_config
+from hp_lightning.model import GPT
+from hp_lightning.tokenization import Tokenizer
 
 PROJECT = Path(__file__).resolve().parent.parent
 SHARED_DATA = PROJECT.parent / "shared" / "data"
@@ -66,6 +69,20 @@ def first_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "".join(line for line in lines if "Ferry to Vesperhold" in line or line == lines[0]), encoding="utf-8"
     )
     return path
+
+
+def save_untrained(path: Path, cfg: TrainConfig, tokenizer: Tokenizer) -> GPT:
+    """Writes the checkpoint of a network with random weights, larger than initially; gives the network."""
+    cfg = replace(cfg, model=replace(cfg.model, vocab_size=cfg.model.vocab_size or len(tokenizer.vocabulary)))
+    torch.manual_seed(1)
+    net = GPT(cfg.model).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    contents: dict[str, Any] = {"optimizer_states": [], "schedule": {}, "loops": {}, "callbacks": {}, "global_step": 0}
+    weights = {f"net.{name}": weight for name, weight in net.state_dict().items()}
+    ours = checkpoint.our_part(cfg, tokenizer, "", checkpoint.Record())
+    torch.save({**contents, "state_dict": weights, checkpoint.OURS: ours}, path)
+    return net
 
 
 def script_command(script: str, *arguments: str) -> list[str]:

@@ -7,12 +7,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hp_lightning"
 
 LEVELS = [
     {"errors"},
-    {"config", "progress"},
+    {"config", "progress", "kv_cache", "sampling"},
     {"runs", "messages", "cache", "machine", "compiling", "corpus", "tokenization", "model", "optim"},
-    {"cli", "encoding", "generation", "loss", "slurm"},
-    {"data", "auto"},
+    {"checkpoint", "cli", "encoding", "generation", "loss", "slurm"},
+    {"data", "auto", "exporting", "printing"},
     {"lightning_module"},
-    {"checkpoint", "divergence"},
+    {"divergence"},
     {"reporting", "saving"},
     {"stopping"},
     {"preparing", "writing", "sweeping"},

@@ -103,6 +103,32 @@ def test_order_of_past_tokens_matters(position: str) -> None:
     assert (first[0, -1] - second[0, -1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("pieces", [[1] * 7, [7], [3, 4], [2, 1, 3, 1]])
+@pytest.mark.parametrize("position", ["learned", "sinusoidal", "rotary"])
+@torch.no_grad()
+def test_a_cache_stands_for_the_tokens_before(position: str, pieces: list[int]) -> None:
+    net = stirred(GPT(replace(SMALL, position=position, qk_norm=True)))
+    token_ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2], [2, 7, 1, 8, 2, 8, 1]])
+    cache = net.new_cache(2, 7)
+    for _ in range(2):  # the memory is as good as new
+        logits = torch.cat([net(piece, cache) for piece in token_ids.split(pieces, dim=1)], dim=1)
+        assert_close(logits, net(token_ids))
+        assert cache.length == 7
+        cache.clear()
+
+
+@torch.no_grad()
+def test_a_cache_has_an_end() -> None:
+    net = GPT(SMALL)
+    small, full = net.new_cache(1, 3), net.new_cache(1, 9)
+    net(torch.zeros(1, 3, dtype=torch.long), small)
+    with pytest.raises(RuntimeError):
+        net(torch.zeros(1, 1, dtype=torch.long), small)
+    net(torch.zeros(1, 7, dtype=torch.long), full)
+    with pytest.raises(ValueError, match=r"8.*max_seq_len=7"):
+        net(torch.zeros(1, 1, dtype=torch.long), full)
+
+
 def test_too_long_an_input_is_refused() -> None:
     net = GPT(SMALL)
     assert net(torch.zeros(1, 7, dtype=torch.long)).shape == (1, 7, 11)
