@@ -14,7 +14,7 @@ LEVELS = [
     {"lightning_module"},
     {"divergence"},
     {"reporting", "saving"},
-    {"stopping"},
+    {"stopping", "comparing"},
     {"preparing", "writing", "sweeping"},
     {"training"},
     {"corpus.__main__", "reporting.__main__"},

@@ -17,14 +17,14 @@ from omegaconf import OmegaConf
 from PIL import Image
 from rich.console import Console
 
+from hp_lightning.comparing.comparison import Comparison, compare
+from hp_lightning.comparing.run_folders import find_run_folders, read_run
+from hp_lightning.comparing.summary import summarize
+from hp_lightning.comparing.table import rich_table
+from hp_lightning.comparing.verdict import verdict
 from hp_lightning.config import TrainConfig, to_yaml
 from hp_lightning.errors import RunError
 from hp_lightning.messages import messages
-from hp_lightning.reporting.comparison import Comparison, compare
-from hp_lightning.reporting.run_folders import find_run_folders, read_run
-from hp_lightning.reporting.sweep import summarize
-from hp_lightning.reporting.sweep_table import rich_table
-from hp_lightning.reporting.verdict import verdict
 
 MakeConfig = Callable[..., TrainConfig]
 AddRun = Callable[..., Path]
@@ -446,6 +446,6 @@ def test_help_says_what_can_be_given(tmp_path: Path) -> None:
 
 
 def test_reading_needs_nothing_heavy() -> None:
-    code = "import sys, hp_lightning.reporting.sweep; print({'torch', 'lightning', 'matplotlib'} & {*sys.modules})"
+    code = "import sys, hp_lightning.comparing.summary; print({'torch', 'lightning', 'matplotlib'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -15,10 +15,10 @@ import argparse
 import os
 from pathlib import Path
 
+from hp_lightning.comparing.run_folders import find_run_folders
+from hp_lightning.comparing.summary import summarize
 from hp_lightning.errors import InputError, RunError
 from hp_lightning.messages import messages
-from hp_lightning.reporting.run_folders import find_run_folders
-from hp_lightning.reporting.sweep import summarize
 
 
 def main() -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from hp_lightning import runs
+from hp_lightning.comparing.summary import summarize
 from hp_lightning.errors import Interrupted, RunError
 from hp_lightning.messages import messages
 from hp_lightning.progress import log
 from hp_lightning.reporting.summary import read_summary, short_reason
-from hp_lightning.reporting.sweep import summarize
 from hp_lightning.sweeping.folder import Job, begin
 from hp_lightning.sweeping.job import JobProcess, is_settled, status_of
 from hp_lightning.sweeping.pool import claimed

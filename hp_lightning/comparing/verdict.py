@@ -4,10 +4,10 @@ import math
 import statistics
 from pathlib import Path
 
-from hp_lightning.reporting.comparison import Comparison
-from hp_lightning.reporting.configuration_labels import NAMES, named, with_spread
-from hp_lightning.reporting.configurations import FIGURES, UNKNOWN, Configuration
-from hp_lightning.reporting.curve import Validation
+from hp_lightning.comparing.comparison import Comparison
+from hp_lightning.comparing.configurations import FIGURES, UNKNOWN, Configuration
+from hp_lightning.comparing.curve import Validation
+from hp_lightning.comparing.labels import NAMES, named, with_spread
 
 RISE = 0.02  # of the best validation loss: where it rises by more afterwards, the network learns the text by heart
 OVERLAP = 2  # standard deviations: nearer to each other, the bars of mean ± standard deviation of two overlap

@@ -12,8 +12,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from hp_lightning.reporting.run_folders import RunRecord
-from hp_lightning.reporting.settings import NO_HYPERPARAMETERS
+from hp_lightning.comparing.run_folders import RunRecord
+from hp_lightning.comparing.settings import NO_HYPERPARAMETERS
 
 # What runs of one configuration may differ in: the seed, where files lie, what is written down;
 APART = {"seed", "data.cache_dir", *NO_HYPERPARAMETERS}

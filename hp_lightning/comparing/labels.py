@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from hp_lightning.reporting.configurations import Configuration
+from hp_lightning.comparing.configurations import Configuration
 
 NAMES = {"best_val_loss": "validation loss", "bits_per_char": "bits per character"}  # of what is compared
 DIGITS = 4  # of a setting that was drawn at random; summary.csv has all

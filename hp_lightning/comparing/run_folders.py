@@ -13,10 +13,10 @@ import yaml
 from omegaconf.errors import OmegaConfBaseException
 
 from hp_lightning import runs
+from hp_lightning.comparing.curve import Validation, number, read_metrics, with_the_known_best
+from hp_lightning.comparing.settings import hyperparameters
 from hp_lightning.config import plain_from_yaml
 from hp_lightning.errors import InputError
-from hp_lightning.reporting.curve import Validation, number, read_metrics, with_the_known_best
-from hp_lightning.reporting.settings import hyperparameters
 from hp_lightning.reporting.summary import COMPLETE
 
 
