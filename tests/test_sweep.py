@@ -25,6 +25,7 @@ SETTINGS = (
     "trainer.compile=false",
     "trainer.val_every_steps=20",
     "logger.sample_tokens=0",
+    "logger.images=false",
     "checkpoint.every_steps=7",
     "max_steps=60",
 )
