@@ -211,7 +211,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: "Dropout") -> Ten
 
 
 def attention_weights(query: Tensor, key: Tensor) -> Tensor:
-    """softmax(Q Kᵀ / √D) with a causal mask: (B, H, T, D) each, to (B, H, T, T)."""
+    """softmax(Q Kᵀ / √D) with a causal mask: (B, H, T, D) each, to (B, H, T, T); without dropout."""
     length = query.shape[-2]
     scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
     later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)

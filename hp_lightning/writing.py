@@ -1,14 +1,14 @@
 """What `generate.py` does: a trained model writes."""
 
 import sys
+import textwrap
 import unicodedata
 
 from hp_lightning import checkpoint, runs
 from hp_lightning.config import GenerateConfig
 from hp_lightning.generation import Sampling, continue_text
-from hp_lightning.messages import wrapped
 
-LINE_LENGTH = 80  # pleasant to read in a terminal
+LINE_LENGTH = 80
 QUOTES = {"``": '"', "''": '"'}  # NLTK's signs for them
 
 
@@ -31,4 +31,10 @@ def write(cfg: GenerateConfig) -> None:
     for number, sample in enumerate(samples, start=1):
         if len(samples) > 1:
             print(f"\n--- {number} ---")
-        print(wrapped(sample, LINE_LENGTH) if sys.stdout.isatty() else sample)
+        print(_wrapped(sample) if sys.stdout.isatty() else sample)
+
+
+def _wrapped(text: str) -> str:
+    """Lines that are pleasant to read in a terminal."""
+    wrap = textwrap.TextWrapper(LINE_LENGTH, expand_tabs=False, replace_whitespace=False, break_on_hyphens=False)
+    return "\n".join(wrap.fill(line) for line in text.split("\n"))
