@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import textwrap
 import threading
 import warnings
 from collections.abc import Iterator
@@ -24,12 +23,6 @@ def log_table(table: Table, width: int = 100) -> None:
     with plain.capture() as capture:
         plain.print(table)
     log.info("\n%s", "\n".join(line.rstrip() for line in capture.get().splitlines()))
-
-
-def wrapped(text: str, width: int) -> str:
-    """The same text, each line broken where it is wider."""
-    wrap = textwrap.TextWrapper(width, expand_tabs=False, replace_whitespace=False, break_on_hyphens=False)
-    return "\n".join(wrap.fill(line) for line in text.split("\n"))
 
 
 class _ConsoleHandler(logging.Handler):

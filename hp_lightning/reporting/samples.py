@@ -1,11 +1,11 @@
 """What the model writes for fixed prompts and a fixed seed, so that one can watch it learn."""
 
 import re
+import textwrap
 
 from hp_lightning.config import LoggerConfig
 from hp_lightning.data import CorpusDataModule
 from hp_lightning.generation import Sampling, continue_text
-from hp_lightning.messages import wrapped
 from hp_lightning.model import GPT
 from hp_lightning.reporting.exhibits import Exhibit
 from hp_lightning.reporting.run_log import RunLog
@@ -34,7 +34,7 @@ class Samples(Exhibit):
         """Samples, by a generator of its own."""
         for number, prompt in enumerate(self._prompts, start=1):
             [text] = continue_text(net, self._data.tokenizer, prompt, self._data.cfg.seq_len, self._sampling)
-            self.curves.text(_tag(number, prompt), code_block(wrapped(text, LINE_LENGTH)), step)
+            self.curves.text(_tag(number, prompt), code_block(_wrapped(text)), step)
 
 
 def prompts(cfg: LoggerConfig, data: CorpusDataModule) -> list[str]:
@@ -60,3 +60,9 @@ def first_words(data: CorpusDataModule) -> str:
 def _tag(number: int, prompt: str) -> str:
     words = re.sub(r"\W+", "_", prompt[:TAG_LENGTH]).strip("_")
     return f"sample/{number}_{words or 'beginning_of_a_document'}"
+
+
+def _wrapped(text: str) -> str:
+    """A code block is not broken into lines by the browser."""
+    wrap = textwrap.TextWrapper(LINE_LENGTH, expand_tabs=False, replace_whitespace=False, break_on_hyphens=False)
+    return "\n".join(wrap.fill(line) for line in text.split("\n"))
