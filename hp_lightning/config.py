@@ -6,6 +6,7 @@ key that no class has. Nothing heavy is imported, so that a wrong config is refu
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -364,6 +365,8 @@ def _train_problems(cfg: TrainConfig) -> Iterator[str]:
 
 def _sweep_problems(cfg: SweepConfig) -> Iterator[str]:
     yield from _not_empty("sweep.name", cfg.name)
+    if cfg.name is not None and (os.path.basename(cfg.name) != cfg.name or cfg.name in (".", "..")):
+        yield f"sweep.name={cfg.name} is no name of a folder: leave out slashes, or take sweep.dir for another place"
     yield from _not_empty("sweep.dir", cfg.dir)
     if cfg.jobs != "auto" and (type(cfg.jobs) is not int or cfg.jobs < 1):
         yield f"sweep.jobs={cfg.jobs} is not a number of jobs: it must be auto, or at least 1"

@@ -14,13 +14,18 @@ DIGITS = 4  # of a setting that was drawn at random; summary.csv has all
 def named(configuration: Configuration) -> str:
     """By the settings in which it differs from others, as one types them; where there are none, by a run."""
     known = [f"{key}={shortened(value)}" for key, value in configuration.settings.items() if value is not None]
-    return " ".join(known) or configuration.runs[0].folder.name
+    return " ".join(known) or _without_settings(configuration)
+
+
+def _without_settings(configuration: Configuration) -> str:
+    """What there is to call it by where no setting differs: the run, or that they are several."""
+    return configuration.runs[0].folder.name if len(configuration.runs) == 1 else f"{len(configuration.runs)} runs"
 
 
 def cells(configuration: Configuration) -> list[str]:
     """The same without the keys, in their order; nothing where a setting is not known."""
     values = ["" if value is None else shortened(value) for value in configuration.settings.values()]
-    return values or [configuration.runs[0].folder.name]
+    return values or [_without_settings(configuration)]
 
 
 def headings(configuration: Configuration) -> list[str]:
