@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hp_lightning.model import GPT
-from hp_lightning.sampling import keep_min_p, keep_top_k, keep_top_p, penalize_repetition
+from hp_lightning.sampling import draw, keep_min_p, keep_top_k, keep_top_p, penalize_repetition
 from hp_lightning.tokenization import Tokenizer
 
 
@@ -70,13 +70,12 @@ class Sample:
 
 
 def lay_out_for_decoding(net: GPT) -> GPT:
-    """The same network, whose matrices lie in memory column by column.
+    """The same network, of whose matrices the longer side lies in memory in one piece.
 
-    A product with a single row then reads them from beginning to end, at twice the speed on a processor
-    (benchmarks/LOG.md).
+    So a processor multiplies them with the single row of a token up to twice as fast (benchmarks/LOG.md).
     """
     for module in net.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and module.out_features > module.in_features:
             module.weight.data = module.weight.data.t().contiguous().t()
     return net
 
@@ -130,7 +129,7 @@ def generate(
         for _ in range(sampling.max_new_tokens):
             logits = window.next_logits()
             chosen = choose(logits.index_fill(1, banned, -torch.inf), repeated, sampling, generator)[:, None]
-            log_probs = logits.gather(1, chosen) - logits.logsumexp(dim=1, keepdim=True)
+            log_probs = logits.log_softmax(dim=1).gather(1, chosen)
             token_ids = [eos_id if over else i for over, i in zip(ended, chosen[:, 0].tolist(), strict=True)]
             yield Step(token_ids, log_probs[:, 0].tolist())
             ended = [token_id == eos_id for token_id in token_ids]
@@ -191,4 +190,4 @@ def choose(logits: Tensor, repeated: Tensor, sampling: Sampling, generator: torc
         logits = keep_top_p(logits, sampling.top_p)
     if sampling.min_p is not None:
         logits = keep_min_p(logits, sampling.min_p)
-    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(1)
+    return draw(logits, generator)

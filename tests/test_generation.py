@@ -125,10 +125,11 @@ def test_greedy_decoding_with_the_smallest_windows(gpt: GPT, context: int) -> No
 
 @pytest.mark.parametrize("tie", [False, True])
 def test_layout_changes_nothing(tie: bool) -> None:
-    net = stirred(replace(SMALL, tie_embeddings=tie))
+    net = stirred(replace(SMALL, vocab_size=40, tie_embeddings=tie))
     logits, expected = net(torch.tensor([[3, 1, 4]])), continued(net, [3, 1], 0, [0], 6, GREEDY)
     laid_out = lay_out_for_decoding(net)
-    assert laid_out.head.weight.stride() == (1, 13)
+    assert laid_out.blocks[0].feed_forward.up.weight.stride() == (1, 32)
+    assert laid_out.blocks[0].feed_forward.down.weight.stride() == (32, 1)
     assert_close(laid_out(torch.tensor([[3, 1, 4]])), logits)
     assert continued(laid_out, [3, 1], 0, [0], 6, GREEDY) == expected
 
