@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hp_lightning.model import GPT
 from hp_lightning.sampling import draw, keep_min_p, keep_top_k, keep_top_p, penalize_repetition
@@ -69,17 +69,6 @@ class Sample:
         self.text += piece
 
 
-def lay_out_for_decoding(net: GPT) -> GPT:
-    """The same network, of whose matrices the longer side lies in memory in one piece.
-
-    So a processor multiplies them with the single row of a token up to twice as fast (benchmarks/LOG.md).
-    """
-    for module in net.modules():
-        if isinstance(module, nn.Linear) and module.out_features > module.in_features:
-            module.weight.data = module.weight.data.t().contiguous().t()
-    return net
-
-
 def continue_text(net: GPT, tokenizer: Tokenizer, prompt: str, context: int, sampling: Sampling) -> list[str]:
     """What the model writes: `num_samples` texts, each the prompt as it was given and its continuation."""
     [samples] = deque(stream(net, tokenizer, prompt, context, sampling), maxlen=1)
@@ -116,11 +105,11 @@ def generate(
         unwritable: ids that are never chosen
         context: the network sees a window of at most so many tokens
     """
-    device = net.head.weight.device
+    device = net.token_embedding.weight.device
     generator = torch.Generator(device).manual_seed(sampling.seed)
     banned = torch.tensor(list(unwritable), device=device, dtype=torch.long)
     window = _Window(net, torch.tensor([prompt_ids], device=device).repeat(sampling.num_samples, 1), context)
-    repeated = torch.zeros(sampling.num_samples, net.head.weight.shape[0], dtype=torch.bool, device=device)
+    repeated = torch.zeros(sampling.num_samples, net.token_embedding.num_embeddings, dtype=torch.bool, device=device)
     repeated[:, [token_id for token_id in prompt_ids if token_id != eos_id]] = True
     ended = [False] * sampling.num_samples
     was_training = net.training
