@@ -87,7 +87,7 @@ class GPT(nn.Module):
         """Memory for the keys and values of B sequences of so many tokens, none of which has been read yet."""
         cfg = self.cfg
         shape = (cfg.num_layers, 2, batch_size, cfg.num_heads, capacity, cfg.d_model // cfg.num_heads)
-        return KVCache(self.head.weight.new_empty(shape))
+        return KVCache(self.token_embedding.weight.new_empty(shape))
 
     def num_parameters(self) -> int:
         """Trainable parameters; tied weights count once."""

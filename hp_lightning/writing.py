@@ -12,7 +12,8 @@ from typing import BinaryIO
 from hp_lightning import checkpoint, runs
 from hp_lightning.config import GenerateConfig
 from hp_lightning.errors import InputError
-from hp_lightning.generation import Sample, Sampling, lay_out_for_decoding, stream
+from hp_lightning.generation import Sample, Sampling, stream
+from hp_lightning.half_weights import halve_weights
 from hp_lightning.printing import JsonPrinter, SamplePrinter, TextPrinter
 
 QUOTES = {"``": '"', "''": '"'}  # NLTK's signs for them
@@ -79,7 +80,7 @@ class Writer:
         trained = checkpoint.load(path)
         self._path = path
         self._tokenizer = trained.tokenizer
-        self._net = lay_out_for_decoding(trained.net())
+        self._net = halve_weights(trained.net())
         self._context = trained.cfg.data.seq_len
         self._as_json = cfg.format == "json"
         self._sampling = Sampling(

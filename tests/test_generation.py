@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from hp_lightning.config import ModelConfig, RegularizationConfig, TokenizerConfig
-from hp_lightning.generation import Sampling, continue_text, generate, lay_out_for_decoding, stream
+from hp_lightning.generation import Sampling, continue_text, generate, stream
+from hp_lightning.half_weights import halve_weights
 from hp_lightning.model import GPT
 from hp_lightning.tokenization import Tokenizer, learn_tokenizer
 
@@ -26,8 +27,8 @@ class Bigram(nn.Module):
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()
-        self.head = nn.Linear(*table.shape, bias=False)
-        self.head.weight.data = table.t()
+        self.token_embedding = nn.Embedding.from_pretrained(table)
+        self.head = nn.Identity()
         self.cfg = SimpleNamespace(vocab_size=len(table))
         self.inputs: list[list[list[int]]] = []
 
@@ -36,7 +37,7 @@ class Bigram(nn.Module):
 
     def features(self, token_ids: Tensor, cache: SimpleNamespace) -> Tensor:
         self.inputs.append(token_ids.tolist())
-        return nn.functional.one_hot(token_ids, self.cfg.vocab_size).float()
+        return self.token_embedding(token_ids)
 
 
 def chain(size: int, *steps: tuple[int, int], unwritable: tuple[int, ...] = ()) -> Bigram:
@@ -123,14 +124,22 @@ def test_greedy_decoding_with_the_smallest_windows(gpt: GPT, context: int) -> No
     assert continued(gpt, [3, 1, 4], 0, [0], context, GREEDY) == [without_cache(gpt, [3, 1, 4], context, 20)]
 
 
+@pytest.mark.skipif("fbgemm" not in torch.backends.quantized.supported_engines, reason="for x86 processors")
 @pytest.mark.parametrize("tie", [False, True])
-def test_layout_changes_nothing(tie: bool) -> None:
-    net = stirred(replace(SMALL, tie_embeddings=tie))
-    logits, expected = net(torch.tensor([[3, 1, 4]])), continued(net, [3, 1], 0, [0], 6, GREEDY)
-    laid_out = lay_out_for_decoding(net)
-    assert laid_out.head.weight.stride() == (1, 13)
-    assert_close(laid_out(torch.tensor([[3, 1, 4]])), logits)
-    assert continued(laid_out, [3, 1], 0, [0], 6, GREEDY) == expected
+@pytest.mark.parametrize("bias", [False, True])
+def test_half_weights_are_rounded_weights_and_nothing_else(tie: bool, bias: bool) -> None:
+    cfg = replace(SMALL, tie_embeddings=tie, bias=bias, position="rotary")
+    rounded, half = stirred(cfg), halve_weights(stirred(cfg))
+    for module in rounded.modules():
+        if isinstance(module, nn.Linear):
+            module.weight = nn.Parameter(module.weight.half().float())
+    token_ids = torch.tensor([[3, 1, 4, 1, 5]])
+    with torch.no_grad():
+        assert_close(half(token_ids), rounded(token_ids), rtol=0, atol=1e-5)
+        assert not torch.equal(half(token_ids), stirred(cfg)(token_ids))
+        for prompt_ids in ([3], [2, 7, 1, 8, 2, 8, 1]):
+            expected = without_cache(half, prompt_ids, 6, 20)
+            assert continued(half, prompt_ids, 0, [0], 6, GREEDY) == [expected]
 
 
 def test_window_begins_anew_with_its_last_half() -> None:

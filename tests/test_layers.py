@@ -9,7 +9,7 @@ LEVELS = [
     {"errors"},
     {"config", "progress", "kv_cache", "sampling"},
     {"runs", "messages", "cache", "machine", "compiling", "corpus", "tokenization", "model", "optim"},
-    {"checkpoint", "cli", "encoding", "generation", "loss", "slurm"},
+    {"checkpoint", "cli", "encoding", "generation", "half_weights", "loss", "slurm"},
     {"data", "auto", "exporting", "printing"},
     {"lightning_module"},
     {"divergence"},

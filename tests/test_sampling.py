@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hp_lightning.generation import Sampling, choose
-from hp_lightning.sampling import keep_min_p, keep_top_k, keep_top_p, penalize_repetition
+from hp_lightning.sampling import draw, keep_min_p, keep_top_k, keep_top_p, penalize_repetition
 
 LOGITS = [2.0, 1.2, 0.4, -0.4, -1.2]  # from likely to unlikely
 DRAWS = 20_000
@@ -37,6 +37,17 @@ def test_top_p_keeps_the_fewest_likeliest_that_reach_p(p: float) -> None:
                 nucleus.add(logit)
         assert kept == [logit if logit in nucleus else -math.inf for logit in row]
         assert max(kept) == max(row)  # the likeliest always stays
+
+
+@pytest.mark.parametrize("p", [0.5, 0.9, 0.999])
+def test_top_p_keeps_many_where_many_are_needed(p: float) -> None:
+    """A flat distribution in one row, a steep one in the other."""
+    logits = random_logits(2, 5000) * torch.tensor([[0.01], [5.0]])
+    ordered, order = logits.double().softmax(-1).sort(descending=True)
+    for row, kept in enumerate(keep_top_p(logits, p)):
+        count = int((ordered[row].cumsum(0) < p - 1e-6).sum()) + 1
+        assert abs(int(kept.isfinite().sum()) - count) <= 1  # rounding
+        assert kept[order[row, : count - 1]].isfinite().all()
 
 
 def test_top_p_of_one_keeps_every_token() -> None:
@@ -100,6 +111,19 @@ def test_tokens_are_drawn_with_their_probabilities(sampling: Sampling, expected:
         assert (drawn == token_id).double().mean().item() == pytest.approx(
             probability, abs=4 * math.sqrt(probability * (1 - probability) / DRAWS)
         )
+
+
+def test_the_impossible_is_never_drawn() -> None:
+    logits = torch.full((DRAWS, 9), -math.inf)
+    logits[:, [2, 5, 6]] = torch.tensor([0.0, 1.0, -20.0])
+    drawn = draw(logits, torch.Generator().manual_seed(1))
+    assert set(drawn.tolist()) <= {2, 5, 6}
+    # Whatever the number: the ends of its range, too.
+    for number in (0.0, 1 - 2**-24):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "rand", lambda *shape, number=number, **_: torch.full(shape, number))
+            for row in (random_logits(200, 1000), logits[:1]):
+                assert row.gather(1, draw(row, torch.Generator())[:, None]).isfinite().all()
 
 
 @pytest.mark.parametrize("penalty", [1.0, 2.0])
