@@ -192,11 +192,42 @@ class GenerateConfig:
     seed: int
 
 
+@dataclass
+class OtherCorpusConfig:
+    """How a corpus is read by which a trained model is evaluated; null: as its run read its own."""
+
+    path: Any
+    delimiter: Optional[str]
+    encoding: Optional[str]
+    text_column: Optional[str]
+    group_columns: Optional[list[str]]
+    row_separator: Optional[str]
+    header: Optional[bool]
+    cache_dir: Optional[str]  # null: the user's cache folder
+
+
+@dataclass
+class EvaluateConfig:
+    """How well a trained model predicts, and how much it copies: the root of `conf/evaluate.yaml`."""
+
+    ckpt: Optional[str]  # checkpoint file or run folder; null: the newest run below outputs/
+    data: OtherCorpusConfig
+    parts: list[str]  # train, val, test
+    stride: Optional[int]  # tokens from a window to the next; null: windows side by side, as in training
+    num_samples: int  # that are written to see what is copied; 0: none
+    max_new_tokens: int
+    temperature: float
+    top_k: Optional[int]
+    top_p: Optional[float]
+    seed: int
+
+
 def register() -> None:
     """Makes the dataclasses known to Hydra as the schemas of `conf/*.yaml`."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainScriptConfig)
     store.store(name="generate_schema", node=GenerateConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
 
 
 def train_config(cfg: DictConfig) -> TrainConfig:
@@ -227,6 +258,16 @@ def generate_config(cfg: DictConfig) -> GenerateConfig:
         InputError: a value is out of its range; names every such key.
     """
     checked: GenerateConfig = _checked(_resolved(cfg), GenerateConfig, _generate_problems)
+    return checked
+
+
+def evaluate_config(cfg: DictConfig) -> EvaluateConfig:
+    """A composed Hydra config as a checked `EvaluateConfig`.
+
+    Raises:
+        InputError: a value is out of its range; names every such key.
+    """
+    checked: EvaluateConfig = _checked(_resolved(cfg), EvaluateConfig, _evaluate_problems)
     return checked
 
 
@@ -424,8 +465,24 @@ def _optim_problems(optim: OptimConfig) -> Iterator[str]:
 
 
 def _generate_problems(cfg: GenerateConfig) -> Iterator[str]:
-    yield from _not_empty("ckpt", cfg.ckpt)
     yield from _at_least("num_samples", cfg.num_samples, 1)
+    yield from _sampling_problems(cfg)
+
+
+def _evaluate_problems(cfg: EvaluateConfig) -> Iterator[str]:
+    for key in ("path", "delimiter", "encoding", "text_column", "cache_dir"):
+        yield from _not_empty(f"data.{key}", getattr(cfg.data, key))
+    if not cfg.parts:
+        yield "parts is empty: name at least one of train, val, test"
+    for part in cfg.parts:
+        yield from _one_of("parts", part, "train", "val", "test")
+    yield from _at_least("stride", cfg.stride, 1)
+    yield from _at_least("num_samples", cfg.num_samples, 0)
+    yield from _sampling_problems(cfg)
+
+
+def _sampling_problems(cfg: GenerateConfig | EvaluateConfig) -> Iterator[str]:
+    yield from _not_empty("ckpt", cfg.ckpt)
     yield from _at_least("max_new_tokens", cfg.max_new_tokens, 1)
     yield from _at_least("temperature", cfg.temperature, 0)
     yield from _at_least("top_k", cfg.top_k, 1)
