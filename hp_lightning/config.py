@@ -222,12 +222,58 @@ class EvaluateConfig:
     seed: int
 
 
+@dataclass
+class ReviewsConfig:
+    """How a CSV of texts to be judged, or of labelled ones, is read."""
+
+    delimiter: Optional[str]  # what parts the columns; null: found from the file
+    encoding: str
+    text_column: Optional[str]  # name, or position from 0; null: found from the header
+    label_column: Optional[str]  # says positive or negative; null: found from the header
+
+
+@dataclass
+class TeachConfig:
+    """How a language model is taught to write the sentiment of a text behind it."""
+
+    networks: int  # that differ by the seed, and whose log-odds are averaged
+    from_weights: bool  # whether they begin with the model's weights, or afresh
+    epochs: int
+    batch_size: int  # texts
+    lr: float  # the highest; it falls linearly to 0
+    weight_decay: float
+    dropout: float
+    word_deletion: float  # share of a text's words that are left out when it is shown
+    shuffle: float  # share of the texts whose words are shown in any order
+    val_fraction: float  # of the rows, kept back to set the temperature
+
+
+@dataclass
+class SentimentConfig:
+    """The sentiment of texts: the root of `conf/sentiment.yaml`."""
+
+    ckpt: Optional[str]  # checkpoint file or run folder; null: the newest run below outputs/
+    text: Optional[str]
+    file: Optional[str]  # texts, in a CSV or one a line; -: standard input, one a line
+    evaluate: Optional[str]  # labelled rows that the judgements are compared with
+    train: Optional[str]  # labelled rows that a model is taught by
+    out: Optional[str]  # where the scores, the evaluation or the taught model go; null: see README.md
+    data: ReviewsConfig
+    method: str  # next_word | calibrated; a model that was taught labels has its own
+    template: str  # follows a text, before the words, with the method calibrated
+    positive: list[str]
+    negative: list[str]
+    teach: TeachConfig
+    seed: int
+
+
 def register() -> None:
     """Makes the dataclasses known to Hydra as the schemas of `conf/*.yaml`."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainScriptConfig)
     store.store(name="generate_schema", node=GenerateConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="sentiment_schema", node=SentimentConfig)
 
 
 def train_config(cfg: DictConfig) -> TrainConfig:
@@ -268,6 +314,16 @@ def evaluate_config(cfg: DictConfig) -> EvaluateConfig:
         InputError: a value is out of its range; names every such key.
     """
     checked: EvaluateConfig = _checked(_resolved(cfg), EvaluateConfig, _evaluate_problems)
+    return checked
+
+
+def sentiment_config(cfg: DictConfig) -> SentimentConfig:
+    """A composed Hydra config as a checked `SentimentConfig`.
+
+    Raises:
+        InputError: a value is out of its range; names every such key.
+    """
+    checked: SentimentConfig = _checked(_resolved(cfg), SentimentConfig, _sentiment_problems)
     return checked
 
 
@@ -479,6 +535,32 @@ def _evaluate_problems(cfg: EvaluateConfig) -> Iterator[str]:
     yield from _at_least("stride", cfg.stride, 1)
     yield from _at_least("num_samples", cfg.num_samples, 0)
     yield from _sampling_problems(cfg)
+
+
+def _sentiment_problems(cfg: SentimentConfig) -> Iterator[str]:
+    for key in ("ckpt", "text", "file", "evaluate", "train", "out"):
+        yield from _not_empty(key, getattr(cfg, key))
+    given = [key for key in ("text", "file", "evaluate", "train") if getattr(cfg, key) is not None]
+    if len(given) != 1:
+        yield f"{' and '.join(given) or 'nothing'} is given: give one of text=, file=, evaluate= and train="
+    yield from _one_of("method", cfg.method, "next_word", "calibrated")
+    for key in ("positive", "negative"):
+        if not getattr(cfg, key) or not all(map(str.strip, getattr(cfg, key))):
+            yield f"{key} must be a list of words: {key}=[good,great]"
+    for key in ("delimiter", "encoding", "text_column", "label_column"):
+        yield from _not_empty(f"data.{key}", getattr(cfg.data, key))
+    for key in ("networks", "epochs", "batch_size"):
+        yield from _at_least(f"teach.{key}", getattr(cfg.teach, key), 1)
+    yield from _above("teach.lr", cfg.teach.lr, 0)
+    yield from _at_least("teach.weight_decay", cfg.teach.weight_decay, 0)
+    for key in ("dropout", "word_deletion"):
+        if not 0 <= getattr(cfg.teach, key) < 1:
+            yield f"teach.{key}={getattr(cfg.teach, key)} is not a rate: it must be at least 0 and below 1"
+    if not 0 <= cfg.teach.shuffle <= 1:
+        yield f"teach.shuffle={cfg.teach.shuffle} is not a share: it must be between 0 and 1"
+    if not 0 < cfg.teach.val_fraction < 1:
+        yield f"teach.val_fraction={cfg.teach.val_fraction} is not a fraction: it must be above 0 and below 1"
+    yield from _seed("seed", cfg.seed)
 
 
 def _sampling_problems(cfg: GenerateConfig | EvaluateConfig) -> Iterator[str]:

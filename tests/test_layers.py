@@ -12,10 +12,10 @@ LEVELS = [
     {"cli", "encoding", "generation", "loss", "slurm"},
     {"data", "auto"},
     {"lightning_module"},
-    {"checkpoint", "divergence"},
+    {"checkpoint", "divergence", "evaluation"},
     {"reporting", "saving"},
     {"stopping"},
-    {"preparing", "writing", "sweeping"},
+    {"preparing", "writing", "sweeping", "evaluating", "sentiment"},
     {"training"},
     {"corpus.__main__", "reporting.__main__"},
 ]
