@@ -242,7 +242,8 @@ class TeachConfig:
     batch_size: int  # texts
     lr: float  # the highest; it falls linearly to 0
     weight_decay: float
-    dropout: float
+    dropout: float  # of attention and residual branches
+    embedding_dropout: float
     word_deletion: float  # share of a text's words that are left out when it is shown
     shuffle: float  # share of the texts whose words are shown in any order
     val_fraction: float  # of the rows, kept back to set the temperature
@@ -553,7 +554,7 @@ def _sentiment_problems(cfg: SentimentConfig) -> Iterator[str]:
         yield from _at_least(f"teach.{key}", getattr(cfg.teach, key), 1)
     yield from _above("teach.lr", cfg.teach.lr, 0)
     yield from _at_least("teach.weight_decay", cfg.teach.weight_decay, 0)
-    for key in ("dropout", "word_deletion"):
+    for key in ("dropout", "embedding_dropout", "word_deletion"):
         if not 0 <= getattr(cfg.teach, key) < 1:
             yield f"teach.{key}={getattr(cfg.teach, key)} is not a rate: it must be at least 0 and below 1"
     if not 0 <= cfg.teach.shuffle <= 1:

@@ -56,7 +56,7 @@ def next_word_log_probs(net: GPT, texts: list[list[int]], words: list[list[int]]
 def _log_probs(
     net: GPT, texts: list[list[int]], begun: list[int], words: list[list[int]], columns: list[int], context: int
 ) -> Tensor:
-    """The (texts, words) of the words `columns`, which begin alike and differ in their last tokens; 0 for the others."""
+    """The (texts, words) of the words `columns`, which differ in their last tokens alone; 0 for the others."""
     rows = [[*text, *begun][-context:] for text in texts]
     token_ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
     for place, row in enumerate(rows):  # filled up behind, where a causal network sees nothing of it

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from hp_lightning.config import DataConfig
 from hp_lightning.corpus.archives import Part
@@ -72,8 +73,10 @@ def read_rows(key: str, path: str, cfg: DataConfig) -> Rows:
         InputError: it cannot be read, or has no rows
     """
     where = f"{key}={printable(path)}"
-    open_it = partial(io.BytesIO, sys.stdin.buffer.read()) if path == STDIN else partial(Path(path).open, "rb")
-    part = Part(where, "stdin.txt" if path == STDIN else path, open_it)
+    if path == STDIN:
+        part = Part(where, "stdin.txt", partial(io.BytesIO, sys.stdin.buffer.read()))
+    else:
+        part = Part(where, path, lambda: Path(path).open("rb"))
     with open_table(part, replace(cfg, header=True)) as table:
         column = find_text_column(cfg, table.names, where) if table.names else 0
         width = max(len(table.names), 1)
@@ -112,7 +115,7 @@ def _label_column(names: list[str], where: str, column: str | None) -> int:
     return found[0]
 
 
-def write_scores(rows: Rows, scores: list[dict[str, str]], target: io.TextIOBase) -> None:
+def write_scores(rows: Rows, scores: list[dict[str, str]], target: TextIO) -> None:
     """The rows, with the scores in columns of their own behind."""
     writer = csv.writer(target, lineterminator="\n")
     writer.writerow([*rows.names, *scores[0]])

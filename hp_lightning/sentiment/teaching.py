@@ -124,7 +124,8 @@ def fit_temperature(log_odds: Tensor, truth: Tensor) -> float:
 
 def _parted(examples: list[Example], val_fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
     """The same share of each sentiment kept back, at random, and the others."""
-    kept_back, learned = [], []
+    kept_back: list[Example] = []
+    learned: list[Example] = []
     random = np.random.default_rng(seed)
     for positive in (True, False):
         found = [example for example in examples if example.positive == positive]
@@ -142,8 +143,15 @@ def _taught(trained: Trained, examples: list[Example], cfg: TeachConfig, seed: i
     """A network that has seen every example `cfg.epochs` times, at a rate that falls linearly to 0."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    rates = {f"{place}_dropout": cfg.dropout for place in ("embedding", "attention", "residual")}
-    net = GPT(trained.cfg.model, replace(trained.cfg.regularization, dropout=cfg.dropout, **rates))
+    net = GPT(
+        trained.cfg.model,
+        replace(
+            trained.cfg.regularization,
+            embedding_dropout=cfg.embedding_dropout,
+            attention_dropout=cfg.dropout,
+            residual_dropout=cfg.dropout,
+        ),
+    )
     if cfg.from_weights:
         load_weights(net, trained)
     net.train()
