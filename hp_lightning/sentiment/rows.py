@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TextIO
 
 from hp_lightning.config import DataConfig
@@ -76,7 +75,7 @@ def read_rows(key: str, path: str, cfg: DataConfig) -> Rows:
     if path == STDIN:
         part = Part(where, "stdin.txt", partial(io.BytesIO, sys.stdin.buffer.read()))
     else:
-        part = Part(where, path, lambda: Path(path).open("rb"))
+        part = Part(where, path, partial(open, path, "rb"))
     with open_table(part, replace(cfg, header=True)) as table:
         column = find_text_column(cfg, table.names, where) if table.names else 0
         width = max(len(table.names), 1)
