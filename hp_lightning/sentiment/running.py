@@ -14,7 +14,7 @@ from hp_lightning.config import DataConfig, SentimentConfig
 from hp_lightning.errors import InputError, RunError
 from hp_lightning.sentiment import taught
 from hp_lightning.sentiment.next_words import unknown_tokens
-from hp_lightning.sentiment.quality import Quality, draw_reliability, measure
+from hp_lightning.sentiment.quality import Quality, measure
 from hp_lightning.sentiment.reading import NextWordReader, WordLists
 from hp_lightning.sentiment.rows import Rows, as_in_corpus, read_rows, write_scores
 from hp_lightning.sentiment.teaching import Example, LabelReader, teach
@@ -142,6 +142,8 @@ def _evaluate(judge: Judge, source: str, cfg: SentimentConfig) -> None:
     print(_described(judge, quality))
     stem = judge.path.with_suffix(f".sentiment_{judge.method}") if cfg.out is None else Path(cfg.out)
     picture, report = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.json")
+    from hp_lightning.sentiment.reliability import draw_reliability  # a second, and a folder of matplotlib's own
+
     try:
         draw_reliability(probabilities, labels, quality, picture)
         unfinished = report.with_suffix(".unfinished")
