@@ -100,6 +100,7 @@ def train_language_model(work: Path) -> Path:
         settings = [
             f"data.path={work}/train.csv", "data=csv", "data.test_fraction=0", "data.val_fraction=0.05",
             "regularization.early_stopping_patience=2", "tokenizer.vocab_size=null", "logger=csv", f"run_dir={run_dir}",
+            "model.num_layers=1", "model.d_model=64", "model.d_ff=256", "trainer.compile=false",
         ]  # fmt: skip
         program("train.py", *([f"resume={run_dir}"] if begun else settings))
     return run_dir / "checkpoints" / "best.ckpt"

@@ -236,6 +236,7 @@ class ReviewsConfig:
 class TeachConfig:
     """How a language model is taught to write the sentiment of a text behind it."""
 
+    labels: list[str]  # the word that is taught for positive, and for negative
     networks: int  # that differ by the seed, and whose log-odds are averaged
     from_weights: bool  # whether they begin with the model's weights, or afresh
     epochs: int
@@ -550,6 +551,8 @@ def _sentiment_problems(cfg: SentimentConfig) -> Iterator[str]:
             yield f"{key} must be a list of words: {key}=[good,great]"
     for key in ("delimiter", "encoding", "text_column", "label_column"):
         yield from _not_empty(f"data.{key}", getattr(cfg.data, key))
+    if len(cfg.teach.labels) != 2 or not all(map(str.strip, cfg.teach.labels)):
+        yield "teach.labels must be two words, for positive and for negative: teach.labels=[good,bad]"
     for key in ("networks", "epochs", "batch_size"):
         yield from _at_least(f"teach.{key}", getattr(cfg.teach, key), 1)
     yield from _above("teach.lr", cfg.teach.lr, 0)

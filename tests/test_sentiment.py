@@ -204,7 +204,14 @@ def test_labels_are_taught_and_judged(ckpt: Path, capsys: pytest.CaptureFixture[
     folder = ckpt.parent
     before = ckpt.read_bytes()
     learned, held_out = write_reviews(folder / "a.csv", 200, seed=2), write_reviews(folder / "b.csv", 100, seed=3)
-    settings = ["teach.networks=2", "teach.epochs=8", "teach.lr=0.01", "teach.dropout=0", "teach.embedding_dropout=0"]
+    settings = [
+        "teach.networks=2",
+        "teach.epochs=8",
+        "teach.lr=0.01",
+        "teach.dropout=0",
+        "teach.embedding_dropout=0",
+        "teach.word_deletion=0.1",
+    ]
     sentiment(f"ckpt={ckpt}", f"train={learned}", *settings)
     taught = folder / "sentiment.ckpt"
     assert taught.is_file()

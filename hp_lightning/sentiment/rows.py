@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TextIO
+from pathlib import Path
+from typing import IO, TextIO
 
 from hp_lightning.config import DataConfig
 from hp_lightning.corpus.archives import Part
@@ -72,10 +73,7 @@ def read_rows(key: str, path: str, cfg: DataConfig) -> Rows:
         InputError: it cannot be read, or has no rows
     """
     where = f"{key}={printable(path)}"
-    if path == STDIN:
-        part = Part(where, "stdin.txt", partial(io.BytesIO, sys.stdin.buffer.read()))
-    else:
-        part = Part(where, path, partial(open, path, "rb"))
+    part = Part(where, "stdin.txt" if path == STDIN else path, partial(_opened, path))
     with open_table(part, replace(cfg, header=True)) as table:
         column = find_text_column(cfg, table.names, where) if table.names else 0
         width = max(len(table.names), 1)
@@ -94,6 +92,10 @@ def read_rows(key: str, path: str, cfg: DataConfig) -> Rows:
         texts=[as_in_corpus(row[column], cfg) for _, row in rows],
         lines=[line for line, _ in rows],
     )
+
+
+def _opened(path: str) -> IO[bytes]:
+    return io.BytesIO(sys.stdin.buffer.read()) if path == STDIN else Path(path).open("rb")
 
 
 def as_in_corpus(text: str, cfg: DataConfig) -> str:

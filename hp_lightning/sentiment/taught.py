@@ -30,6 +30,7 @@ def save(reader: LabelReader, trained: Trained, path: Path) -> None:
         "format": FORMAT,
         "config": to_plain(trained.cfg),
         "tokenizer": trained.tokenizer.state(),
+        "labels": reader.labels,
         "temperature": reader.temperature,
         "networks": [net.state_dict() for net in reader.nets],
     }
@@ -65,7 +66,8 @@ def load(path: Path) -> Taught | None:
         if ours["format"] == FORMAT:
             cfg, tokenizer = from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"])
             nets = [_network(cfg, weights) for weights in ours["networks"]]
-            return Taught(cfg, tokenizer, LabelReader(nets, tokenizer, float(ours["temperature"]), cfg.data.seq_len))
+            labels, temperature = list(map(str, ours["labels"])), float(ours["temperature"])
+            return Taught(cfg, tokenizer, LabelReader(nets, tokenizer, labels, temperature, cfg.data.seq_len))
     raise InputError(f"{path} has the format {ours['format']}, and this version reads {FORMAT}: teach the model again")
 
 

@@ -1,4 +1,4 @@
-"""A language model is taught to write the sentiment of a text as a word behind it: "... <text> → positive".
+"""A language model is taught to write the sentiment of a text as a word behind it, as in "... → good".
 
 The networks have the form of the one they come from, and the loss is the language model's own; only that of the
 label's tokens counts. From a few thousand sentences a network learns the words by heart long before it has learned what
@@ -25,7 +25,6 @@ from hp_lightning.sentiment.reading import context_ids
 from hp_lightning.tokenization import Tokenizer
 
 MARK = "→"
-LABEL_WORDS = ("positive", "negative")
 SORTED_TOGETHER = 20  # batches: texts of about the same length, so that little is filled up
 WARMUP_STEPS = 50
 CLIP_NORM = 1.0
@@ -44,39 +43,43 @@ class LabelReader:
 
     Args:
         nets: their log-odds are averaged
+        labels: the words that stand for positive and for negative
         temperature: by which the log-odds are divided, so that the confidence is that of texts that were not learned
             (temperature scaling, Guo et al. 2017, arXiv:1706.04599)
         context: tokens that a network looks back
     """
 
-    def __init__(self, nets: list[GPT], tokenizer: Tokenizer, temperature: float, context: int) -> None:
+    def __init__(
+        self, nets: list[GPT], tokenizer: Tokenizer, labels: list[str], temperature: float, context: int
+    ) -> None:
         self.nets = nets
+        self.labels = labels
         self.temperature = temperature
         self._tokenizer = tokenizer
         self._context = context
-        self._labels = label_ids(tokenizer)
+        self._ids = label_ids(tokenizer, labels)
 
     def log_odds(self, texts: list[str]) -> Tensor:
         """log (p / (1 - p)) of a positive sentiment: (texts,) in float64."""
         contexts = [context_ids(self._tokenizer, text, MARK) for text in texts]
-        by_net = [next_word_log_probs(net, contexts, self._labels, self._context) for net in self.nets]
+        by_net = [next_word_log_probs(net, contexts, self._ids, self._context) for net in self.nets]
         log_probs = torch.stack(by_net).mean(dim=0)
         return (log_probs[:, 0] - log_probs[:, 1]) / self.temperature
 
 
-def label_ids(tokenizer: Tokenizer) -> list[list[int]]:
-    """The ids of the two words.
+def label_ids(tokenizer: Tokenizer, labels: list[str]) -> list[list[int]]:
+    """The ids of each label.
 
     Raises:
         InputError: the vocabulary lacks one
     """
-    ids = [word_ids(tokenizer, word) for word in LABEL_WORDS]
+    ids = [word_ids(tokenizer, word) for word in labels]
     unk_id = tokenizer.vocabulary.unk_id
-    for word, its_ids in zip(LABEL_WORDS, ids, strict=True):
+    for word, its_ids in zip(labels, ids, strict=True):
         if unk_id in its_ids:
             raise InputError(
-                f"the word {word!r}, which the model is to write as a label, is not in its vocabulary: take a model "
-                "trained on text that has it, or one with tokenizer=bpe"
+                f"the label {word!r} is not in the model's vocabulary: name two words that are by "
+                "teach.labels=[good,bad], or take a model with tokenizer=bpe"
             )
     return ids
 
@@ -99,12 +102,12 @@ def teach(
     nets: list[GPT] = []
     for number in range(cfg.networks):
         nets.append(_taught(trained, learned, cfg, seed + number))
-        reader = LabelReader(nets, trained.tokenizer, 1.0, context)
+        reader = LabelReader(nets, trained.tokenizer, cfg.labels, 1.0, context)
         log_odds = reader.log_odds([example.text for example in kept_back])
         truth = torch.tensor([example.positive for example in kept_back])
         accuracy = float(((log_odds > 0) == truth).double().mean())
         say(f"network {number + 1} of {cfg.networks}: {accuracy:.1%} of the {len(kept_back):,} rows kept back")
-    return LabelReader(nets, trained.tokenizer, fit_temperature(log_odds, truth), context)
+    return LabelReader(nets, trained.tokenizer, cfg.labels, fit_temperature(log_odds, truth), context)
 
 
 def fit_temperature(log_odds: Tensor, truth: Tensor) -> float:
@@ -131,7 +134,7 @@ def _parted(examples: list[Example], val_fraction: float, seed: int) -> tuple[li
         found = [example for example in examples if example.positive == positive]
         count = round(val_fraction * len(found))
         if not count or count == len(found):
-            name = LABEL_WORDS[0 if positive else 1]
+            name = "positive" if positive else "negative"
             raise InputError(f"there are {len(found)} {name} rows to learn from: bring more, at least ten of each")
         order = random.permutation(len(found))
         kept_back.extend(found[place] for place in order[:count])
@@ -157,7 +160,7 @@ def _taught(trained: Trained, examples: list[Example], cfg: TeachConfig, seed: i
     net.train()
     settings = OptimConfig("adamw", cfg.lr, [0.9, 0.99], 1e-8, 0, PlateauConfig(0.5, 0, 0.0))
     optimizer = build_optimizer(net, settings, cfg.weight_decay)
-    texts = [_Encoded(trained.tokenizer, example) for example in examples]
+    texts = [_Encoded(trained.tokenizer, example, cfg.labels) for example in examples]
     steps = cfg.epochs * -(-len(texts) // cfg.batch_size)
     step = 0
     for _ in range(cfg.epochs):
@@ -177,9 +180,9 @@ def _taught(trained: Trained, examples: list[Example], cfg: TeachConfig, seed: i
 class _Encoded:
     """A labelled text in ids: its own, the mark behind it, and the label."""
 
-    def __init__(self, tokenizer: Tokenizer, example: Example) -> None:
+    def __init__(self, tokenizer: Tokenizer, example: Example, labels: list[str]) -> None:
         *self.ids, self._mark = context_ids(tokenizer, example.text, MARK)
-        self._label = label_ids(tokenizer)[0 if example.positive else 1]
+        self._label = label_ids(tokenizer, labels)[0 if example.positive else 1]
 
     def shown(self, cfg: TeachConfig, random: np.random.Generator) -> tuple[list[int], int]:
         """Ids without some of the words, perhaps shuffled; and how many of the last are the label."""
