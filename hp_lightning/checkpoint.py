@@ -9,6 +9,8 @@ import dataclasses
 import pickle
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,16 +109,38 @@ def load(path: Path) -> Trained:
         InputError: the file cannot be read, is of another version, or holds more than tensors and plain values
         DamagedError: the file is no checkpoint of hp_lightning, or is damaged
     """
-    try:
-        _verify_checksums(path)
-        with warnings.catch_warnings(action="ignore"):  # torch warns of what it is about to refuse
-            contents = torch.load(path, map_location="cpu", weights_only=True)
+    with refusals(path):
+        contents = read_contents(path)
         ours = contents[OURS]
         if ours["format"] == FORMAT:
             _expect_whole_state(contents)
             return _fitting(
                 Trained(path, from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"]), contents)
             )
+    raise InputError(
+        f"{path} has the checkpoint format {ours['format']}, and this version reads {FORMAT}: use the version of "
+        "hp_lightning that wrote it, or train again"
+    )
+
+
+def read_contents(path: Path) -> dict[str, Any]:
+    """What a file of tensors and plain values holds; nothing in it is executed. To be called within `refusals`."""
+    _verify_checksums(path)
+    with warnings.catch_warnings(action="ignore"):  # torch warns of what it is about to refuse
+        contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return contents
+
+
+@contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """Turns whatever a file that is something else can raise into a refusal.
+
+    Raises:
+        InputError: the file cannot be read, or holds more than tensors and plain values
+        DamagedError: the file is none of hp_lightning's, or is damaged
+    """
+    try:
+        yield
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
     except (InputError, MemoryError):
@@ -130,10 +154,6 @@ def load(path: Path) -> Trained:
         raise DamagedError(
             f"{path} is no checkpoint of hp_lightning, or is damaged: name a run folder or its .ckpt file"
         ) from error
-    raise InputError(
-        f"{path} has the checkpoint format {ours['format']}, and this version reads {FORMAT}: use the version of "
-        "hp_lightning that wrote it, or train again"
-    )
 
 
 def _expect_whole_state(contents: dict[str, Any]) -> None:

@@ -1,9 +1,7 @@
 """The encoded corpus to batches: cut into windows, in an order that can be resumed."""
 
-import hashlib
 import math
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -51,13 +49,10 @@ class CorpusDataModule(L.LightningDataModule):
             self.streams["train"], cfg.seq_len, cfg.batch_size, seed, accumulate, devices
         )
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """Tells one corpus, as it was split and tokenized, from another."""
-        digest = hashlib.sha256()
-        for stream in self.streams.values():
-            digest.update(stream.numpy().tobytes() + b"|")
-        return digest.hexdigest()
+        return self.corpus.digest
 
     @property
     def steps_per_epoch(self) -> int:
@@ -106,7 +101,7 @@ class CorpusDataModule(L.LightningDataModule):
         ends = np.flatnonzero(self.corpus.streams["train"] == self.tokenizer.vocabulary.eos_id)[1:]
         first, last = (np.searchsorted(ends, begins + shift) for shift in (1, self.cfg.seq_len))
         seen = {place for begin, end in zip(first, last, strict=True) for place in range(begin, end + 1)}
-        return [self.corpus.train_documents[place] for place in sorted(seen)]
+        return [self.corpus.documents["train"][place].name for place in sorted(seen)]
 
     def train_dataloader(self) -> "TrainWindows":
         """The training windows, in an order of their own in every epoch; this process's share of them."""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 
 import numpy as np
@@ -34,7 +35,7 @@ from hp_lightning.corpus import (
 from hp_lightning.progress import log, watched
 from hp_lightning.tokenization import Learned, Tokenizer, learn_tokenizer, tokenizer_from_state
 
-FORMAT = 2  # of what the cache holds; to be raised with every change of reading, splitting or tokenizing
+FORMAT = 3  # of what the cache holds; to be raised with every change of reading, splitting or tokenizing
 # What does not touch which tokens a part has.
 UNENCODED = {"path", "sha256", "cache_dir", "seq_len", "batch_size", "batch_tokens"}
 VOCABULARY_SIZES = (1_000, 2_000, 5_000, 10_000, 20_000)
@@ -51,14 +52,30 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class DocumentFacts:
+    """A document of a stream."""
+
+    name: str
+    characters: int
+
+
+@dataclass(frozen=True)
 class Encoded:
     """A corpus in tokens."""
 
     tokenizer: Tokenizer
     streams: dict[str, Stream]  # by part: (tokens,)
-    train_documents: list[str]  # names, in the order of the stream
+    documents: dict[str, list[DocumentFacts]]  # by part, in the order of the stream
     facts: CorpusFacts
     coverage: list[Coverage]  # empty where nothing is ever `<UNK>`
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells one corpus, as it was split and tokenized, from another."""
+        found = hashlib.sha256()
+        for stream in self.streams.values():
+            found.update(stream.tobytes() + b"|")
+        return found.hexdigest()
 
 
 def encode_corpus(cfg: DataConfig, tokenizer: TokenizerConfig | Tokenizer) -> Encoded:
@@ -137,9 +154,11 @@ class _Encoder:
             streams[part] = _stream(eos_id, [tokenizer.encode(text) for text in texts])
             counts[part] = Counter(token for text in texts for token in tokenizer.tokens(text))
         coverage = [] if tokenizer.vocabulary.unk_id is None else _coverage(counts)
-        encoded = Encoded(
-            tokenizer, streams, [document.name for document in splits.train], inspect(reading, splits), coverage
-        )
+        documents = {
+            part: [DocumentFacts(document.name, len(document.text)) for document in found]
+            for part, found in vars(splits).items()
+        }
+        encoded = Encoded(tokenizer, streams, documents, inspect(reading, splits), coverage)
         self._cache.store(self._encoded_key(state), _packed(encoded))
         return encoded
 
@@ -166,7 +185,7 @@ def _coverage(counts: dict[str, Counter[str]]) -> list[Coverage]:
 
 def _packed(encoded: Encoded) -> Arrays:
     findings = {
-        "train_documents": encoded.train_documents,
+        "documents": {part: list(map(dataclasses.asdict, found)) for part, found in encoded.documents.items()},
         "facts": dataclasses.asdict(encoded.facts),
         "coverage": [dataclasses.asdict(row) for row in encoded.coverage],
     }
@@ -179,4 +198,5 @@ def _unpacked(arrays: Arrays, tokenizer: Tokenizer) -> Encoded:
     facts["parts"] = {part: PartFacts(**numbers) for part, numbers in facts["parts"].items()}
     facts |= {key: tuple(facts[key]) for key in ("longest", "shortest")}  # JSON made lists of them
     coverage = [Coverage(**row) for row in findings["coverage"]]
-    return Encoded(tokenizer, arrays, findings["train_documents"], CorpusFacts(**facts), coverage)
+    documents = {part: [DocumentFacts(**facts) for facts in found] for part, found in findings["documents"].items()}
+    return Encoded(tokenizer, arrays, documents, CorpusFacts(**facts), coverage)

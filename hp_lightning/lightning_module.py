@@ -1,6 +1,5 @@
 """The GPT as Lightning trains it: loss, metrics, optimizer and the learning rate's steps."""
 
-import math
 from typing import Any
 
 import lightning as L
@@ -11,14 +10,9 @@ from torch import Tensor
 from hp_lightning.compiling import compiled
 from hp_lightning.config import TrainConfig
 from hp_lightning.data import Batch, CorpusDataModule
-from hp_lightning.loss import IGNORED, language_model_loss
+from hp_lightning.loss import IGNORED, language_model_loss, perplexity
 from hp_lightning.model import GPT
 from hp_lightning.optim import WarmupPlateau, build_optimizer, clip_gradients
-
-
-def perplexity(loss: float) -> float:
-    """exp of a loss in nats a token; a loss beyond what a float can hold gives the largest."""
-    return math.exp(min(loss, 700.0))
 
 
 class GPTModule(L.LightningModule):

@@ -5,6 +5,7 @@ hidden states are multiplied with the head's weights a chunk at a time, and the 
 its logits are still in the processor's cache.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -20,6 +21,11 @@ CHUNK_BYTES = 20 * 2**20
 GPU_CHUNK_BYTES = 2**30
 MOST_CHUNKS = 16  # each is compiled
 BLOCK = 128  # rows
+
+
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats a token; a loss beyond what a float can hold gives the largest."""
+    return math.exp(min(loss, 700.0))
 
 
 def language_model_loss(net: GPT, token_ids: Tensor, targets: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ from hp_lightning.corpus import cache_folder
 from hp_lightning.divergence import Divergence
 from hp_lightning.errors import InputError, Interrupted, RunError
 from hp_lightning.generation import Sampling, continue_text
-from hp_lightning.lightning_module import GPTModule, perplexity
+from hp_lightning.lightning_module import GPTModule
+from hp_lightning.loss import perplexity
 from hp_lightning.messages import LIBRARY_LOGGERS, messages
 from hp_lightning.preparing import Run, begin, hand_over, keep_what_is_new, resume, take_over
 from hp_lightning.progress import log

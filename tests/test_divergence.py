@@ -71,4 +71,4 @@ def test_the_documents_of_a_step_are_named(
         named = data.documents_of_step(step)
         assert seen <= set(named)
         assert len(named) - len(seen) <= 2 * accumulate, "but for documents of which a window has the end alone"
-        assert named == [word for word in data.corpus.train_documents if word in named]
+        assert named == [document.name for document in data.corpus.documents["train"] if document.name in named]

@@ -12,10 +12,10 @@ LEVELS = [
     {"checkpoint", "cli", "encoding", "generation", "half_weights", "loss", "slurm"},
     {"data", "auto", "exporting", "printing"},
     {"lightning_module"},
-    {"divergence"},
+    {"divergence", "evaluation"},
     {"reporting", "saving"},
     {"stopping", "comparing"},
-    {"preparing", "writing", "sweeping"},
+    {"preparing", "writing", "sweeping", "evaluating", "sentiment"},
     {"training"},
     {"corpus.__main__", "reporting.__main__"},
 ]

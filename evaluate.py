@@ -1,0 +1,21 @@
+"""How well a trained model predicts its held-out text: python evaluate.py ckpt=outputs/runs/..."""
+
+import hydra
+from omegaconf import DictConfig
+
+from hp_lightning import cli
+from hp_lightning.config import EvaluateConfig, evaluate_config
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+@cli.job
+def main(cfg: DictConfig) -> None:
+    """Prints the figures and writes them beside the checkpoint."""
+    checked = evaluate_config(cfg)
+    from hp_lightning.evaluating import evaluate  # torch is imported only once the config is known to be good
+
+    evaluate(checked)
+
+
+if __name__ == "__main__":
+    cli.run(main, EvaluateConfig, free_text=("ckpt", *(key for key in cli.FREE_TEXT if key.startswith("data."))))

@@ -1,0 +1,60 @@
+"""Judgements beside the labels of rows whose sentiment is known."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hp_lightning.config import SentimentConfig
+from hp_lightning.errors import InputError, RunError
+from hp_lightning.sentiment.judging import Judge, say
+from hp_lightning.sentiment.quality import Quality, measure
+from hp_lightning.sentiment.reliability import draw_reliability
+from hp_lightning.sentiment.rows import read_rows
+
+
+def compare(judge: Judge, source: str, cfg: SentimentConfig) -> None:
+    """Prints the measures, writes them as JSON and draws a reliability diagram; beside the checkpoint, or at `cfg.out`.
+
+    Raises:
+        InputError: the file cannot be read, or its labels are of one kind
+        RunError: a file cannot be written
+    """
+    rows = read_rows("evaluate", source, judge.data)
+    labels = torch.tensor(rows.labels(f"evaluate={source}", cfg.data.label_column))
+    if labels.all() or not labels.any():
+        raise InputError(f"evaluate={source}: every row has the same label: rows of both were expected")
+    probabilities = judge.probabilities(rows.texts)
+    quality = measure(probabilities, labels)
+    print(_described(judge, quality))
+    stem = judge.path.with_suffix(f".sentiment_{judge.method}") if cfg.out is None else Path(cfg.out)
+    picture, report = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.json")
+    try:
+        draw_reliability(probabilities, labels, quality, picture)
+        unfinished = report.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(_report(judge, source, cfg, quality), indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(report)
+    except OSError as error:
+        raise RunError(f"{report} cannot be written ({error.strerror}): name another place by out=") from error
+    say(f"{report}, {picture.name}")
+
+
+def _described(judge: Judge, quality: Quality) -> str:
+    return (
+        f"{judge.method}: {quality.rows:,} rows, accuracy {quality.accuracy:.1%}, F1 {quality.f1:.3f}, "
+        f"AUC {quality.auc:.3f}, mean confidence {quality.mean_confidence:.1%}, "
+        f"expected calibration error {quality.calibration_error:.3f}"
+    )
+
+
+def _report(judge: Judge, source: str, cfg: SentimentConfig, quality: Quality) -> dict[str, Any]:
+    next_words = {} if judge.words is None else {**dataclasses.asdict(judge.words), "template": cfg.template}
+    return {
+        "checkpoint": str(judge.path),
+        "evaluated_on": source,
+        "method": judge.method,
+        **next_words,
+        **dataclasses.asdict(quality),
+    }

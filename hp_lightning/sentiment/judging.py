@@ -1,0 +1,73 @@
+"""What judges a text: a language model by the words it expects, or one that was taught labels."""
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from hp_lightning import checkpoint
+from hp_lightning.config import DataConfig, SentimentConfig
+from hp_lightning.sentiment import taught
+from hp_lightning.sentiment.reading import NextWordReader, WordLists
+from hp_lightning.sentiment.teaching import LabelReader
+from hp_lightning.tokenization import Tokenizer
+
+LABEL_METHOD = "label"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What judges texts."""
+
+    path: Path
+    method: str
+    tokenizer: Tokenizer
+    reader: NextWordReader | LabelReader
+    words: WordLists | None  # that are weighed, where it is the next words
+    data: DataConfig  # how texts are read
+
+    def probabilities(self, texts: list[str]) -> Tensor:
+        """Of a positive sentiment: (texts,) in float64."""
+        return self.reader.log_odds(texts).sigmoid()
+
+
+def find_judge(path: Path, cfg: SentimentConfig) -> Judge:
+    """What a checkpoint holds.
+
+    Raises:
+        InputError: it cannot be read, or knows none of the words
+    """
+    found = taught.load(path)
+    if found is not None:
+        data = reading_settings(found.cfg.data, cfg)
+        return Judge(path, LABEL_METHOD, found.tokenizer, found.reader, None, data)
+    trained = checkpoint.load(path)
+    tokenizer = trained.tokenizer
+    words = WordLists.known_to(tokenizer, cfg.positive, cfg.negative)
+    left_out = [word for word in [*cfg.positive, *cfg.negative] if word not in [*words.positive, *words.negative]]
+    if left_out:
+        say(f"not in the model's vocabulary, left out of the lists: {' '.join(left_out)}")
+    calibrated = cfg.method == "calibrated"
+    reader = NextWordReader(
+        trained.net(), tokenizer, words, cfg.template if calibrated else "", calibrated, trained.cfg.data.seq_len
+    )
+    return Judge(path, cfg.method, tokenizer, reader, words, reading_settings(trained.cfg.data, cfg))
+
+
+def reading_settings(of_run: DataConfig, cfg: SentimentConfig) -> DataConfig:
+    """How texts are read: from files of their own kind, but in the form that the corpus has."""
+    return dataclasses.replace(
+        of_run, delimiter=cfg.data.delimiter, encoding=cfg.data.encoding, text_column=cfg.data.text_column
+    )
+
+
+def say(line: str) -> None:
+    """Tells the person something beside the judgements, which are on standard output."""
+    print(line, file=sys.stderr)
+
+
+def verdict(probability: float) -> str:
+    """What a probability of a positive sentiment comes to."""
+    return "positive" if probability >= 0.5 else "negative"

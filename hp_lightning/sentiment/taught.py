@@ -1,0 +1,77 @@
+"""The file in which a model that was taught labels is kept: tensors and plain values, whole or absent."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hp_lightning.checkpoint import Trained, read_contents, refusals
+from hp_lightning.config import TrainConfig, from_plain, to_plain
+from hp_lightning.errors import InputError, RunError
+from hp_lightning.model import GPT
+from hp_lightning.sentiment.teaching import LabelReader
+from hp_lightning.tokenization import Tokenizer, tokenizer_from_state
+
+OURS = "hp_lightning_sentiment"
+FORMAT = 1
+
+
+def save(reader: LabelReader, trained: Trained, path: Path) -> None:
+    """Writes the file.
+
+    Args:
+        trained: the model that gave form and tokenizer
+
+    Raises:
+        RunError: it cannot be written
+    """
+    contents = {
+        "format": FORMAT,
+        "config": to_plain(trained.cfg),
+        "tokenizer": trained.tokenizer.state(),
+        "labels": reader.labels,
+        "temperature": reader.temperature,
+        "networks": [net.state_dict() for net in reader.nets],
+    }
+    unfinished = path.with_suffix(".unfinished")
+    try:
+        torch.save({OURS: contents}, unfinished)
+        unfinished.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's own writer has no OSError
+        unfinished.unlink(missing_ok=True)
+        raise RunError(f"{path} cannot be written ({error}): make room, or name another file by out=") from error
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A model that was taught labels."""
+
+    cfg: TrainConfig  # of the run it comes from
+    tokenizer: Tokenizer
+    reader: LabelReader
+
+
+def load(path: Path) -> Taught | None:
+    """Reads the file, of which nothing is executed; None where it is something else, such as a run's checkpoint.
+
+    Raises:
+        InputError: it cannot be read, is damaged, or of another version
+    """
+    with refusals(path):
+        contents = read_contents(path)
+        if OURS not in contents:
+            return None
+        ours = contents[OURS]
+        if ours["format"] == FORMAT:
+            cfg, tokenizer = from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"])
+            nets = [_network(cfg, weights) for weights in ours["networks"]]
+            labels, temperature = list(map(str, ours["labels"])), float(ours["temperature"])
+            return Taught(cfg, tokenizer, LabelReader(nets, tokenizer, labels, temperature, cfg.data.seq_len))
+    raise InputError(f"{path} has the format {ours['format']}, and this version reads {FORMAT}: teach the model again")
+
+
+def _network(cfg: TrainConfig, weights: dict[str, Tensor]) -> GPT:
+    net = GPT(cfg.model)
+    net.load_state_dict(weights)
+    return net.eval()

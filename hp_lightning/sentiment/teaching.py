@@ -1,0 +1,215 @@
+"""A language model is taught to write the sentiment of a text as a word behind it, as in "... → good".
+
+The networks have the form of the one they come from, and the loss is the language model's own; only that of the
+label's tokens counts. From a few thousand sentences a network learns the words by heart long before it has learned what
+they say, so every time a sentence is shown, some of its words are left out and their order may be shuffled; and the
+log-odds of several networks, which differ by the seed alone, are averaged.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hp_lightning.checkpoint import Trained, load_weights
+from hp_lightning.config import OptimConfig, PlateauConfig, TeachConfig
+from hp_lightning.errors import InputError
+from hp_lightning.loss import IGNORED, language_model_loss
+from hp_lightning.model import GPT
+from hp_lightning.optim import build_optimizer, clip_gradients
+from hp_lightning.sentiment.next_words import next_word_log_probs, word_ids
+from hp_lightning.sentiment.reading import context_ids
+from hp_lightning.tokenization import Tokenizer
+
+MARK = "→"
+SORTED_TOGETHER = 20  # batches: texts of about the same length, so that little is filled up
+WARMUP_STEPS = 50
+CLIP_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class Example:
+    """A labelled text."""
+
+    text: str
+    positive: bool
+
+
+class LabelReader:
+    """Reads the label that networks expect behind a text.
+
+    Args:
+        nets: their log-odds are averaged
+        labels: the words that stand for positive and for negative
+        temperature: by which the log-odds are divided, so that the confidence is that of texts that were not learned
+            (temperature scaling, Guo et al. 2017, arXiv:1706.04599)
+        context: tokens that a network looks back
+    """
+
+    def __init__(
+        self, nets: list[GPT], tokenizer: Tokenizer, labels: list[str], temperature: float, context: int
+    ) -> None:
+        self.nets = nets
+        self.labels = labels
+        self.temperature = temperature
+        self._tokenizer = tokenizer
+        self._context = context
+        self._ids = label_ids(tokenizer, labels)
+
+    def log_odds(self, texts: list[str]) -> Tensor:
+        """log (p / (1 - p)) of a positive sentiment: (texts,) in float64."""
+        contexts = [context_ids(self._tokenizer, text, MARK) for text in texts]
+        by_net = [next_word_log_probs(net, contexts, self._ids, self._context) for net in self.nets]
+        log_probs = torch.stack(by_net).mean(dim=0)
+        return (log_probs[:, 0] - log_probs[:, 1]) / self.temperature
+
+
+def label_ids(tokenizer: Tokenizer, labels: list[str]) -> list[list[int]]:
+    """The ids of each label.
+
+    Raises:
+        InputError: the vocabulary lacks one
+    """
+    ids = [word_ids(tokenizer, word) for word in labels]
+    unk_id = tokenizer.vocabulary.unk_id
+    for word, its_ids in zip(labels, ids, strict=True):
+        if unk_id in its_ids:
+            raise InputError(
+                f"the label {word!r} is not in the model's vocabulary: name two words that are by "
+                "teach.labels=[good,bad], or take a model with tokenizer=bpe"
+            )
+    return ids
+
+
+def teach(
+    trained: Trained, examples: list[Example], cfg: TeachConfig, seed: int, say: Callable[[str], None]
+) -> LabelReader:
+    """Teaches `cfg.networks` networks; a share of the examples is kept back to watch them and to set the temperature.
+
+    Args:
+        trained: gives the tokenizer, the form of the networks and, with `cfg.from_weights`, their first weights
+        examples: both sentiments among them
+        say: is told of the progress
+
+    Raises:
+        InputError: the vocabulary lacks the labels, or there are too few examples
+    """
+    context = trained.cfg.data.seq_len
+    kept_back, learned = _parted(examples, cfg.val_fraction, seed)
+    nets: list[GPT] = []
+    for number in range(cfg.networks):
+        nets.append(_taught(trained, learned, cfg, seed + number))
+        reader = LabelReader(nets, trained.tokenizer, cfg.labels, 1.0, context)
+        log_odds = reader.log_odds([example.text for example in kept_back])
+        truth = torch.tensor([example.positive for example in kept_back])
+        accuracy = float(((log_odds > 0) == truth).double().mean())
+        say(f"network {number + 1} of {cfg.networks}: {accuracy:.1%} of the {len(kept_back):,} rows kept back")
+    return LabelReader(nets, trained.tokenizer, cfg.labels, fit_temperature(log_odds, truth), context)
+
+
+def fit_temperature(log_odds: Tensor, truth: Tensor) -> float:
+    """The temperature at which the probabilities of labelled rows are the likeliest, by golden ratio over log T."""
+    low, high = math.log(0.05), math.log(20.0)
+    signed = torch.where(truth, log_odds, -log_odds)
+
+    def loss(log_temperature: float) -> float:
+        return float(-torch.nn.functional.logsigmoid(signed / math.exp(log_temperature)).mean())
+
+    ratio = (math.sqrt(5) - 1) / 2
+    for _ in range(40):  # the loss has one valley in 1/T
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, right) if loss(left) < loss(right) else (left, high)
+    return math.exp((low + high) / 2)
+
+
+def _parted(examples: list[Example], val_fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """The same share of each sentiment kept back, at random, and the others."""
+    kept_back: list[Example] = []
+    learned: list[Example] = []
+    random = np.random.default_rng(seed)
+    for positive in (True, False):
+        found = [example for example in examples if example.positive == positive]
+        count = round(val_fraction * len(found))
+        if not count or count == len(found):
+            name = "positive" if positive else "negative"
+            raise InputError(f"there are {len(found)} {name} rows to learn from: bring more, at least ten of each")
+        order = random.permutation(len(found))
+        kept_back.extend(found[place] for place in order[:count])
+        learned.extend(found[place] for place in order[count:])
+    return kept_back, learned
+
+
+def _taught(trained: Trained, examples: list[Example], cfg: TeachConfig, seed: int) -> GPT:
+    """A network that has seen every example `cfg.epochs` times, at a rate that falls linearly to 0."""
+    torch.manual_seed(seed)
+    random = np.random.default_rng(seed)
+    net = GPT(
+        trained.cfg.model,
+        replace(
+            trained.cfg.regularization,
+            embedding_dropout=cfg.embedding_dropout,
+            attention_dropout=cfg.dropout,
+            residual_dropout=cfg.dropout,
+        ),
+    )
+    if cfg.from_weights:
+        load_weights(net, trained)
+    net.train()
+    settings = OptimConfig("adamw", cfg.lr, [0.9, 0.99], 1e-8, 0, PlateauConfig(0.5, 0, 0.0))
+    optimizer = build_optimizer(net, settings, cfg.weight_decay)
+    texts = [_Encoded(trained.tokenizer, example, cfg.labels) for example in examples]
+    steps = cfg.epochs * -(-len(texts) // cfg.batch_size)
+    step = 0
+    for _ in range(cfg.epochs):
+        for batch in _batches([len(text.ids) for text in texts], cfg.batch_size, random):
+            shown = [texts[place].shown(cfg, random) for place in batch]
+            loss = language_model_loss(net, *_padded(shown, trained.cfg.data.seq_len))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            clip_gradients(optimizer, CLIP_NORM)
+            for group in optimizer.param_groups:
+                group["lr"] = cfg.lr * min((step + 1) / WARMUP_STEPS, 1) * (1 - step / steps)
+            optimizer.step()
+            step += 1
+    return net.eval()
+
+
+class _Encoded:
+    """A labelled text in ids: its own, the mark behind it, and the label."""
+
+    def __init__(self, tokenizer: Tokenizer, example: Example, labels: list[str]) -> None:
+        *self.ids, self._mark = context_ids(tokenizer, example.text, MARK)
+        self._label = label_ids(tokenizer, labels)[0 if example.positive else 1]
+
+    def shown(self, cfg: TeachConfig, random: np.random.Generator) -> tuple[list[int], int]:
+        """Ids without some of the words, perhaps shuffled; and how many of the last are the label."""
+        first, *words = self.ids
+        kept = np.array(words, np.int64)[random.random(len(words)) >= cfg.word_deletion]
+        if random.random() < cfg.shuffle:
+            random.shuffle(kept)
+        return [first, *kept.tolist(), self._mark, *self._label], len(self._label)
+
+
+def _batches(lengths: Sequence[int], batch_size: int, random: np.random.Generator) -> list[list[int]]:
+    """Places in random order, those of about the same length together."""
+    order = random.permutation(len(lengths)).tolist()
+    together = batch_size * SORTED_TOGETHER
+    batches = []
+    for first in range(0, len(order), together):
+        some = sorted(order[first : first + together], key=lengths.__getitem__)
+        batches += [some[begin : begin + batch_size] for begin in range(0, len(some), batch_size)]
+    return [batches[place] for place in random.permutation(len(batches))]
+
+
+def _padded(shown: list[tuple[list[int], int]], context: int) -> tuple[Tensor, Tensor]:
+    """Inputs and targets, (B, T) each; only the labels count."""
+    rows = [ids[-context - 1 :] for ids, _ in shown]
+    token_ids = torch.zeros(len(rows), max(map(len, rows)) - 1, dtype=torch.long)
+    targets = torch.full_like(token_ids, IGNORED)
+    for place, (row, (_, label)) in enumerate(zip(rows, shown, strict=True)):
+        token_ids[place, : len(row) - 1] = torch.tensor(row[:-1])
+        targets[place, len(row) - 1 - label : len(row) - 1] = torch.tensor(row[-label:])
+    return token_ids, targets
