@@ -83,14 +83,16 @@ def messages() -> Iterator[Messages]:
     threading.excepthook = _without_disk_errors
     for lightnings_own in (".*LeafSpec.*", ".*broadcast_buffers.*", ".*barrier.*device.*"):  # use of torch
         warnings.filterwarnings("ignore", message=lightnings_own)
+    before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.handlers, logger.propagate = list(handlers), False
         logger.setLevel(logging.INFO if logger is log else logging.WARNING)
     try:
         yield kept
     finally:
-        for logger in loggers:
-            logger.handlers = []
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = [], propagate
+            logger.setLevel(level)
         logging.captureWarnings(False)
         threading.excepthook = threading.__excepthook__
         kept.close()
