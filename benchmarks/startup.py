@@ -59,7 +59,7 @@ def _checkpoint_of_step_11() -> str:
     """A run folder whose checkpoint, optimizer state included, is as large as any of `model=roadmap`."""
     folder = tempfile.TemporaryDirectory(prefix="startup_")
     atexit.register(folder.cleanup)
-    settings = ["experiment=smoke", "model=roadmap", "max_steps=1", f"run_dir={folder.name}"]
+    settings = ["model=roadmap", "max_steps=1", "data.batch_size=4", f"run_dir={folder.name}"]
     subprocess.run([sys.executable, "train.py", *settings], cwd=PROJECT, stdout=subprocess.DEVNULL, check=True)
     return folder.name
 
