@@ -4,12 +4,14 @@ Whole processes, on a warm cache; the first of each kind, which fills it, does n
 """
 
 import argparse
+import atexit
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -39,11 +41,35 @@ def seconds_until_first_step() -> float:
     return passed
 
 
+def seconds_until_first_word() -> float:
+    """Until generate.py has written something, with a network of step 11's size; then it is ended."""
+    command = [sys.executable, "generate.py", f"ckpt={_checkpoint_of_step_11()}", "prompt=The lantern", "seed=1"]
+    begin = time.monotonic()
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        if not process.stdout.read(len("The lantern") + 1):
+            raise SystemExit(f"{' '.join(command)} ended with status {process.wait()}")
+        passed = time.monotonic() - begin
+        process.kill()
+    return passed
+
+
+@cache
+def _checkpoint_of_step_11() -> str:
+    """A run folder whose checkpoint, optimizer state included, is as large as any of `model=roadmap`."""
+    folder = tempfile.TemporaryDirectory(prefix="startup_")
+    atexit.register(folder.cleanup)
+    settings = ["model=roadmap", "max_steps=1", "data.batch_size=4", f"run_dir={folder.name}"]
+    subprocess.run([sys.executable, "train.py", *settings], cwd=PROJECT, stdout=subprocess.DEVNULL, check=True)
+    return folder.name
+
+
 WAITS: dict[str, Callable[[], float]] = {
     "train.py --help": lambda: seconds_until_done("train.py", "--help"),
     "generate.py --help": lambda: seconds_until_done("generate.py", "--help"),
     "train.py with a refused value": lambda: seconds_until_done("train.py", "model.num_heads=3"),
     "train.py model=tiny to its first step": seconds_until_first_step,
+    "generate.py, step 11's network, to its first word": seconds_until_first_word,
 }
 
 
@@ -55,7 +81,7 @@ def main() -> None:
     for name, wait in WAITS.items():
         wait()
         seconds = [wait() for _ in range(runs)]
-        print(f"{name:40} {statistics.median(seconds):5.1f} s   ({', '.join(f'{second:.1f}' for second in seconds)})")
+        print(f"{name:50} {statistics.median(seconds):5.1f} s   ({', '.join(f'{second:.1f}' for second in seconds)})")
 
 
 if __name__ == "__main__":

@@ -189,13 +189,19 @@ def nanogpt(job: Job) -> dict[str, list[float]]:
     return {"seconds": laps.seconds}
 
 
-def _nanogpt_model(job: Job) -> Any:
-    spec = importlib.util.spec_from_file_location("nanogpt_model", Path(job.nanogpt or "") / "model.py")
+def nanogpt_module(folder: Path) -> Any:
+    """A checkout's model.py."""
+    spec = importlib.util.spec_from_file_location("nanogpt_model", folder / "model.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # its dataclass looks itself up there
     spec.loader.exec_module(module)
+    return module
+
+
+def _nanogpt_model(job: Job) -> Any:
+    module = nanogpt_module(Path(job.nanogpt or ""))
     shape = job.shape
     return module.GPT(
         module.GPTConfig(

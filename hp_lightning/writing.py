@@ -27,11 +27,14 @@ def write(cfg: GenerateConfig) -> None:
         InputError: there is no such checkpoint, or the file is none; the prompts cannot be read
     """
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a prompt may hold bytes that are no text
-    writer = Writer(runs.find_checkpoint(cfg.ckpt), cfg)
+    path = runs.find_checkpoint(cfg.ckpt)
+    writer = Writer(path, cfg)
     seed = secrets.randbelow(2**32) if cfg.seed is None else cfg.seed
     if cfg.interactive:
+        print(f"{path}: a line is a prompt, an empty one goes on with the text; Ctrl-D ends", file=sys.stderr)
         _converse(writer, cfg.prompt, seed)
         return
+    print(f"{path}, seed={seed}", file=sys.stderr)
     for prompt in [cfg.prompt] if cfg.prompt_file is None else _prompts(cfg.prompt_file):
         writer.continue_(prompt, seed)
 
@@ -64,10 +67,10 @@ def _converse(writer: "Writer", prompt: str, seed: int) -> None:
     """Asks for prompts until there are no more; Ctrl-C ends what is being written, or else the session."""
     with suppress(ImportError):
         import readline  # noqa: F401  lines can be edited, and brought back
-    print("A line is a prompt, an empty one goes on with the text; Ctrl-D ends.", file=sys.stderr)
     with suppress(EOFError):
         while True:
             prompt = prompt or input("> " if sys.stdin.isatty() else "")
+            print(f"seed={seed}", file=sys.stderr)
             with suppress(KeyboardInterrupt):
                 writer.continue_(prompt, seed) if prompt else writer.go_on(seed)
             prompt, seed = "", (seed + 1) % 2**32
@@ -100,7 +103,6 @@ class Writer:
     def _write(self, prompt: str, shown: str, seed: int) -> None:
         typed, prompt = prompt, unicodedata.normalize("NFC", prompt)  # as the corpus is
         self._warn_about(prompt)
-        print(f"{self._path}, seed={seed}", file=sys.stderr)
         printer: SamplePrinter = TextPrinter(shown, self._sampling.num_samples)
         if self._as_json:
             facts = {"ckpt": str(self._path), "seed": seed, "prompt": typed}
