@@ -1,5 +1,7 @@
 """Let a trained model write: python generate.py prompt="The lantern" """
 
+import signal
+
 import hydra
 from omegaconf import DictConfig
 
@@ -18,4 +20,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, GenerateConfig, free_text=("prompt", "ckpt"))
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads, as in `| head`, may have read enough
+    cli.run(main, GenerateConfig, free_text=("prompt", "prompt_file", "ckpt"))

@@ -7,15 +7,13 @@ Arguments are settings of train.py. The bundled stories are the hard case: so sm
 therefore saved, every few seconds.
 """
 
-import functools
 import runpy
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from timing import timed_calls
 
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
@@ -29,9 +27,9 @@ def main() -> None:
 
     from hp_lightning.saving import Checkpoints
 
-    saves = _timed_calls(Checkpoints, "save")
-    fits = _timed_calls(Trainer, "fit")
-    starts = _timed_calls(Checkpoints, "on_train_start")
+    saves = timed_calls(Checkpoints, "save")
+    fits = timed_calls(Trainer, "fit")
+    starts = timed_calls(Checkpoints, "on_train_start")
     with tempfile.TemporaryDirectory(prefix="checkpoint_cost_") as folder:
         sys.argv = [str(PROJECT / "train.py"), *(sys.argv[1:] or SETTINGS), f"run_dir={folder}/run"]
         runpy.run_path(sys.argv[0], run_name="__main__")
@@ -40,23 +38,6 @@ def main() -> None:
     spent = [end - begin for begin, end in saves]
     print(f"\n{len(spent)} checkpoints of {size / 1e6:.1f} MB, {1000 * statistics.median(spent):.0f} ms each (median)")
     print(f"{sum(spent):.2f} s of {whole:.1f} s: {sum(spent) / whole:.2%}")
-
-
-def _timed_calls(owner: Any, name: str) -> list[tuple[float, float]]:
-    """A list that is given the begin and the end of each call of a method."""
-    times: list[tuple[float, float]] = []
-    original: Callable[..., Any] = getattr(owner, name)
-
-    @functools.wraps(original)
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        begin = time.perf_counter()
-        try:
-            return original(*args, **kwargs)
-        finally:
-            times.append((begin, time.perf_counter()))
-
-    setattr(owner, name, timed)
-    return times
 
 
 if __name__ == "__main__":

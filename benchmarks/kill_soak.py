@@ -43,6 +43,7 @@ SETTINGS = (
     "checkpoint.every_minutes=0.01",
     "trainer.precision=32-true",
     "logger.sample_tokens=5",
+    "logger.images=false",
 )
 STARTING, SECONDS_OF_A_START = 0.1, 5.0  # the share of sittings that are killed within their first seconds
 OF_THE_MACHINE = {"tokens_per_second", "mfu"}
@@ -218,10 +219,13 @@ def _curve_differences(broken: Path, unbroken: Path) -> list[str]:
 
 def _curves(cwd: Path) -> dict[str, list[tuple[int, float]]]:
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of each step that it leaves out
-    events = EventAccumulator(str(cwd / "run" / "tensorboard"), size_guidance={"scalars": 0})
-    events.Reload()
-    tags = set(events.Tags()["scalars"]) - OF_THE_MACHINE
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for folder in (cwd / "run", cwd / "run" / "by_tokens"):
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+        events.Reload()
+        for tag in set(events.Tags()["scalars"]) - OF_THE_MACHINE:
+            curves[tag] = [(event.step, event.value) for event in events.Scalars(tag)]
+    return curves
 
 
 def _metrics(cwd: Path) -> list[dict[str, str]]:

@@ -18,13 +18,12 @@ from typing import Any
 import torch
 
 from hp_lightning.config import TrainConfig, from_plain, to_plain
-from hp_lightning.data import CorpusDataModule
 from hp_lightning.errors import InputError
 from hp_lightning.model import GPT
 from hp_lightning.progress import log
 from hp_lightning.tokenization import Tokenizer, tokenizer_from_state
 
-FORMAT = 4
+FORMAT = 5
 OURS = "hp_lightning"  # the key below which our part of a checkpoint stands, beside Lightning's
 
 
@@ -88,13 +87,17 @@ class DamagedError(InputError):
     """A file that is no whole checkpoint: truncated, with other bits than were written, or something else."""
 
 
-def our_part(cfg: TrainConfig, data: CorpusDataModule, record: Record) -> dict[str, Any]:
-    """What makes a checkpoint of Lightning's enough by itself; goes into it under `OURS`."""
+def our_part(cfg: TrainConfig, tokenizer: Tokenizer, corpus: str, record: Record) -> dict[str, Any]:
+    """What makes a checkpoint of Lightning's enough by itself; goes into it under `OURS`.
+
+    Args:
+        corpus: the digest of the corpus
+    """
     return {
         "format": FORMAT,
         "config": to_plain(cfg),
-        "tokenizer": data.tokenizer.state(),
-        "corpus": data.digest,
+        "tokenizer": tokenizer.state(),
+        "corpus": corpus,
         "record": dataclasses.asdict(record),
     }
 

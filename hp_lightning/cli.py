@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from hp_lightning import config, runs
+from hp_lightning import config, judging_config, runs
 from hp_lightning.errors import Interrupted, RunError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -25,10 +25,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 # Keys of a training config whose values are text or paths as they were typed.
 FREE_TEXT = (
     "data.path", "data.delimiter", "data.row_separator", "data.cache_dir", "tokenizer.from_run", "run_dir", "resume",
-    "logger.sample_prompt",
+    "logger.sample_prompts",
 )  # fmt: skip
 
 config.register()
+judging_config.register()
 OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
 
 

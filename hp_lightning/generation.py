@@ -1,12 +1,21 @@
-"""Decoding: from a prompt, token after token, to text."""
+"""Decoding: from a prompt, token after token, to text.
 
-from collections.abc import Iterable
+The network sees a window of at most `context` tokens. It begins with the last `context` of the prompt. When it is full
+and goes on, the last half of it, `context // 2` tokens with the newest, becomes the beginning of the next: positions
+are counted from a window's start, so that it could not move on by one token without every key and value being computed
+anew. What the network has computed for a window is kept in a cache; that changes its speed alone.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hp_lightning.model import GPT
+from hp_lightning.sampling import draw, keep_min_p, keep_top_k, keep_top_p, penalize_repetition
 from hp_lightning.tokenization import Tokenizer
 
 
@@ -17,13 +26,57 @@ class Sampling:
     temperature: float = 0.8  # 0: always the likeliest token
     top_k: int | None = None
     top_p: float | None = 0.95
+    min_p: float | None = None
+    repetition_penalty: float = 1.0  # of tokens that the prompt or the sample has already; 1: none
     max_new_tokens: int = 200
     num_samples: int = 1
     seed: int = 1
 
 
+class Step(NamedTuple):
+    """A token of each sample."""
+
+    token_ids: list[int]  # from its end on a sample has `eos_id`
+    log_probs: list[float]  # under the network itself: temperature 1, nothing left out
+
+
+class Sample:
+    """A continuation of a prompt, while it grows."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: str, prompt_ids: list[int]) -> None:
+        self.text = ""
+        self.token_ids: list[int] = []  # with `<EOS>`, where it has ended
+        self.log_probs: list[float] = []
+        self.ended = False
+        self._eos_id = tokenizer.vocabulary.eos_id
+        self._all_ids = list(prompt_ids)
+        self._pieces = tokenizer.pieces(self._all_ids)  # reads the list as it grows
+        spoken = "".join(next(self._pieces) for _ in prompt_ids)
+        # Words bring their own space.
+        self._drops_space = prompt.endswith(" ") and not spoken.endswith(" ")
+
+    def add(self, token_id: int, log_prob: float) -> None:
+        """Adds the next token; after the end there is none any more."""
+        if self.ended:
+            return
+        self.ended = token_id == self._eos_id
+        self.token_ids.append(token_id)
+        self.log_probs.append(log_prob)
+        self._all_ids.append(token_id)
+        piece = next(self._pieces)
+        if self._drops_space and piece:
+            piece, self._drops_space = piece.removeprefix(" "), False
+        self.text += piece
+
+
 def continue_text(net: GPT, tokenizer: Tokenizer, prompt: str, context: int, sampling: Sampling) -> list[str]:
-    """What the model writes: `num_samples` texts, each the prompt as it was given and its continuation.
+    """What the model writes: `num_samples` texts, each the prompt as it was given and its continuation."""
+    [samples] = deque(stream(net, tokenizer, prompt, context, sampling), maxlen=1)
+    return [prompt + sample.text for sample in samples]
+
+
+def stream(net: GPT, tokenizer: Tokenizer, prompt: str, context: int, sampling: Sampling) -> Iterator[list[Sample]]:
+    """The `num_samples` continuations of a prompt: the same list after every token by which they have grown.
 
     The prompt is taken as the beginning of a document; an empty one asks for a new document.
 
@@ -32,55 +85,91 @@ def continue_text(net: GPT, tokenizer: Tokenizer, prompt: str, context: int, sam
     """
     vocabulary = tokenizer.vocabulary
     prompt_ids = tokenizer.encode(prompt).tolist()
-    # The embedding table may have more rows than the tokenizer has tokens.
-    unwritable = list(range(len(vocabulary), net.cfg.vocab_size or 0))
-    if vocabulary.unk_id is not None:
-        unwritable.append(vocabulary.unk_id)
-    samples = generate(net, [vocabulary.eos_id, *prompt_ids], vocabulary.eos_id, unwritable, context, sampling)
-    spoken = len(tokenizer.decode(prompt_ids))
-    continuations = [tokenizer.decode([*prompt_ids, *sample])[spoken:] for sample in samples]
-    if prompt.endswith(" ") and not tokenizer.decode(prompt_ids).endswith(" "):  # the words bring their own space
-        continuations = [continuation.removeprefix(" ") for continuation in continuations]
-    return [prompt + continuation for continuation in continuations]
+    unwritable = vocabulary.unwritable(net.cfg.vocab_size or 0)
+    samples = [Sample(tokenizer, prompt, prompt_ids) for _ in range(sampling.num_samples)]
+    for step in generate(net, [vocabulary.eos_id, *prompt_ids], vocabulary.eos_id, unwritable, context, sampling):
+        for sample, token_id, log_prob in zip(samples, step.token_ids, step.log_probs, strict=True):
+            sample.add(token_id, log_prob)
+        yield samples
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def generate(
     net: GPT, prompt_ids: list[int], eos_id: int, unwritable: Iterable[int], context: int, sampling: Sampling
-) -> list[list[int]]:
-    """Samples continuations of a prompt, all in one batch.
+) -> Iterator[Step]:
+    """Samples continuations of a prompt, all in one batch, until each has ended.
 
     Args:
         prompt_ids: at least one token
         eos_id: ends a sample
         unwritable: ids that are never chosen
-        context: the network sees the last `context` tokens
-
-    Returns:
-        for each sample its new tokens, without `eos_id`
+        context: the network sees a window of at most so many tokens
     """
-    device = next(net.parameters()).device
+    device = net.token_embedding.weight.device
     generator = torch.Generator(device).manual_seed(sampling.seed)
-    token_ids = torch.tensor([prompt_ids], device=device).repeat(sampling.num_samples, 1)
     banned = torch.tensor(list(unwritable), device=device, dtype=torch.long)
-    ended = torch.zeros(sampling.num_samples, dtype=torch.bool, device=device)
+    window = _Window(net, torch.tensor([prompt_ids], device=device).repeat(sampling.num_samples, 1), context)
+    repeated = torch.zeros(sampling.num_samples, net.token_embedding.num_embeddings, dtype=torch.bool, device=device)
+    repeated[:, [token_id for token_id in prompt_ids if token_id != eos_id]] = True
+    ended = [False] * sampling.num_samples
     was_training = net.training
     net.eval()
-    for _ in range(sampling.max_new_tokens):
-        logits = net(token_ids[:, -context:])[:, -1].float()
-        logits[:, banned] = -torch.inf
-        chosen = choose(logits, sampling, generator)
-        ended |= chosen == eos_id
-        token_ids = torch.cat([token_ids, chosen[:, None]], dim=1)
-        if ended.all():
-            break
-    net.train(was_training)
-    written = token_ids[:, len(prompt_ids) :].tolist()
-    return [sample[: sample.index(eos_id)] if eos_id in sample else sample for sample in written]
+    try:
+        for _ in range(sampling.max_new_tokens):
+            logits = window.next_logits()
+            chosen = choose(logits.index_fill(1, banned, -torch.inf), repeated, sampling, generator)[:, None]
+            log_probs = logits.log_softmax(dim=1).gather(1, chosen)
+            token_ids = [eos_id if over else i for over, i in zip(ended, chosen[:, 0].tolist(), strict=True)]
+            yield Step(token_ids, log_probs[:, 0].tolist())
+            ended = [token_id == eos_id for token_id in token_ids]
+            if all(ended):
+                break
+            repeated.scatter_(1, chosen, True)
+            window.add(chosen)
+    finally:
+        net.train(was_training)
 
 
-def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
-    """The next token of each sequence: (B, V) logits to (B,) ids."""
+class _Window:
+    """What the network sees of the sequences, and what it has computed of it.
+
+    Args:
+        token_ids: (B, T), their beginning
+    """
+
+    def __init__(self, net: GPT, token_ids: Tensor, context: int) -> None:
+        self._net = net
+        self._context = context
+        self._token_ids = self._unread = token_ids[:, -context:]
+        self._cache = net.new_cache(len(token_ids), context)
+
+    def next_logits(self) -> Tensor:
+        """Reads what has not been read yet; gives the logits of what comes next: (B, V), in float32."""
+        features = self._net.features(self._unread, self._cache)
+        logits: Tensor = self._net.head(features[:, -1]).float()
+        return logits
+
+    def add(self, token_ids: Tensor) -> None:
+        """Adds a token to each sequence: (B, 1)."""
+        self._token_ids = torch.cat([self._token_ids, token_ids], dim=1)
+        self._unread = token_ids
+        if self._token_ids.shape[1] > self._context:
+            self._token_ids = self._unread = self._token_ids[:, -max(self._context // 2, 1) :]
+            self._cache.clear()
+
+
+def choose(logits: Tensor, repeated: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+    """The next token of each sequence.
+
+    Args:
+        logits: (B, V)
+        repeated: (B, V), whether the sequence has the token already
+
+    Returns:
+        (B,) ids
+    """
+    if sampling.repetition_penalty != 1:
+        logits = penalize_repetition(logits, repeated, sampling.repetition_penalty)
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits / sampling.temperature
@@ -88,24 +177,6 @@ def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Te
         logits = keep_top_k(logits, sampling.top_k)
     if sampling.top_p is not None:
         logits = keep_top_p(logits, sampling.top_p)
-    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(1)
-
-
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Only the k likeliest tokens stay possible (Fan et al. 2018, arXiv:1805.04833): (B, V) to (B, V)."""
-    bound = logits.topk(min(k, logits.shape[-1])).values[:, -1:]
-    return logits.masked_fill(logits < bound, -torch.inf)
-
-
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Only the likeliest tokens that together have probability p stay possible: (B, V) to (B, V).
-
-    Nucleus sampling (Holtzman et al. 2020, arXiv:1904.09751); the likeliest token always stays.
-    """
-    if p >= 1:  # a sum of probabilities may round to 1 before the last token
-        return logits
-    ordered, order = logits.sort(descending=True)
-    probabilities = ordered.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities
-    outside = torch.zeros_like(before, dtype=torch.bool).scatter(1, order, before >= p)
-    return logits.masked_fill(outside, -torch.inf)
+    if sampling.min_p is not None:
+        logits = keep_min_p(logits, sampling.min_p)
+    return draw(logits, generator)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hp_lightning.config import ModelConfig, RegularizationConfig
+from hp_lightning.kv_cache import KVCache, LayerCache
 
 
 class GPT(nn.Module):
@@ -41,35 +42,52 @@ class GPT(nn.Module):
         if cfg.tie_embeddings:  # Press & Wolf 2017, arXiv:1608.05859
             self.head.weight = self.token_embedding.weight
 
-    def forward(self, token_ids: Tensor) -> Tensor:
+    def forward(self, token_ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits of the next token at every position.
 
         Args:
             token_ids: (B, T) integers below V; T at most `max_seq_len`
+            cache: the tokens before these, to which these are added; see `new_cache`
 
         Returns:
             logits: (B, T, V)
 
         Raises:
-            ValueError: T is above `max_seq_len`
+            ValueError: T, with the tokens before, is above `max_seq_len`
         """
-        logits: Tensor = self.head(self.features(token_ids))
+        logits: Tensor = self.head(self.features(token_ids, cache))
         return logits
 
-    def features(self, token_ids: Tensor) -> Tensor:
-        """What the head turns into logits: (B, T) to (B, T, C).
-
-        Raises:
-            ValueError: T is above `max_seq_len`
-        """
-        length = token_ids.shape[1]
+    def features(self, token_ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """What the head turns into logits: (B, T) to (B, T, C); see `forward`."""
+        past = 0 if cache is None else cache.length
+        length = past + token_ids.shape[1]
         if length > self.cfg.max_seq_len:
             raise ValueError(f"{length} tokens do not fit into max_seq_len={self.cfg.max_seq_len}")
-        x = self.embedding_dropout(self._embed(token_ids))
-        for block in self.blocks:
-            x = block(x)
+        x = self.embedding_dropout(self._embed(token_ids, past))
+        for layer, block in enumerate(self.blocks):
+            x = block(x, None if cache is None else cache.layers[layer])
         normed: Tensor = self.final_norm(x)
         return normed
+
+    def attention_weights(self, token_ids: Tensor) -> Tensor:
+        """How much each token looks at each, in every layer and head: (B, T) to (layers, B, H, T, T).
+
+        Rows add up to 1; the one that looks comes before the one that is looked at.
+        """
+        x = self.embedding_dropout(self._embed(token_ids))
+        weights: list[Tensor] = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            weights.append(block.attention_weights(x))
+            x = block(x)
+        return torch.stack(weights)
+
+    def new_cache(self, batch_size: int, capacity: int) -> KVCache:
+        """Memory for the keys and values of B sequences of so many tokens, none of which has been read yet."""
+        cfg = self.cfg
+        shape = (cfg.num_layers, 2, batch_size, cfg.num_heads, capacity, cfg.d_model // cfg.num_heads)
+        return KVCache(self.token_embedding.weight.new_empty(shape))
 
     def num_parameters(self) -> int:
         """Trainable parameters; tied weights count once."""
@@ -88,15 +106,15 @@ class GPT(nn.Module):
             weights -= cfg.max_seq_len * cfg.d_model
         return 6 * weights + 12 * cfg.num_layers * cfg.d_model * seq_len
 
-    def _embed(self, token_ids: Tensor) -> Tensor:
-        """(B, T) to (B, T, C)."""
+    def _embed(self, token_ids: Tensor, past: int = 0) -> Tensor:
+        """(B, T), with so many tokens before, to (B, T, C)."""
         x: Tensor = self.token_embedding(token_ids)
-        length = token_ids.shape[1]
+        places = slice(past, past + token_ids.shape[1])
         if self.cfg.position == "learned":
-            x = x + self.position_embedding.weight[:length]
+            x = x + self.position_embedding.weight[places]
         elif self.cfg.position == "sinusoidal":
             # Scaled as in Vaswani et al. 2017, section 3.4: the table's entries are near 1, an embedding's are small.
-            x = x * math.sqrt(self.cfg.d_model) + self.position_table[:length]
+            x = x * math.sqrt(self.cfg.d_model) + self.position_table[places]
         return x
 
     def _initialize(self) -> None:
@@ -128,15 +146,20 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(cfg)
         self.dropout = Dropout(regularization.residual_dropout if regularization else 0.0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """(B, T, C) to (B, T, C)."""
         if self.pre_norm:
-            x = x + self.dropout(self.attention(self.attention_norm(x)))
+            x = x + self.dropout(self.attention(self.attention_norm(x), cache))
             x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
         else:
-            x = self.attention_norm(x + self.dropout(self.attention(x)))
+            x = self.attention_norm(x + self.dropout(self.attention(x, cache)))
             x = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
         return x
+
+    def attention_weights(self, x: Tensor) -> Tensor:
+        """(B, T, C) to (B, H, T, T)."""
+        weights: Tensor = self.attention.weights(self.attention_norm(x) if self.pre_norm else x)
+        return weights
 
 
 class CausalSelfAttention(nn.Module):
@@ -154,35 +177,60 @@ class CausalSelfAttention(nn.Module):
         if cfg.position == "rotary":
             self.register_buffer("rotation", rotary_table(cfg.max_seq_len, self.head_dim), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """(B, T, C) to (B, T, C); the tokens also see those in the cache, and are added to it."""
         batch, length, d_model = x.shape
-        heads = self.query_key_value(x).view(batch, length, 3, self.cfg.num_heads, self.head_dim)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
-        if self.cfg.qk_norm:  # Henry et al. 2020, arXiv:2010.04245; here without a learned scale
-            query, key = F.rms_norm(query, (self.head_dim,)), F.rms_norm(key, (self.head_dim,))
-        if self.cfg.position == "rotary":
-            query, key = rotate(query, self.rotation[:length]), rotate(key, self.rotation[:length])
-        mixed = attend(query, key, value, self.dropout)
+        mixed = attend(*self._heads(x, cache), self.dropout)
         out: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, d_model))
         return out
 
+    def weights(self, x: Tensor) -> Tensor:
+        """The softmax(Q Kᵀ / √D) of the forward pass, without dropout: (B, T, C) to (B, H, T, T)."""
+        query, key, _ = self._heads(x)
+        return attention_weights(query, key)
+
+    def _heads(self, x: Tensor, cache: LayerCache | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, (B, H, T, D), and keys and values, (B, H, S, D), with those from the cache."""
+        batch, length, _ = x.shape
+        heads = self.query_key_value(x).view(batch, length, 3, self.cfg.num_heads, self.head_dim)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        if self.cfg.qk_norm:  # Henry et al. 2020, arXiv:2010.04245; here without a learned scale
+            query, key = F.rms_norm(query, (self.head_dim,)), F.rms_norm(key, (self.head_dim,))
+        if self.cfg.position == "rotary":
+            past = 0 if cache is None else cache.length
+            rotation = self.rotation[past : past + length]
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        return (query, key, value) if cache is None else (query, *cache.extend(key, value))
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor, dropout: "Dropout") -> Tensor:
-    """softmax(Q Kᵀ / √D) V with a causal mask: (B, H, T, D) each, to (B, H, T, D).
+    """softmax(Q Kᵀ / √D) V with a causal mask: (B, H, T, D), (B, H, S, D) and (B, H, S, D) to (B, H, T, D).
+
+    The queries are those of the last T of S tokens.
 
     PyTorch's kernel for processors knows no dropout, and its way back is slow in bfloat16 (benchmarks/LOG.md); there
     the (B, H, T, T) weights are written out.
     """
-    length = query.shape[-2]
+    length, seen = query.shape[-2], key.shape[-2]
     if query.device.type == "cpu" and dropout.training and (dropout.rate > 0 or _short_in_bf16(query, length)):
-        scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
-        later = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
-        weights = scores.masked_fill(later, -torch.inf).softmax(dim=-1)
-        mixed: Tensor = dropout(weights).to(value.dtype) @ value
+        mixed: Tensor = dropout(attention_weights(query, key)).to(value.dtype) @ value
         return mixed
     rate = dropout.rate if dropout.training else 0.0
-    return F.scaled_dot_product_attention(query, key, value, dropout_p=rate, is_causal=True)
+    whole = length == seen
+    mask = None if whole or length == 1 else _visible(length, seen, query.device)  # the last token sees all
+    return F.scaled_dot_product_attention(query, key, value, mask, dropout_p=rate, is_causal=whole)
+
+
+def _visible(length: int, seen: int, device: torch.device) -> Tensor:
+    """Which of S tokens each of the last T sees: (T, S)."""
+    return torch.ones(length, seen, dtype=torch.bool, device=device).tril(seen - length)
+
+
+def attention_weights(query: Tensor, key: Tensor) -> Tensor:
+    """softmax(Q Kᵀ / √D) with a causal mask: (B, H, T, D) and (B, H, S, D) to (B, H, T, S)."""
+    scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
+    hidden = ~_visible(query.shape[-2], key.shape[-2], query.device)
+    return scores.masked_fill(hidden, -torch.inf).softmax(dim=-1)
 
 
 def _short_in_bf16(query: Tensor, length: int) -> bool:

@@ -3,13 +3,24 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-console = Console(highlight=False)
+
+class _Console(Console):
+    """Goes on where nobody reads any more: that is no reason for a run to end."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich would exit."""
+        with suppress(SystemExit):
+            super().on_broken_pipe()
+
+
+console = _Console(highlight=False)
 log = logging.getLogger("hp_lightning")
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # while Lightning imports it, it may tell of its list of fonts
 
 SECONDS_BETWEEN_LINES = 10
 SECONDS_BEFORE_LINES = 3  # work that is done sooner is not worth a line

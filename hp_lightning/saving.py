@@ -263,7 +263,7 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Makes the file enough by itself."""
         assert isinstance(pl_module, GPTModule)
-        checkpoint[OURS] = our_part(pl_module.cfg, self._data, self.record)
+        checkpoint[OURS] = our_part(pl_module.cfg, self._data.tokenizer, self._data.digest, self.record)
 
     def _plan_next(self, trainer: L.Trainer) -> None:
         minutes = self._cfg.every_minutes

@@ -31,11 +31,12 @@ from hp_lightning.loss import perplexity
 from hp_lightning.messages import LIBRARY_LOGGERS, messages
 from hp_lightning.preparing import Run, begin, hand_over, keep_what_is_new, resume, take_over
 from hp_lightning.progress import log
+from hp_lightning.reporting.board import Board
 from hp_lightning.reporting.corpus import show_corpus
 from hp_lightning.reporting.profile import Profile
 from hp_lightning.reporting.run_log import RunLog
+from hp_lightning.reporting.samples import prompts
 from hp_lightning.reporting.summary import is_complete, show_summary, write_summary
-from hp_lightning.reporting.tensorboard import Samples, log_hyperparameters, make_curves
 from hp_lightning.reporting.terminal import ProgressDisplay
 from hp_lightning.saving import Checkpoints, CheckpointWriter
 from hp_lightning.stopping import StopOnSignal
@@ -149,14 +150,15 @@ def _fit(run: Run) -> None:
     L.seed_everything(run.cfg.seed, verbose=False)
     module = GPTModule(run.cfg)
     run_log = RunLog(run.dir, run.cfg.logger.log_every_steps, _kept_until(run), _flops_share(run, module))
-    trainer, checkpoints = _make_trainer(run, module, run_log)
+    board = _make_board(run, module, run_log)
+    trainer, checkpoints = _make_trainer(run, run_log, board)
     resume_from = None if run.resumed is None else run.resumed.path
     gc.freeze()  # a collection that looks through all that was imported takes longer than a step
     try:
         trainer.fit(module, datamodule=run.data, ckpt_path=resume_from, weights_only=True)
         _expect_saved(trainer, checkpoints)
         figures = _figures(run, trainer, module, run_log, checkpoints)
-        _report(run, trainer, module, checkpoints, figures)
+        _report(run, trainer, module, checkpoints, board, figures)
     except BaseException as error:
         # Lightning turns a Ctrl-C that comes while no handler of ours is set into sys.exit(1).
         pressed = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
@@ -236,9 +238,14 @@ def _flops_share(run: Run, module: GPTModule) -> float:
     return module.net.flops_per_token(run.cfg.data.seq_len) / run.settled.peak_flops
 
 
-def _make_trainer(run: Run, module: GPTModule, run_log: RunLog) -> tuple[L.Trainer, Checkpoints]:
+def _make_board(run: Run, module: GPTModule, run_log: RunLog) -> Board | None:
+    if not run.cfg.logger.tensorboard or not run.speaks:
+        return None
+    return Board(run.dir, run.cfg, run.data, module.net, run_log, _kept_until(run), run.total_steps, run.val_every)
+
+
+def _make_trainer(run: Run, run_log: RunLog, board: Board | None) -> tuple[L.Trainer, Checkpoints]:
     cfg = run.cfg
-    curves = cfg.logger.tensorboard and run.speaks
     writer = CheckpointWriter()
     assert cfg.model.vocab_size is not None
     divergence = Divergence(cfg.model.vocab_size, cfg.logger.log_every_steps, str(run.dir))
@@ -255,13 +262,13 @@ def _make_trainer(run: Run, module: GPTModule, run_log: RunLog) -> tuple[L.Train
         check_val_every_n_epoch=None,
         val_check_interval=run.val_every * cfg.trainer.accumulate_grad_batches,
         num_sanity_val_steps=0,
-        logger=make_curves(run.dir, cfg, _kept_until(run)) if curves else False,
+        logger=False if board is None else board.curves,
         log_every_n_steps=1,  # of no use to us, but Lightning warns where an epoch is shorter
         callbacks=[
             divergence,
             run_log,
             *([ProgressDisplay(run_log, run.total_steps)] if run.speaks else []),
-            *([Samples(cfg.logger, run.data.tokenizer, cfg.data.seq_len)] if curves else []),
+            *([] if board is None else board.exhibits),
             *([Profile(run.dir / "profile")] if cfg.trainer.profile and run.speaks else []),
             StopOnSignal(checkpoints),
             checkpoints,  # Lightning calls them last of all
@@ -283,10 +290,11 @@ def _figures(
     record = checkpoints.record
     best = record.best_loss if math.isfinite(record.best_loss) else math.nan
     return {
-        **{f"val/{name}": run_log.latest.get(f"val/{name}") for name in ("loss", "perplexity", "bits_per_char")},
+        **{f"val/{name}": run_log.latest.get(f"val/{name}") for name in ("loss", "perplexity", "bits_per_char", "gap")},
         "best/val/loss": best,
         "best/val/perplexity": perplexity(best),
         "best/val/bits_per_char": data.bits_per_char("val", best),
+        "best/val/gap": run_log.best.get("val/gap") if run_log.best.get("step") == record.best_step else None,
         "best/step": record.best_step,
         "unigram/val_loss": data.unigram_loss("val"),
         "unk_rate": data.unk_rate("val"),
@@ -297,23 +305,29 @@ def _figures(
     }
 
 
-def _report(run: Run, trainer: L.Trainer, module: GPTModule, checkpoints: Checkpoints, figures: dict[str, Any]) -> None:
+def _report(
+    run: Run,
+    trainer: L.Trainer,
+    module: GPTModule,
+    checkpoints: Checkpoints,
+    board: Board | None,
+    figures: dict[str, Any],
+) -> None:
     """Tests the best checkpoint, lets it write, and shows everything."""
     checkpoint.load_weights(module.net, checkpoint.load(runs.best_checkpoint(run.dir)))
-    reached = {f"reached/val_{name}": figures[f"best/val/{name}"] for name in ("loss", "perplexity", "bits_per_char")}
+    tested: dict[str, float] = {}
     if run.data.num_tokens("test"):
         trainer.test(module, datamodule=run.data, verbose=False)
-        figures.update(
-            {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
-        )
+        tested = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
+        figures.update(tested)
         figures["test/unk_rate"] = run.data.unk_rate("test")
-        reached["reached/test_loss"] = figures["test/loss"]
     if not trainer.is_global_zero:
         return
-    log_hyperparameters(trainer, run.cfg, reached)
+    if board is not None:
+        board.show_best(trainer.global_step, tested)
     status = "stopped early" if checkpoints.out_of_patience else "completed"
     summary = {"status": status, "reason": None, **figures}
-    prompt, context = run.cfg.logger.sample_prompt, run.cfg.data.seq_len
+    prompt, context = next(iter(prompts(run.cfg.logger, run.data)), ""), run.cfg.data.seq_len
     [sample] = continue_text(module.net, run.data.tokenizer, prompt, context, Sampling())
     write_summary(run.dir, summary)
     show_summary(run.dir, summary, sample, _commands(run, summary["steps"], checkpoints.record.validations_since_best))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hp_lightning import cli  # noqa: F401  makes schemas and resolvers known
+from hp_lightning import checkpoint, cli  # noqa: F401  cli makes schemas and resolvers known
 from hp_lightning.config import TrainConfig, train_config
+from hp_lightning.model import GPT
+from hp_lightning.tokenization import Tokenizer
 
 PROJECT = Path(__file__).resolve().parent.parent
 SHARED_DATA = PROJECT.parent / "shared" / "data"
-MEASURED = ("train/loss", "grad_norm", "lr", "val/loss", "val/perplexity", "val/bits_per_char")
+MEASURED = ("train/loss", "grad_norm", "lr", "val/loss", "val/perplexity", "val/bits_per_char", "val/gap")
 
 torch.set_num_threads(1)  # the tests run side by side
 
@@ -66,6 +69,20 @@ def first_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "".join(line for line in lines if "Ferry to Vesperhold" in line or line == lines[0]), encoding="utf-8"
     )
     return path
+
+
+def save_untrained(path: Path, cfg: TrainConfig, tokenizer: Tokenizer) -> GPT:
+    """Writes the checkpoint of a network with random weights, larger than initially; gives the network."""
+    cfg = replace(cfg, model=replace(cfg.model, vocab_size=cfg.model.vocab_size or len(tokenizer.vocabulary)))
+    torch.manual_seed(1)
+    net = GPT(cfg.model).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    contents: dict[str, Any] = {"optimizer_states": [], "schedule": {}, "loops": {}, "callbacks": {}, "global_step": 0}
+    weights = {f"net.{name}": weight for name, weight in net.state_dict().items()}
+    ours = checkpoint.our_part(cfg, tokenizer, "", checkpoint.Record())
+    torch.save({**contents, "state_dict": weights, checkpoint.OURS: ours}, path)
+    return net
 
 
 def script_command(script: str, *arguments: str) -> list[str]:
@@ -144,18 +161,21 @@ def wait_for_step(run_dir: Path, step: int) -> None:
 def metrics(run_dir: Path) -> list[dict]:
     """The whole rows of metrics.csv."""
     with (run_dir / "metrics.csv").open(newline="") as file:
-        return [
-            {**row, "step": int(row["step"])} for row in csv.DictReader(file) if row["val/bits_per_char"] is not None
-        ]
+        return [{**row, "step": int(row["step"])} for row in csv.DictReader(file) if row["val/gap"] is not None]
 
 
 def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     """What TensorBoard shows, but for what depends on the machine's speed."""
-    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0})
+    shown = {**scalars(run_dir), **scalars(run_dir / "by_tokens")}
+    assert {*MEASURED, "loss_by_tokens/train", "loss_by_tokens/val"} <= shown.keys()
+    return {tag: curve for tag, curve in shown.items() if tag not in ("tokens_per_second", "mfu")}
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The steps and values of every scalar, by TensorBoard's own reader."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
-    tags = sorted(set(events.Tags()["scalars"]) - {"tokens_per_second", "mfu"})
-    assert set(MEASURED) <= set(tags)
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def expect_same_run(run_dir: Path, unbroken: Path) -> None:
@@ -167,6 +187,8 @@ def expect_same_run(run_dir: Path, unbroken: Path) -> None:
         expect_equal(ours[part], theirs[part], part)
     loaders = [contents["loops"]["fit_loop"]["state_dict"]["combined_loader"] for contents in (ours, theirs)]
     expect_equal(*loaders, "where the loader is")
+    figures = [{key: contents["callbacks"]["RunLog"][key] for key in ("best", "losses")} for contents in (ours, theirs)]
+    expect_equal(*figures, "what the next figures are made of")
     assert curves(run_dir) == curves(unbroken)
     rows = [
         [{key: row[key] for key in ("step", *MEASURED)} for row in metrics(folder)] for folder in (run_dir, unbroken)

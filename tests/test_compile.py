@@ -24,6 +24,7 @@ SETTINGS = (
     "optim.lr=0.01",
     "optim.warmup_steps=10",
     "logger.sample_tokens=5",
+    "logger.images=false",
     "run_dir=run",
 )
 

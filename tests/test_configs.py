@@ -77,6 +77,6 @@ def test_all_that_is_wrong_is_said_at_once(make_config: MakeConfig) -> None:
 @pytest.mark.parametrize("text", ["${oc.env:HOME}", r"\${x}", r"a \\${b} ${c", "$5 {}"])
 def test_a_saved_config_is_text_that_nothing_evaluates(text: str, make_config: MakeConfig) -> None:
     plain = to_plain(make_config())
-    plain["logger"]["sample_prompt"] = text
-    assert from_plain(plain).logger.sample_prompt == text
+    plain["logger"]["sample_prompts"] = [text]
+    assert from_plain(plain).logger.sample_prompts == [text]
     assert to_plain(from_plain(plain)) == plain

@@ -21,6 +21,7 @@ from hp_lightning.loss import IGNORED
 from hp_lightning.machine import missing_for_compile
 
 TOLERANCE = 1e-5  # relative: sums in another order
+SMALL = 1e-4  # absolute: the gap is a small difference of losses
 
 # No dropout: each process would draw for its own share. Calm steps: others would make much of the last digit.
 SETTINGS = (
@@ -34,6 +35,7 @@ SETTINGS = (
     "optim.lr=5e-4",
     "optim.eps=1e-3",
     "logger.sample_tokens=5",
+    "logger.images=false",
     "run_dir=run",
 )
 ACCUMULATED = (
@@ -159,16 +161,16 @@ def expect_same_curves(run_dir: Path, other: Path) -> None:
         for key in MEASURED:
             assert (our[key] == "") == (their[key] == "")
             if our[key]:
-                assert float(our[key]) == pytest.approx(float(their[key]), rel=TOLERANCE), (key, our["step"])
+                assert float(our[key]) == pytest.approx(float(their[key]), rel=TOLERANCE, abs=SMALL), (key, our["step"])
     shown, expected = curves(run_dir), curves(other)
     for tag in MEASURED:
         assert [step for step, _ in shown[tag]] == [step for step, _ in expected[tag]]
-        assert dict(shown[tag]) == pytest.approx(dict(expected[tag]), rel=TOLERANCE), tag
+        assert dict(shown[tag]) == pytest.approx(dict(expected[tag]), rel=TOLERANCE, abs=SMALL), tag
     assert shown["lr"] == expected["lr"]
     found, wanted = (json.loads((folder / "summary.json").read_text()) for folder in (run_dir, other))
     assert found.keys() == wanted.keys()
     for key in wanted.keys() - {"status", "reason", "seconds"}:
-        assert found[key] == pytest.approx(wanted[key], rel=TOLERANCE), key
+        assert found[key] == pytest.approx(wanted[key], rel=TOLERANCE, abs=SMALL), key
     assert found["status"] == wanted["status"] == "completed"
 
 

@@ -1,14 +1,18 @@
-"""Decoding: which tokens stay possible, how one is drawn, where a sample ends, and what becomes of the prompt."""
+"""Decoding: how a token is chosen, what the network sees, where a sample ends, and what becomes of the prompt."""
 
+import itertools
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 from hp_lightning.config import ModelConfig, RegularizationConfig, TokenizerConfig
-from hp_lightning.generation import Sampling, continue_text, generate, keep_top_k, keep_top_p
+from hp_lightning.generation import Sampling, continue_text, generate, stream
+from hp_lightning.half_weights import halve_weights
 from hp_lightning.model import GPT
 from hp_lightning.tokenization import Tokenizer, learn_tokenizer
 
@@ -23,34 +27,67 @@ class Bigram(nn.Module):
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()
-        self.table = nn.Parameter(table)
+        self.token_embedding = nn.Embedding.from_pretrained(table)
+        self.head = nn.Identity()
         self.cfg = SimpleNamespace(vocab_size=len(table))
         self.inputs: list[list[list[int]]] = []
 
-    def forward(self, token_ids: Tensor) -> Tensor:
+    def new_cache(self, batch_size: int, capacity: int) -> SimpleNamespace:
+        return SimpleNamespace(clear=lambda: None)
+
+    def features(self, token_ids: Tensor, cache: SimpleNamespace) -> Tensor:
         self.inputs.append(token_ids.tolist())
-        return self.table[token_ids]
+        return self.token_embedding(token_ids)
 
 
-def chain(size: int, *steps: tuple[int, int]) -> Bigram:
-    """A network that goes from token to token along the steps and nowhere else."""
+def chain(size: int, *steps: tuple[int, int], unwritable: tuple[int, ...] = ()) -> Bigram:
+    """A network that goes from token to token along the steps; what may not be written it would like best."""
     table = torch.full((size, size), -100.0)
     for before, after in steps:
         table[before, after] = 0.0
+    table[:, list(unwritable)] = 100.0
     return Bigram(table)
+
+
+SMALL = ModelConfig(
+    vocab_size=13, d_model=16, num_heads=2, num_layers=2, d_ff=32, max_seq_len=6, position="learned", norm="layer",
+    norm_position="pre", activation="gelu", bias=True, tie_embeddings=False, qk_norm=False,
+)  # fmt: skip
+
+
+def stirred(cfg: ModelConfig, std: float = 0.5) -> GPT:
+    """A network whose weights are larger than initially, so that the tokens before make a difference."""
+    torch.manual_seed(1)
+    net = GPT(cfg, RegularizationConfig(0.5, 0.5, 0.5, 0.5, 0.0, None, None))
+    for parameter in net.parameters():
+        if parameter.dim() == 2:
+            nn.init.normal_(parameter, std=std)
+    return net.eval()
 
 
 @pytest.fixture
 def gpt() -> GPT:
-    torch.manual_seed(1)
-    sizes = {"vocab_size": 13, "d_model": 16, "num_heads": 2, "num_layers": 2, "d_ff": 32, "max_seq_len": 6}
-    form = {"position": "learned", "norm": "layer", "norm_position": "pre", "activation": "gelu"}
-    cfg = ModelConfig(**sizes, **form, bias=True, tie_embeddings=False, qk_norm=False)
-    net = GPT(cfg, RegularizationConfig(0.5, 0.5, 0.5, 0.5, 0.0, None, None))
-    for parameter in net.parameters():
-        if parameter.dim() == 2:  # larger than initially, so that the tokens before make a difference
-            nn.init.normal_(parameter, std=0.5)
-    return net.eval()
+    return stirred(SMALL)
+
+
+def without_cache(net: GPT, prompt_ids: list[int], context: int, count: int) -> list[int]:
+    """Greedy decoding by the rule of the window alone; 0 is never written."""
+    window, found = prompt_ids[-context:], []
+    while len(found) < count:
+        logits = net(torch.tensor([window]))[0, -1].tolist()
+        found.append(max(range(1, len(logits)), key=logits.__getitem__))
+        window = [*window, found[-1]]
+        if len(window) > context:
+            window = window[-max(context // 2, 1) :]
+    return found
+
+
+def continued(
+    net: nn.Module, prompt_ids: list[int], eos_id: int, unwritable: list[int], context: int, sampling: Sampling
+) -> list[list[int]]:
+    """The new tokens of each sample, up to its end."""
+    steps = [step.token_ids for step in generate(net, prompt_ids, eos_id, unwritable, context, sampling)]
+    return [list(itertools.takewhile(lambda token_id: token_id != eos_id, ids)) for ids in zip(*steps, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -59,77 +96,74 @@ def words() -> Tokenizer:
     return learn_tokenizer(cfg, SENTENCES).tokenizer
 
 
-# Which tokens stay possible
+# The cache changes nothing
 
 
-@pytest.mark.parametrize("k", [1, 2, 5, 9, 10, 11, 1000])
-def test_top_k_keeps_the_k_likeliest(k: int) -> None:
-    logits = torch.randn(20, 10, generator=torch.Generator().manual_seed(k))
-    for row, kept in zip(logits.tolist(), keep_top_k(logits, k).tolist(), strict=True):
-        likeliest = sorted(row, reverse=True)[:k]
-        assert kept == [logit if logit in likeliest else -math.inf for logit in row]
+@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize("norm_position", ["pre", "post"])
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+@pytest.mark.parametrize("position", ["learned", "sinusoidal", "rotary"])
+def test_greedy_decoding_is_the_same_without_a_cache(
+    position: str, norm: str, norm_position: str, qk_norm: bool
+) -> None:
+    """For prompts shorter and longer than the context, in a batch or alone, far past the context."""
+    net = stirred(replace(SMALL, position=position, norm=norm, norm_position=norm_position, qk_norm=qk_norm))
+    different: set[tuple[int, ...]] = set()
+    for context, prompt_ids in ((6, [3]), (6, [3, 1, 4, 1, 5]), (6, [2, 7, 1, 8, 2, 8, 1]), (5, [3, 1, 4, 1, 5])):
+        expected = without_cache(net, prompt_ids, context, 20)
+        different.add(tuple(expected))
+        for num_samples in (1, 3):
+            sampling = replace(GREEDY, num_samples=num_samples)
+            assert continued(net, prompt_ids, 0, [0], context, sampling) == [expected] * num_samples
+    assert len(different) == 4
+    assert len(set().union(*different)) > 2  # not one token over and over, which would be easy to hit
 
 
-@pytest.mark.parametrize("p", [1e-9, 0.1, 0.5, 0.9, 0.99, 1.0])
-def test_top_p_keeps_the_fewest_likeliest_that_reach_p(p: float) -> None:
-    logits = 2 * torch.randn(50, 10, generator=torch.Generator().manual_seed(1))
-    for row, kept in zip(logits.tolist(), keep_top_p(logits, p).tolist(), strict=True):
-        total = sum(math.exp(logit) for logit in row)
-        nucleus: set[float] = set()
-        for logit in sorted(row, reverse=True):
-            if sum(math.exp(other) for other in nucleus) < p * total:
-                nucleus.add(logit)
-        assert kept == [logit if logit in nucleus else -math.inf for logit in row]
-        assert max(kept) == max(row)  # the likeliest always stays
+@pytest.mark.parametrize("context", [1, 2, 3, 4])
+def test_greedy_decoding_with_the_smallest_windows(gpt: GPT, context: int) -> None:
+    assert continued(gpt, [3, 1, 4], 0, [0], context, GREEDY) == [without_cache(gpt, [3, 1, 4], context, 20)]
 
 
-def test_top_p_of_one_keeps_every_token() -> None:
-    # However unlikely: in single precision their probabilities vanish beside the first one's.
-    logits = torch.tensor([[30.0, 20.0, 10.0, 0.0, 5.0]])
-    assert torch.equal(keep_top_p(logits, 1.0), logits)
+@pytest.mark.skipif("fbgemm" not in torch.backends.quantized.supported_engines, reason="for x86 processors")
+@pytest.mark.parametrize("tie", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_half_weights_are_rounded_weights_and_nothing_else(tie: bool, bias: bool) -> None:
+    cfg = replace(SMALL, tie_embeddings=tie, bias=bias, position="rotary")
+    rounded, half = stirred(cfg), halve_weights(stirred(cfg))
+    for module in rounded.modules():
+        if isinstance(module, nn.Linear):
+            module.weight = nn.Parameter(module.weight.half().float())
+    token_ids = torch.tensor([[3, 1, 4, 1, 5]])
+    with torch.no_grad():
+        assert_close(half(token_ids), rounded(token_ids), rtol=0, atol=1e-5)
+        assert not torch.equal(half(token_ids), stirred(cfg)(token_ids))
+        for prompt_ids in ([3], [2, 7, 1, 8, 2, 8, 1]):
+            expected = without_cache(half, prompt_ids, 6, 20)
+            assert continued(half, prompt_ids, 0, [0], 6, GREEDY) == [expected]
+
+
+def test_window_begins_anew_with_its_last_half() -> None:
+    net = chain(9, (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (8, 2))
+    assert continued(net, [8, 2], EOS, [], 4, replace(GREEDY, max_new_tokens=6)) == [[3, 4, 5, 6, 7, 8]]
+    assert net.inputs == [[[8, 2]], [[3]], [[4]], [[4, 5]], [[6]], [[7]]]
+
+
+def test_log_probabilities_are_the_network_s(gpt: GPT) -> None:
+    """Not those of what it was cut down to."""
+    sampling = Sampling(temperature=3.0, top_k=4, max_new_tokens=5, num_samples=2, seed=2, repetition_penalty=1.5)
+    steps = list(generate(gpt, [3], 0, [0], 6, sampling))
+    for sample in range(2):
+        token_ids = [3, *(step.token_ids[sample] for step in steps)]
+        expected = gpt(torch.tensor([token_ids]))[0].log_softmax(-1)[range(5), token_ids[1:]]
+        assert_close(torch.tensor([step.log_probs[sample] for step in steps]), expected)
 
 
 # How the next token is chosen
 
 
-def test_temperature_zero_is_greedy(gpt: GPT) -> None:
-    token_ids = [3, 1, 4]
-    expected: list[int] = []
-    while len(expected) < 20:
-        logits = gpt(torch.tensor([[*token_ids, *expected][-6:]]))[0, -1].tolist()
-        expected.append(max((token_id for token_id in range(13) if token_id != 0), key=logits.__getitem__))
-    assert len(set(expected)) > 2  # not one token over and over, which would be easy to hit
-    assert generate(gpt, token_ids, 0, [0], 6, GREEDY) == [expected]
-
-
-@pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p", "possible"),
-    [
-        (1.0, None, None, 5),
-        (0.5, None, None, 5),
-        (2.0, None, None, 5),
-        (1.0, 3, None, 3),
-        (1.0, None, 0.7, 2),
-        (2.0, None, 0.7, 3),  # a higher temperature first flattens what top_p then cuts
-    ],
-)
-def test_samples_are_distributed_as_softmax(
-    temperature: float, top_k: int | None, top_p: float | None, possible: int
-) -> None:
-    logits = [2.0, 1.2, 0.4, -0.4, -1.2]  # from likely to unlikely, for `possible`
-    net = Bigram(torch.tensor(logits).expand(5, 5).clone())
-    sampling = Sampling(temperature, top_k, top_p, max_new_tokens=1, num_samples=20_000, seed=3)
-    drawn = [sample[0] for sample in generate(net, [0], eos_id=9, unwritable=[], context=4, sampling=sampling)]
-    weights = [math.exp(logit / temperature) for logit in logits[:possible]]
-    for token_id in range(5):
-        expected = weights[token_id] / sum(weights) if token_id < possible else 0.0
-        # Four standard deviations are at most 0.0142.
-        assert drawn.count(token_id) / 20_000 == pytest.approx(expected, abs=0.0142 if expected else 0)
-
-
 def test_seed_decides_the_samples(gpt: GPT) -> None:
     def samples(seed: int) -> list[list[int]]:
-        return generate(gpt, [3], 0, [0], 6, Sampling(1.0, None, None, 20, num_samples=3, seed=seed))
+        return continued(gpt, [3], 0, [0], 6, replace(PURE, num_samples=3, seed=seed))
 
     first = samples(1)
     torch.manual_seed(99)  # no other source of chance has a say
@@ -140,7 +174,7 @@ def test_seed_decides_the_samples(gpt: GPT) -> None:
 
 def test_global_random_state_is_untouched(gpt: GPT) -> None:
     before = torch.get_rng_state()
-    generate(gpt, [3], 0, [], 6, PURE)
+    continued(gpt, [3], 0, [], 6, PURE)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -149,7 +183,7 @@ def test_unwritable_ids_never_appear(sampling: Sampling) -> None:
     table = torch.zeros(8, 8)
     table[:, [0, 5, 7]] = 50.0
     table[:, EOS] = -50.0
-    (written,) = generate(Bigram(table), [2], EOS, [0, 5, 7], 4, sampling)
+    (written,) = continued(Bigram(table), [2], EOS, [0, 5, 7], 4, sampling)
     assert len(written) == sampling.max_new_tokens
     assert set(written) <= {2, 3, 4, 6}
 
@@ -160,39 +194,39 @@ def test_unwritable_ids_never_appear(sampling: Sampling) -> None:
 def test_eos_ends_a_sample_while_the_others_go_on() -> None:
     # Each token may end the sample or go on to the next; after the end everything would begin again.
     net = chain(8, (2, 3), (2, EOS), (3, 4), (3, EOS), (4, 5), (4, EOS), (5, 6), (6, 7), (7, 7), (EOS, 2))
-    samples = generate(net, [2], EOS, [], 4, Sampling(1.0, None, None, max_new_tokens=6, num_samples=40))
+    samples = continued(net, [2], EOS, [], 4, replace(PURE, max_new_tokens=6, num_samples=40))
     assert {tuple(sample) for sample in samples} == {(), (3,), (3, 4), (3, 4, 5, 6, 7, 7)}
 
 
 def test_decoding_stops_when_every_sample_has_ended() -> None:
     net = chain(5, (2, 3), (3, EOS), (EOS, EOS))
-    assert generate(net, [2], EOS, [], 4, Sampling(num_samples=3)) == [[3], [3], [3]]
+    assert continued(net, [2], EOS, [], 4, Sampling(num_samples=3)) == [[3], [3], [3]]
     assert len(net.inputs) == 2
 
 
 def test_eos_in_the_prompt_ends_nothing() -> None:
     net = chain(5, (EOS, 2), (2, 3), (3, EOS))
-    assert generate(net, [EOS], EOS, [], 4, GREEDY) == [[2, 3]]
+    assert continued(net, [EOS], EOS, [], 4, GREEDY) == [[2, 3]]
 
 
 def test_length_is_max_new_tokens() -> None:
     net = chain(5, (2, 3), (3, 2))
-    assert generate(net, [2], EOS, [], 4, Sampling(max_new_tokens=5)) == [[3, 2, 3, 2, 3]]
+    assert continued(net, [2], EOS, [], 4, Sampling(max_new_tokens=5)) == [[3, 2, 3, 2, 3]]
 
 
 def test_only_the_last_tokens_matter(gpt: GPT) -> None:
-    def continued(*prompt: int) -> list[list[int]]:
-        return generate(gpt, list(prompt), 0, [0], 4, PURE)
+    def after(*prompt: int) -> list[list[int]]:
+        return continued(gpt, list(prompt), 0, [0], 4, PURE)
 
     # Longer than max_seq_len, too.
-    assert continued(2, 11, 12, 3, 1, 4, 5) == continued(7, 8, 3, 1, 4, 5) == continued(3, 1, 4, 5)
-    assert continued(2, 1, 4, 5) != continued(3, 1, 4, 5)
+    assert after(2, 11, 12, 3, 1, 4, 5) == after(7, 8, 3, 1, 4, 5) == after(3, 1, 4, 5)
+    assert after(2, 1, 4, 5) != after(3, 1, 4, 5)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_dropout_is_off_and_training_mode_restored(gpt: GPT, training: bool) -> None:
-    expected = generate(gpt.eval(), [3], 0, [0], 6, GREEDY)
-    assert generate(gpt.train(training), [3], 0, [0], 6, GREEDY) == expected
+    expected = continued(gpt.eval(), [3], 0, [0], 6, GREEDY)
+    assert continued(gpt.train(training), [3], 0, [0], 6, GREEDY) == expected
     assert all(module.training == training for module in gpt.modules())
 
 
@@ -203,10 +237,8 @@ def sat_network(words: Tokenizer, rows: int) -> Bigram:
     """Writes "The cat sat." if it may not write what it would rather: <UNK>, or a row that is no token."""
     the, cat, sat, stop = words.encode("The cat sat.")
     eos = words.vocabulary.eos_id
-    net = chain(rows, (eos, the), (the, cat), (cat, sat), (sat, stop), (stop, eos), (words.vocabulary.unk_id, cat))
-    with torch.no_grad():
-        net.table[:, [words.vocabulary.unk_id, *range(len(words.vocabulary), rows)]] = 100.0
-    return net
+    steps = (eos, the), (the, cat), (cat, sat), (sat, stop), (stop, eos), (words.vocabulary.unk_id, cat)
+    return chain(rows, *steps, unwritable=(words.vocabulary.unk_id, *range(len(words.vocabulary), rows)))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +270,35 @@ def test_unk_is_never_written(words: Tokenizer, prompt: str) -> None:
     # With every token as likely as the next but <UNK>, which is the likeliest.
     table = torch.zeros(len(words.vocabulary), len(words.vocabulary))
     table[:, words.vocabulary.unk_id] = 10.0
-    for text in continue_text(Bigram(table), words, prompt, 8, Sampling(1.0, None, None, 30, num_samples=20)):
+    for text in continue_text(Bigram(table), words, prompt, 8, replace(PURE, max_new_tokens=30, num_samples=20)):
         assert text.startswith(prompt)
         assert "<UNK>" not in text
         assert "<EOS>" not in text
+
+
+def test_a_sample_grows_by_whole_tokens_to_what_is_written(words: Tokenizer) -> None:
+    net = sat_network(words, rows=len(words.vocabulary))
+    grown = [samples[0].text for samples in stream(net, words, "The", 32, Sampling(temperature=0))]
+    assert grown == [" cat", " cat sat", " cat sat.", " cat sat."]
+    assert continue_text(net, words, "The", 32, Sampling(temperature=0)) == ["The" + grown[-1]]
+
+
+def test_eos_has_a_log_probability_and_ends_a_sample(words: Tokenizer) -> None:
+    table = torch.zeros(len(words.vocabulary), len(words.vocabulary))
+    *_, samples = stream(Bigram(table), words, "The", 32, replace(PURE, max_new_tokens=200, num_samples=5))
+    for sample in samples:
+        assert sample.ended
+        assert sample.token_ids.index(words.vocabulary.eos_id) == len(sample.token_ids) - 1
+        assert sample.log_probs == pytest.approx([-math.log(len(table))] * len(sample.token_ids))
+
+
+def test_repetition_counts_the_prompt_and_the_sample_but_not_the_document_s_begin(words: Tokenizer) -> None:
+    """With every token equally likely greedy decoding takes what has not been there, until only <EOS> is left."""
+    size = len(words.vocabulary)
+    table = torch.ones(size, size)
+    table[:, words.vocabulary.eos_id] = 0.9
+    sampling = replace(GREEDY, repetition_penalty=2.0)
+    *_, [sample] = stream(Bigram(table), words, "The cat", 32, sampling)
+    *written, last = sample.token_ids
+    assert last == words.vocabulary.eos_id
+    assert sorted([*written, *words.encode("The cat")]) == list(range(2, size))

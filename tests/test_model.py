@@ -103,6 +103,32 @@ def test_order_of_past_tokens_matters(position: str) -> None:
     assert (first[0, -1] - second[0, -1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("pieces", [[1] * 7, [7], [3, 4], [2, 1, 3, 1]])
+@pytest.mark.parametrize("position", ["learned", "sinusoidal", "rotary"])
+@torch.no_grad()
+def test_a_cache_stands_for_the_tokens_before(position: str, pieces: list[int]) -> None:
+    net = stirred(GPT(replace(SMALL, position=position, qk_norm=True)))
+    token_ids = torch.tensor([[3, 1, 4, 1, 5, 9, 2], [2, 7, 1, 8, 2, 8, 1]])
+    cache = net.new_cache(2, 7)
+    for _ in range(2):  # the memory is as good as new
+        logits = torch.cat([net(piece, cache) for piece in token_ids.split(pieces, dim=1)], dim=1)
+        assert_close(logits, net(token_ids))
+        assert cache.length == 7
+        cache.clear()
+
+
+@torch.no_grad()
+def test_a_cache_has_an_end() -> None:
+    net = GPT(SMALL)
+    small, full = net.new_cache(1, 3), net.new_cache(1, 9)
+    net(torch.zeros(1, 3, dtype=torch.long), small)
+    with pytest.raises(RuntimeError):
+        net(torch.zeros(1, 1, dtype=torch.long), small)
+    net(torch.zeros(1, 7, dtype=torch.long), full)
+    with pytest.raises(ValueError, match=r"8.*max_seq_len=7"):
+        net(torch.zeros(1, 1, dtype=torch.long), full)
+
+
 def test_too_long_an_input_is_refused() -> None:
     net = GPT(SMALL)
     assert net(torch.zeros(1, 7, dtype=torch.long)).shape == (1, 7, 11)
@@ -529,6 +555,29 @@ def test_attention_s_dropout_keeps_the_mean(autocast: bool) -> None:
 
 
 # Operations
+
+
+@pytest.mark.parametrize("norm_position", ["pre", "post"])
+@pytest.mark.parametrize("position", ["learned", "rotary"])
+def test_attention_weights_are_those_by_which_the_forward_pass_mixes(position: str, norm_position: str) -> None:
+    net = GPT(replace(SMALL, position=position, norm_position=norm_position, qk_norm=True))
+    stirred(net).eval()
+    mixed: list[Tensor] = []
+    for block in net.blocks:
+        block.attention.output.register_forward_pre_hook(lambda _, given: mixed.append(given[0]))
+    values: list[Tensor] = []
+    for block in net.blocks:
+        block.attention.query_key_value.register_forward_hook(lambda _, __, given: values.append(given[..., 16:]))
+    token_ids = torch.tensor([[1, 5, 3, 3, 0, 10], [2, 2, 7, 4, 9, 8]])
+    net(token_ids)
+    expected = list(zip(mixed, values, strict=True))
+    weights = net.attention_weights(token_ids)
+    assert weights.shape == (2, 2, 2, 6, 6)
+    assert_close(weights.sum(dim=-1), torch.ones(2, 2, 2, 6))
+    assert (weights.triu(1) == 0).all()
+    for of_layer, (out, value) in zip(weights, expected, strict=True):
+        heads = value.view(2, 6, 2, 4).transpose(1, 2)
+        assert_close((of_layer @ heads).transpose(1, 2).flatten(2), out)
 
 
 def test_flops_of_a_tied_network_by_hand() -> None:

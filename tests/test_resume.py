@@ -24,6 +24,7 @@ SETTINGS = (
     "optim.plateau.patience=0",
     "checkpoint.every_steps=10",
     "logger.sample_tokens=5",
+    "logger.images=false",  # half a second a run; test_reporting.py shows that they change nothing
     "trainer.precision=bf16-mixed",  # not found out anew by each of the runs, beside other tests
 )
 MODULE = "hp_lightning.lightning_module"
@@ -40,7 +41,8 @@ RENAMING_A_CHECKPOINT = "hp_lightning.saving:Path.replace"
 COPYING_A_CHECKPOINT = "hp_lightning.saving:_copy"
 WRITING_METRICS = "hp_lightning.reporting.run_log:RunLog._append"
 BEFORE_THE_TEST = "hp_lightning.training:_report"
-WRITING_HPARAMS = "hp_lightning.reporting.tensorboard:Curves.row"
+SHOWING_THE_BEST = "hp_lightning.reporting.board:Board.show_best"
+WRITING_EMBEDDINGS = "hp_lightning.reporting.board:write_projector"
 WRITING_THE_SUMMARY = "hp_lightning.training:write_summary"
 KILLS = {
     "before the first checkpoint": [(TRAINING_STEP, 7)],
@@ -61,7 +63,8 @@ KILLS = {
         (TRAINING_STEP, 200),
         (BEFORE_THE_PLATEAU, 1),
         (BEFORE_THE_TEST, 1),
-        (WRITING_HPARAMS, 1),
+        (SHOWING_THE_BEST, 1),
+        (WRITING_EMBEDDINGS, 1),
         (WRITING_THE_SUMMARY, 1),
     ],
 }
@@ -83,6 +86,11 @@ def finished(cwd: Path, *arguments: str) -> Path:
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     return cwd / "run"
+
+
+def names(run: Path) -> set[str]:
+    """What is in a run folder; every sitting has an event file of its own."""
+    return {path.name for path in run.iterdir() if not path.name.startswith("events.")}
 
 
 def killed(process: subprocess.Popen[str]) -> None:
@@ -115,13 +123,13 @@ def test_killed_from_outside(kill_at: int, settings: list[str], unbroken: Path, 
     wait_for_step(tmp_path / "run", kill_at)
     os.killpg(process.pid, signal.SIGKILL)
     killed(process)
-    folders = sorted(path.name for path in (tmp_path / "run").iterdir())
+    folders = names(tmp_path / "run")
     process = start(tmp_path, "resume=run", "checkpoint.every_minutes=5", "checkpoint.every_steps=10")
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     [resumed_at] = re.findall(r"resumed at step (\d+)", output)
     assert 0 < int(resumed_at) < 200
-    assert sorted({*folders, "summary.json"}) == sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert folders | {"summary.json", "projector", "projector_config.pbtxt"} == names(tmp_path / "run")
     expect_same_run(tmp_path / "run", unbroken)
 
 
@@ -271,7 +279,7 @@ def test_a_complete_run_goes_on_only_when_more_is_asked(
     assert done.returncode == 0, done.stderr
     assert json.loads((moved / "summary.json").read_text())["steps"] == 30
     assert [step for step, _ in curves(moved)["val/loss"]] == [20, 25, 30]
-    assert [step for step, _ in curves(moved)["reached/val_loss"]] == [31], "what an older end reached is gone"
+    assert [step for step, _ in curves(moved)["test/loss"]] == [31], "what an older end reached is gone"
 
 
 def test_what_can_change_holds_from_there_on(settings: list[str], tmp_path: Path) -> None:

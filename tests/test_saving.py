@@ -28,6 +28,7 @@ SETTINGS = (
     "trainer.val_every_steps=20",
     "checkpoint.every_steps=10",
     "logger.sample_tokens=0",
+    "logger.images=false",
     "trainer.precision=32-true",
     "run_dir=run",
 )

@@ -10,6 +10,7 @@ import pytest
 
 from hp_lightning.errors import InputError
 from hp_lightning.sweeping.folder import Job
+from hp_lightning.sweeping.job import ELSEWHERE
 from hp_lightning.sweeping.search import Search
 
 SPACE = ["model=tiny", "regularization.dropout=interval(0,0.5)", "optim.lr=tag(log,interval(1e-4,1e-1))"]
@@ -131,7 +132,7 @@ def test_several_processes_share_a_study(search: Callable[..., Search]) -> None:
     one, other = search(*SPACE), search(*SPACE)
     first = taken(one)
     assert taken(other) == first, "which only one of them can claim"
-    assert other.ended(first, "elsewhere") == "elsewhere"
+    assert other.ended(first, ELSEWHERE) == ELSEWHERE
     second = taken(other)
     assert second != first
     complete(one, first, 4.0)

@@ -4,13 +4,16 @@ import csv
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import expect_same_run, script_command, script_environment, start, wait_for_step
+from conftest import PROJECT, expect_same_run, script_command, script_environment, start, wait_for_step
 
 from hp_lightning.config import SweepConfig
 from hp_lightning.errors import InputError
@@ -25,6 +28,7 @@ SETTINGS = (
     "trainer.compile=false",
     "trainer.val_every_steps=20",
     "logger.sample_tokens=0",
+    "logger.images=false",
     "checkpoint.every_steps=7",
     "max_steps=60",
 )
@@ -156,6 +160,7 @@ def test_a_resumed_sweep_has_its_plan_and_a_place(tmp_path: Path) -> None:
     [
         (["resume_sweep=s"], "put -m before it"),
         (["-m", "resume_sweep=s"], "s holds no sweep"),
+        (["-m", "resume_sweep="], "resume_sweep is empty"),
         (["-m", "resume_sweep=s", "seed=3"], "seed=3 cannot change in a resumed sweep"),
         (["-m", "run_dir=x", "seed=1,2"], "take sweep.dir"),
         (["-m", "resume=latest", "seed=1,2"], "take resume_sweep"),
@@ -167,7 +172,7 @@ def test_what_no_sweep_can_be_told(arguments: list[str], told: str) -> None:
 
 
 def test_a_refused_sweep_leaves_no_folder(run_script: Callable, tmp_path: Path) -> None:
-    for wrong in ("seeed=1,2", "sweep.jobs=0"):
+    for wrong in ("seeed=1,2", "sweep.jobs=0", "sweep.name=../x", "optim.lr=interval(1,2)"):
         done = run_script("train.py", "-m", "seed=1,2", wrong)
         assert done.returncode == 2
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
@@ -180,6 +185,18 @@ def test_another_sweep_is_not_overwritten(
     done = run_script("train.py", "-m", "seed=1,2", f"sweep.dir={sweep[0]}", cwd=sweep[0])
     assert done.returncode == 2
     assert "holds another sweep" in done.stderr
+
+
+def test_nobody_has_to_read_what_is_said() -> None:
+    """As when the output goes to a program that ends: the run, or the sweep, goes on."""
+    says = "for _ in range(20): console.print('word ' * 1000)"
+    told = f"from hp_lightning.progress import console\n{says}\nopen('done', 'w')"
+    with tempfile.TemporaryDirectory() as folder:
+        python = shlex.join([sys.executable, "-c", told])
+        command = f"PYTHONPATH={shlex.quote(str(PROJECT))} {python} | head -c 1"
+        done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, check=False)
+        assert (done.stdout, done.stderr) == ("w", "")
+        assert (Path(folder) / "done").exists()
 
 
 @pytest.fixture

@@ -17,14 +17,14 @@ from omegaconf import OmegaConf
 from PIL import Image
 from rich.console import Console
 
+from hp_lightning.comparing.comparison import Comparison, compare
+from hp_lightning.comparing.run_folders import find_run_folders, read_run
+from hp_lightning.comparing.summary import summarize
+from hp_lightning.comparing.table import rich_table
+from hp_lightning.comparing.verdict import verdict
 from hp_lightning.config import TrainConfig, to_yaml
 from hp_lightning.errors import RunError
 from hp_lightning.messages import messages
-from hp_lightning.reporting.comparison import Comparison, compare
-from hp_lightning.reporting.run_folders import find_run_folders, read_run
-from hp_lightning.reporting.sweep import summarize
-from hp_lightning.reporting.sweep_table import rich_table
-from hp_lightning.reporting.verdict import verdict
 
 MakeConfig = Callable[..., TrainConfig]
 AddRun = Callable[..., Path]
@@ -176,7 +176,9 @@ def test_reasons_are_told(sweep: Path, add_run: AddRun) -> None:
     assert "The second, model=small regularization=none, lies 0.100 above it" in lines
     assert "only several seeds tell (seed=1,2,3)" in lines
     assert "regularization=none in place of light +0.100; model=tiny in place of small +0.300." in lines
-    assert "rose again after its best: model=small regularization=none (by 12.2%, gap +1.100)." in lines
+    assert (
+        "again after its best: model=small regularization=none (by 12.2%, to 1.600 above the training loss)." in lines
+    )
     assert "still falling at its last validation" in lines
     assert lines.endswith(f"Its best run: {best}")
 
@@ -292,6 +294,13 @@ def test_preset_that_was_edited_in_between_shows(sweep: Path, add_run: AddRun) -
     assert set(rows[0]).isdisjoint({"model", "regularization.embedding_dropout"})
 
 
+def test_configurations_are_told_apart_by_what_they_are_not_by_what_was_typed(sweep: Path, add_run: AddRun) -> None:
+    add_run("seed=1", **done((4.0,)))
+    add_run("regularization=strong", "optim.lr=0.002", "seed=2", **done((4.2,)))
+    [row] = summary_of(sweep)
+    assert (row["seeds"], float(row["best_val_loss_mean"])) == ("2", pytest.approx(4.1))
+
+
 def test_what_the_machine_decides_makes_no_configuration(sweep: Path, add_run: AddRun) -> None:
     for seed, compiled, folder in ((1, "true", "a"), (2, "false", "b")):
         run = add_run(f"seed={seed}", f"data.cache_dir={folder}", f"run_dir={folder}", **done((4.0,)))
@@ -379,32 +388,35 @@ def report(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_sweep_that_was_run(tmp_path: Path, first_book: Path) -> None:
+def test_run_that_was_trained(tmp_path: Path, first_book: Path) -> None:
+    # Of a sweep that was trained tests/test_sweep.py holds the same.
     settings = ["experiment=smoke", f"data.path={first_book}", "max_steps=4", "trainer.val_every_steps=2"]
-    settings += ["logger.log_every_steps=1", "logger.tensorboard=false", "hydra.sweep.dir=outputs/sweeps/one"]
-    command = script_command("train.py", "-m", *settings, "seed=1,2")
+    settings += ["logger.log_every_steps=1", "logger.tensorboard=false", "run_dir=outputs/runs/one"]
     trained = subprocess.run(
-        command, cwd=tmp_path, env=script_environment(), capture_output=True, text=True, timeout=300, check=False
-    )
+        script_command("train.py", *settings),
+        cwd=tmp_path, env=script_environment(), capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
-    summarized = report(tmp_path, "outputs/sweeps/one", "--to", ".")
+    summarized = report(tmp_path, "outputs", "--to", ".")
     assert (summarized.returncode, summarized.stderr) == (0, "")
     with (tmp_path / "summary.csv").open(newline="", encoding="utf-8") as file:
         [row] = csv.DictReader(file)
-    runs = [json.loads((tmp_path / run / "summary.json").read_text()) for run in row["runs"].split("; ")]
-    losses = [run["best/val/loss"] for run in runs]
-    assert float(row["best_val_loss_mean"]) == pytest.approx(sum(losses) / 2)
-    assert float(row["best_val_loss_std"]) == pytest.approx(abs(losses[0] - losses[1]) / math.sqrt(2))
-    assert float(row["steps_to_best_mean"]) == sum(run["best/step"] for run in runs) / 2
-    assert (row["seeds"], row["status"], row["parameters_mean"]) == ("2", "completed", f"{runs[0]['parameters']}.0")
+    run = tmp_path / "outputs" / "runs" / "one"
+    summary = json.loads((run / "summary.json").read_text())
+    assert float(row["best_val_loss_mean"]) == summary["best/val/loss"]
+    assert float(row["perplexity_mean"]) == pytest.approx(summary["best/val/perplexity"])
+    assert float(row["bits_per_char_mean"]) == pytest.approx(summary["best/val/bits_per_char"])
+    assert float(row["steps_to_best_mean"]) == summary["best/step"]
+    assert 0 < float(row["minutes_to_best_mean"]) <= summary["seconds"] / 60 + 0.002
+    assert float(row["parameters_mean"]) == summary["parameters"]
     assert abs(float(row["gap_mean"])) < 1
+    assert (row["status"], row["runs"]) == ("completed", "outputs/runs/one")
     for kind in ("csv", "md", "png"):
         assert f"summary.{kind}" in summarized.stdout
-    # Single runs by name, one of them twice: into the folder that holds them.
-    sweep = tmp_path / "outputs" / "sweeps" / "one"
-    named = [str(path.relative_to(tmp_path)) for path in sorted(sweep.glob("[01]_*"))]
-    assert report(tmp_path, *named, named[0]).returncode == 0
-    assert (sweep / "summary.csv").read_text() == (tmp_path / "summary.csv").read_text()
+    # By name, twice: into the folder that holds both.
+    shutil.copytree(run, run.with_name("two"))
+    assert report(tmp_path, "outputs/runs/one", "outputs/runs/two", "outputs/runs/one").returncode == 0
+    assert (run.parent / "summary.csv").read_text().count("\n") == 2
 
 
 @pytest.mark.parametrize(
@@ -434,6 +446,6 @@ def test_help_says_what_can_be_given(tmp_path: Path) -> None:
 
 
 def test_reading_needs_nothing_heavy() -> None:
-    code = "import sys, hp_lightning.reporting.sweep; print({'torch', 'lightning', 'matplotlib'} & {*sys.modules})"
+    code = "import sys, hp_lightning.comparing.summary; print({'torch', 'lightning', 'matplotlib'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -548,6 +548,17 @@ def test_decoded_prefix_is_a_prefix(stories: Case, writer: Tokenizer) -> None:
             assert whole.startswith(writer.decode(token_ids[:end]))
 
 
+def test_pieces_are_what_each_id_adds(stories: Case, writer: Tokenizer) -> None:
+    """As soon as the id is there: a list is read while it grows."""
+    for token_ids in some_token_ids(writer, "“Café” 🙂 " + stories.texts[0]):
+        grown: list[int] = []
+        text, pieces = "", writer.pieces(grown)
+        for token_id in token_ids:
+            grown.append(token_id)
+            text += next(pieces)
+            assert text == writer.decode(grown)
+
+
 @pytest.mark.parametrize("character", ["é", "—", "漢", "🙂"])
 def test_incomplete_character_is_held_back(few: list[str], character: str) -> None:
     tokenizer = byte_pairs(tuple(few), 257)

@@ -15,10 +15,10 @@ import argparse
 import os
 from pathlib import Path
 
+from hp_lightning.comparing.run_folders import find_run_folders
+from hp_lightning.comparing.summary import summarize
 from hp_lightning.errors import InputError, RunError
 from hp_lightning.messages import messages
-from hp_lightning.reporting.run_folders import find_run_folders
-from hp_lightning.reporting.sweep import summarize
 
 
 def main() -> None:
@@ -26,12 +26,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         "reporting", argparse.SUPPRESS, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help=argparse.SUPPRESS)
-    parser.add_argument("--to", type=Path, metavar="DIR", help=argparse.SUPPRESS)
+    parser.add_argument("folders", nargs="+", metavar="DIR", help=argparse.SUPPRESS)
+    parser.add_argument("--to", metavar="DIR", help=argparse.SUPPRESS)
     given = parser.parse_args()
     try:
-        found = find_run_folders(given.folders)
-        to = given.to or _shared(given.folders)
+        if "" in given.folders or given.to == "":
+            raise InputError("the name of a folder is empty: name one (outputs/sweeps/...)")
+        folders, into = [Path(name) for name in given.folders], given.to
+        found = find_run_folders(folders)
+        to = _shared(folders) if into is None else Path(into)
         if not to.is_dir():
             raise InputError(f"--to {to} is no folder: make it, or name another")
         with messages():

@@ -1,5 +1,7 @@
 """A look at the corpus: at the head of every run, and by `python -m hp_lightning.corpus PATH`."""
 
+import html
+import re
 from typing import Any
 
 from rich.table import Table
@@ -12,23 +14,37 @@ from hp_lightning.progress import log
 PARTS = {"train": "train", "val": "validation", "test": "test"}
 LISTED = 5  # of a long list, so many are shown
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+COVERAGE = "share of the tokens that a vocabulary of the training part's most common ones would know:"
 SEPARATORS = {" ": "spaces (printed lines flow together)", "\n": "line breaks"}
+
+
+Rows = list[list[str]]  # the first has the names of the columns
 
 
 def show_corpus(path: Any, corpus: Encoded) -> None:
     """Says what was read, how it was split, and what the tokenizer makes of it."""
-    facts = corpus.facts
-    log.info("corpus  %s: %s", path, _how_it_was_read(facts))
-    log_table(_parts(corpus))
+    log.info("corpus  %s: %s", path, _how_it_was_read(corpus.facts))
+    log_table(_table(_parts(corpus)))
     if corpus.coverage:
-        log.info("\nshare of the tokens that a vocabulary of the training part's most common ones would know:")
-        log_table(_coverage(corpus))
+        log.info("\n%s", COVERAGE)
+        log_table(_table(_coverage(corpus)))
     log.info("")
-    log.info("vocabulary         %s tokens", f"{len(corpus.tokenizer.vocabulary):,}")
-    log.info("longest document   %s, %s words", facts.longest[0], f"{facts.longest[1]:,}")
-    log.info("shortest           %s, %s words", facts.shortest[0], f"{facts.shortest[1]:,}")
-    log.info("duplicated         %s", _duplicates(facts))
-    log.info("odd characters     %s\n", _odd_characters(facts))
+    for name, value in _findings(corpus):
+        log.info("%-18s %s", name, value)
+    log.info("")
+
+
+def corpus_in_markdown(path: Any, corpus: Encoded) -> str:
+    """The same for a page."""
+    coverage = [f"{COVERAGE}\n\n{_markdown(_coverage(corpus))}"] if corpus.coverage else []
+    return "\n\n".join(
+        [
+            f"{_escaped(str(path))}: {_escaped(_how_it_was_read(corpus.facts))}",
+            _markdown(_parts(corpus)),
+            *coverage,
+            "\n".join(f"- {name}: {_escaped(value)}" for name, value in _findings(corpus)),
+        ]
+    )
 
 
 def _how_it_was_read(facts: CorpusFacts) -> str:
@@ -41,30 +57,55 @@ def _how_it_was_read(facts: CorpusFacts) -> str:
     return f"{facts.rows:,} rows, {parted}{columns}{documents}, rows joined by {joined}"
 
 
-def _parts(corpus: Encoded) -> Table:
-    table = Table(show_edge=False)
-    table.add_column("")
-    for name in ("documents", "words", "characters", "tokens", "<UNK>"):
-        table.add_column(name, justify="right")
+def _parts(corpus: Encoded) -> Rows:
+    rows = [["", "documents", "words", "characters", "tokens", "<UNK>"]]
     unk_id = corpus.tokenizer.vocabulary.unk_id
     for part, name in PARTS.items():
         facts, predicted = corpus.facts.parts[part], corpus.streams[part][1:]
         unknown = "none" if unk_id is None else f"{(predicted == unk_id).mean():.2%}" if len(predicted) else ""
         numbers = (facts.documents, facts.words, facts.characters, len(predicted))
-        table.add_row(name, *(f"{number:,}" for number in numbers), unknown)
-    return table
+        rows.append([name, *(f"{number:,}" for number in numbers), unknown])
+    return rows
 
 
-def _coverage(corpus: Encoded) -> Table:
-    table = Table(show_edge=False)
-    table.add_column("known of")
-    for row in corpus.coverage:
-        is_last = row is corpus.coverage[-1]
-        table.add_column(f"all {row.size:,}" if is_last else f"{row.size // 1000}k", justify="right")
+def _coverage(corpus: Encoded) -> Rows:
+    sizes = [f"{row.size // 1000}k" for row in corpus.coverage[:-1]] + [f"all {corpus.coverage[-1].size:,}"]
+    rows = [["known of", *sizes]]
     for part, name in PARTS.items():
-        shares = (f"{row.known[part]:.1%}" for row in corpus.coverage) if corpus.facts.parts[part].documents else ()
-        table.add_row(name, *shares)
+        known = corpus.facts.parts[part].documents > 0
+        rows.append([name, *(f"{row.known[part]:.1%}" if known else "" for row in corpus.coverage)])
+    return rows
+
+
+def _findings(corpus: Encoded) -> list[tuple[str, str]]:
+    facts = corpus.facts
+    return [
+        ("vocabulary", f"{len(corpus.tokenizer.vocabulary):,} tokens"),
+        ("longest document", f"{facts.longest[0]}, {facts.longest[1]:,} words"),
+        ("shortest", f"{facts.shortest[0]}, {facts.shortest[1]:,} words"),
+        ("duplicated", _duplicates(facts)),
+        ("odd characters", _odd_characters(facts)),
+    ]
+
+
+def _table(rows: Rows) -> Table:
+    table = Table(show_edge=False)
+    for place, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if place else "left")
+    for row in rows[1:]:
+        table.add_row(*row)
     return table
+
+
+def _markdown(rows: Rows) -> str:
+    head, *body = [" | ".join(map(_escaped, row)) for row in rows]
+    align = " | ".join([":--", *("--:" for _ in rows[0][1:])])
+    return "\n".join(f"| {row} |" for row in (head, align, *body))
+
+
+def _escaped(text: str) -> str:
+    """Text in which Markdown and HTML find no signs of theirs."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|.-])", r"\\\1", html.escape(text, quote=False))
 
 
 def _duplicates(facts: CorpusFacts) -> str:

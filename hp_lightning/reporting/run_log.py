@@ -1,6 +1,7 @@
 """The figures of a run, step by step: metrics.csv and the loggers."""
 
 import csv
+import math
 import os
 import time
 from contextlib import suppress
@@ -12,13 +13,15 @@ import lightning as L
 from hp_lightning.data import CorpusDataModule
 from hp_lightning.lightning_module import GPTModule
 from hp_lightning.progress import log
+from hp_lightning.reporting.budget import Budget
 from hp_lightning.reporting.tensorboard import Curves
 
 COLUMNS = (
     "step", "tokens", "seconds", "train/loss", "grad_norm", "lr", "tokens_per_second", "mfu",
-    "val/loss", "val/perplexity", "val/bits_per_char",
+    "val/loss", "val/perplexity", "val/bits_per_char", "val/gap",
 )  # fmt: skip
 FIRST_FIGURE = COLUMNS.index("train/loss")
+VALIDATED = ("val/loss", "val/perplexity", "val/bits_per_char")
 
 
 class RunLog(L.Callback):
@@ -43,9 +46,12 @@ class RunLog(L.Callback):
         self._kept_until = kept_until
         self._flops_share = flops_share
         self.begun = False  # whether a step was taken up; until then nothing of an older sitting is touched
+        self._loss_sum, self._losses = 0.0, 0  # of the rows with a training loss since the last validation
         self._paused: float | None = None  # since when a validation stops the clock
         self.seconds = 0.0  # of training, without validation, over all sittings
         self.latest: dict[str, float] = {}  # the newest value of every figure
+        self.best: dict[str, float] = {}  # step and figures of the validation with the lowest loss
+        self.budget = Budget()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Opens metrics.csv, without the rows that a resumed run will write again."""
@@ -115,6 +121,7 @@ class RunLog(L.Callback):
             "tokens_per_second": speed,
             "mfu": speed * self._flops_share,
         }
+        self._loss_sum, self._losses = self._loss_sum + loss, self._losses + 1
         self._write(trainer, figures)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -123,9 +130,27 @@ class RunLog(L.Callback):
         self._paused = time.monotonic()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The figures of validation."""
+        """The figures of validation, and those of the best so far, which are a run's in the HPARAMS tab."""
         metrics = trainer.callback_metrics
-        self._write(trainer, {key: metrics[key].item() for key in COLUMNS if key.startswith("val/")})
+        figures = {key: metrics[key].item() for key in VALIDATED} | self._gap(metrics["val/loss"].item())
+        if figures["val/loss"] < self.best.get("val/loss", math.inf):
+            self.best = {"step": trainer.global_step, **figures}
+        self._write(trainer, figures)
+        for logger in trainer.loggers:
+            best = {f"best/{key}": value for key, value in self.best.items()}
+            logger.log_metrics(best, step=trainer.global_step)
+
+    def _gap(self, val_loss: float) -> dict[str, float]:
+        """The generalization gap: validation loss minus the mean training loss of the rows since the last validation.
+
+        Where there are none, the newest one serves. Dropout makes training losses higher, so that with it the gap is
+        smaller than between the losses of one network on both parts; it can be below zero.
+        """
+        if not self._losses and "train/loss" not in self.latest:
+            return {}
+        train_loss = self._loss_sum / self._losses if self._losses else self.latest["train/loss"]
+        self._loss_sum, self._losses = 0.0, 0
+        return {"val/gap": val_loss - train_loss}
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Brings to the disk what lies before a checkpoint, before the checkpoint: a resumed run writes on after it."""
@@ -139,14 +164,22 @@ class RunLog(L.Callback):
                 logger.flush()
 
     def state_dict(self) -> dict[str, Any]:
-        """The seconds spent so far, and the newest figures."""
+        """The seconds spent so far, the newest and the best figures, and what the next gap is made of."""
         self._count_seconds()
-        return {"seconds": self.seconds, "latest": dict(self.latest)}
+        return {
+            "seconds": self.seconds,
+            "latest": dict(self.latest),
+            "best": dict(self.best),
+            "losses": (self._loss_sum, self._losses),
+            "budget": self.budget.state_dict(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on counting."""
         self.seconds = state_dict["seconds"]
-        self.latest = dict(state_dict["latest"])
+        self.latest, self.best = dict(state_dict["latest"]), dict(state_dict["best"])
+        self._loss_sum, self._losses = state_dict["losses"]
+        self.budget.load_state_dict(state_dict["budget"])
 
     def _count_seconds(self) -> None:
         if self._paused is None:

@@ -21,6 +21,7 @@ PLAN = "sweep.yaml"
 MULTIRUN = {"-m", "--multirun"}
 OF_THE_SWEEP = "sweep."
 NAME_OF_JOB = "sweep.job="
+NO_PLAN = "is damaged, it should be a list of key=value: bring it back, or begin a new sweep"
 PLACES = {"sweep.name", "sweep.dir"}
 # What a resumed sweep may be told anew: how its jobs are run, not what they are.
 RESUMABLE = ("sweep.jobs", "sweep.max_failures", "hydra/launcher", "hydra.launcher.", "hydra.sweeper.n_trials")
@@ -93,6 +94,8 @@ def complete_arguments(arguments: list[str]) -> list[str]:
         if key in given:
             raise InputError(f"{key} belongs to a single run: take {instead} for a sweep (-m)")
     if "resume_sweep" in given:
+        if not given["resume_sweep"]:
+            raise InputError("resume_sweep is empty: name the folder of a sweep (outputs/sweeps/...)")
         return _resumed(given["resume_sweep"], [word for word in arguments if _key(word) != "resume_sweep"])
     if PLACES & given.keys():
         return arguments
@@ -123,9 +126,9 @@ def read_plan(sweep_dir: Path) -> list[str]:
     except FileNotFoundError as error:
         raise InputError(f"{sweep_dir} holds no sweep: name the folder of one (outputs/sweeps/...)") from error
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise InputError(f"{path} is not the plan of a sweep ({str(error).splitlines()[0]})") from error
-    if not isinstance(plan, list) or not all(isinstance(word, str) for word in plan):
-        raise InputError(f"{path} is not the plan of a sweep: a list of overrides was expected")
+        raise InputError(f"{path} {NO_PLAN}") from error
+    if not isinstance(plan, list) or not all(isinstance(word, str) and "=" in word for word in plan):
+        raise InputError(f"{path} {NO_PLAN}")
     return [str(word) for word in plan]
 
 
@@ -178,9 +181,13 @@ def grid(sweep_dir: Path, overrides: list[str]) -> list[Job]:
     """A job for every combination of the values that are given with commas, choice() or range(), in Hydra's order.
 
     Raises:
-        HydraException: the overrides are not in Hydra's grammar, or an interval has no values to list
+        HydraException: the overrides are not in Hydra's grammar
+        InputError: an interval has no values to list
     """
     parsed = OverridesParser.create().parse_overrides(overrides)
+    for override in parsed:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise InputError(f"{override.input_line} is searched, not listed: add hydra/sweeper=optuna, or list values")
     varied = {override.get_key_element() for override in parsed if override.is_sweep_override()}
     combinations = BasicSweeper.split_arguments(parsed, None)[0]
     return [make_job(sweep_dir, number, words, varied) for number, words in enumerate(combinations)]

@@ -16,7 +16,7 @@ from hp_lightning.reporting.summary import COMPLETE, read_summary, write_summary
 from hp_lightning.sweeping.folder import Job, clear, has_begun
 
 SETTLED = (*COMPLETE, "pruned")  # a job that is not begun again
-ELSEWHERE = "elsewhere"  # another process has it
+ELSEWHERE = "running in another process"
 REFUSAL = "train.py: error: "
 ERRORS = "error.txt"
 
@@ -86,8 +86,8 @@ class JobProcess:
     def _reason(self, code: int, errors: str) -> str:
         if code < 0:
             return (
-                f"killed by {signal.Signals(-code).name}, as a system does that runs out of memory: "
-                "lower data.batch_size or sweep.jobs"
+                f"killed by {signal.Signals(-code).name}; a system that runs out of memory does that: then lower "
+                "data.batch_size or sweep.jobs"
             )
         lines = errors.strip().splitlines() or [f"it ended with status {code} and said nothing"]
         if lines[-1].startswith(REFUSAL):

@@ -144,6 +144,12 @@ class Pool:
                 del self._running[job]
 
 
+def is_claimed(job: Job) -> bool:
+    """Whether another process has the job, or a process that it left behind."""
+    with claimed(job) as is_free:
+        return not is_free or runs.is_running(job.folder)
+
+
 @contextmanager
 def claimed(job: Job) -> Iterator[bool]:
     """Whether the job is this process's, and not that of another which runs the same sweep."""

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from hp_lightning import runs
+from hp_lightning.comparing.summary import summarize
 from hp_lightning.errors import Interrupted, RunError
 from hp_lightning.messages import messages
 from hp_lightning.progress import log
 from hp_lightning.reporting.summary import read_summary, short_reason
-from hp_lightning.reporting.sweep import summarize
 from hp_lightning.sweeping.folder import Job, begin
-from hp_lightning.sweeping.job import JobProcess, is_settled, status_of
-from hp_lightning.sweeping.pool import claimed
+from hp_lightning.sweeping.job import ELSEWHERE, JobProcess, is_settled, status_of
+from hp_lightning.sweeping.pool import claimed, is_claimed
 
 
 class Grid:
@@ -59,11 +59,14 @@ def run_sweep(sweep_dir: Path, overrides: list[str], train: Callable[[], None], 
         done = sum(map(is_settled, jobs()))
         if done:
             log.info("done    %s of %s jobs", done, len(jobs()))
+        stopped = None
         try:
             train()
-        except Interrupted as stopped:
-            _conclude(sweep_dir, jobs(), stopped)
-        _conclude(sweep_dir, jobs(), None)
+        except Interrupted as error:
+            stopped = error
+        except KeyboardInterrupt:  # before or after the jobs
+            stopped = Interrupted("stopped by SIGINT", signal.SIGINT)
+        _conclude(sweep_dir, jobs(), stopped)
 
 
 def _conclude(sweep_dir: Path, jobs: list[Job], stopped: Interrupted | None) -> None:
@@ -71,10 +74,11 @@ def _conclude(sweep_dir: Path, jobs: list[Job], stopped: Interrupted | None) -> 
     folders = [job.folder for job in jobs if job.folder.is_dir()]
     if folders:
         summarize(folders, sweep_dir)
-    statuses = Counter(status_of(job) or "not finished" for job in jobs)
+    elsewhere = [job for job in jobs if not is_settled(job) and is_claimed(job)]
+    statuses = Counter(ELSEWHERE if job in elsewhere else status_of(job) or "not finished" for job in jobs)
     counted = ", ".join(f"{count} {status}" for status, count in statuses.items())
     log.info("\n%s jobs: %s", len(jobs), counted)
-    if stopped is None and all(map(is_settled, jobs)):
+    if stopped is None and all(is_settled(job) or job in elsewhere for job in jobs):
         return
     going_on = runs.command("python", runs.script("train.py"), "-m", f"resume_sweep={sweep_dir}")
     if stopped is not None:

@@ -3,12 +3,12 @@
 import codecs
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer as Encoder
-from tokenizers import models, pre_tokenizers, trainers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from hp_lightning.config import TokenizerConfig
 from hp_lightning.progress import watched
@@ -59,6 +59,12 @@ class BPETokenizer:
             "merges": [list(merge) for merge in self._merges],
         }
 
+    def library_form(self) -> Encoder:
+        ids = {token: token_id for token_id, token in enumerate(self.vocabulary.tokens)}
+        form = _encoder(models.BPE(vocab=ids, merges=self._merges))
+        form.decoder = decoders.ByteLevel()
+        return form
+
     def tokens(self, text: str) -> list[str]:
         return [self.vocabulary.tokens[token_id] for token_id in self.encode(text)]
 
@@ -68,10 +74,13 @@ class BPETokenizer:
         encoding = self._encoder.encode(text, add_special_tokens=False)
         return np.array(encoding.ids, np.int32) + 1
 
-    def decode(self, token_ids: Iterable[int]) -> str:
+    def pieces(self, token_ids: Iterable[int]) -> Iterator[str]:
         # A character whose last bytes are still to come is held back.
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        return decoder.decode(b"".join(self._bytes[token_id] for token_id in token_ids))
+        return (decoder.decode(self._bytes[token_id]) for token_id in token_ids)
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        return "".join(self.pieces(token_ids))
 
 
 def _encoder(model: models.BPE) -> Encoder:

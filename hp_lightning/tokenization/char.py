@@ -1,14 +1,16 @@
 """One token a character."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
 from hp_lightning.config import TokenizerConfig
 from hp_lightning.tokenization.table import Ids
-from hp_lightning.tokenization.vocabulary import EOS, SPECIAL_TOKENS, Learned, Vocabulary
+from hp_lightning.tokenization.vocabulary import EOS, SPECIAL_TOKENS, UNK, Learned, Vocabulary
 
 
 class CharTokenizer:
@@ -37,6 +39,13 @@ class CharTokenizer:
     def state(self) -> dict[str, Any]:
         return {"kind": "char", "lowercase": self._lowercase, "vocabulary": self.vocabulary.tokens}
 
+    def library_form(self) -> tokenizers.Tokenizer:
+        ids = {token: token_id for token_id, token in enumerate(self.vocabulary.tokens)}
+        form = tokenizers.Tokenizer(models.WordLevel(ids, unk_token=UNK))
+        form.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+        form.decoder = decoders.Fuse()
+        return form
+
     def tokens(self, text: str) -> list[str]:
         return list(text.lower() if self._lowercase else text)
 
@@ -51,6 +60,10 @@ class CharTokenizer:
             ids[known] = self._ids[places[known]]
         return ids
 
+    def pieces(self, token_ids: Iterable[int]) -> Iterator[str]:
+        for token_id in token_ids:
+            token = self.vocabulary.tokens[token_id]
+            yield "" if token == EOS else token
+
     def decode(self, token_ids: Iterable[int]) -> str:
-        tokens = (self.vocabulary.tokens[token_id] for token_id in token_ids)
-        return "".join(token for token in tokens if token != EOS)
+        return "".join(self.pieces(token_ids))

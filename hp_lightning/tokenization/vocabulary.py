@@ -1,12 +1,13 @@
 """What every tokenizer offers, and the vocabulary that all of them share."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import tokenizers
 
 UNK = "<UNK>"  # stands for every token that is not in the vocabulary
 EOS = "<EOS>"  # follows every document
@@ -21,6 +22,9 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> npt.NDArray[np.int32]:
         """The ids of a text's tokens, without `<EOS>`: (tokens,)."""
 
+    def pieces(self, token_ids: Iterable[int]) -> Iterator[str]:
+        """The text of the ids in pieces, one for each as soon as it is there: what it adds to those before."""
+
     def decode(self, token_ids: Iterable[int]) -> str:
         """The text of the ids; what it gives for the first n ids stays as it is when more follow."""
 
@@ -29,6 +33,9 @@ class Tokenizer(Protocol):
 
     def state(self) -> dict[str, Any]:
         """All there is to it, as plain JSON values."""
+
+    def library_form(self) -> tokenizers.Tokenizer | None:
+        """Its cutting, vocabulary and writing in the library `tokenizers`; None where that cannot do the same."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,11 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def unwritable(self, rows: int) -> list[int]:
+        """The ids that are never written: `<UNK>`, and rows of an embedding table beyond the last token."""
+        unknown = [] if self.unk_id is None else [self.unk_id]
+        return [*unknown, *range(len(self), rows)]
 
     def unknown(self, tokens: Iterable[str]) -> list[str]:
         """The tokens that are not in the vocabulary, each once, in their order."""

@@ -5,7 +5,7 @@ tokenizer. No download of NLTK data is needed.
 import itertools
 from array import array
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -80,24 +80,28 @@ class WordTokenizer:
     def state(self) -> dict[str, Any]:
         return self._state
 
+    def library_form(self) -> None:
+        return None
+
     def tokens(self, text: str) -> list[str]:
         return [self._cutter.kinds[kind].token for kind in self._cutter.cut(text).kinds.tolist()]
 
     def encode(self, text: str) -> Ids:
         return self._encoded(self._cutter.cut(text))
 
-    def decode(self, token_ids: Iterable[int]) -> str:
-        text: list[str] = []
+    def pieces(self, token_ids: Iterable[int]) -> Iterator[str]:
         before: int | None = None  # the token before, on the same line
         for token_id in token_ids:
             token = self.vocabulary.tokens[token_id]
             if token == EOS:
+                yield ""
                 continue
-            if before is not None and token != LINE_BREAK and self._space_between(before, token_id):
-                text.append(" ")
-            text.append(self._forms[token_id].written)
+            spaced = before is not None and token != LINE_BREAK and self._space_between(before, token_id)
             before = None if token == LINE_BREAK else token_id
-        return "".join(text)
+            yield " " * spaced + self._forms[token_id].written
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        return "".join(self.pieces(token_ids))
 
     def _space_between(self, before: int, after: int) -> bool:
         for side in (self._forms[after].left, self._forms[before].right):

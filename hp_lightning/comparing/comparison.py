@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hp_lightning.reporting.configurations import Configuration, put_together
-from hp_lightning.reporting.run_folders import RunRecord
+from hp_lightning.comparing.configurations import Configuration, put_together
+from hp_lightning.comparing.run_folders import RunRecord
 
 # Settings of data.* that do not change what text is validated on.
 CUTTING = {"data.seq_len", "data.batch_size", "data.batch_tokens", "data.cache_dir", "data.sha256"}

@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hp_lightning.comparing.comparison import Comparison, compare
+from hp_lightning.comparing.configurations import FIGURES
+from hp_lightning.comparing.run_folders import RunRecord, read_run
+from hp_lightning.comparing.table import WIDEST, escaped, markdown_table, rich_table
+from hp_lightning.comparing.verdict import verdict
 from hp_lightning.errors import RunError
 from hp_lightning.messages import log_table
 from hp_lightning.progress import console, log
-from hp_lightning.reporting.comparison import Comparison, compare
-from hp_lightning.reporting.configurations import FIGURES
-from hp_lightning.reporting.run_folders import RunRecord, read_run
-from hp_lightning.reporting.sweep_table import WIDEST, escaped, markdown_table, rich_table
-from hp_lightning.reporting.verdict import verdict
 
 
 def summarize(folders: Sequence[Path], to: Path) -> None:
@@ -22,7 +22,7 @@ def summarize(folders: Sequence[Path], to: Path) -> None:
     Raises:
         RunError: none of the folders is there any more, or `to` cannot be written
     """
-    from hp_lightning.reporting.sweep_figure import draw  # Matplotlib is imported only where something is drawn
+    from hp_lightning.comparing.figure import draw  # Matplotlib is imported only where something is drawn
 
     records = [record for record in map(read_run, folders) if record is not None]
     if not records:

@@ -4,10 +4,10 @@ import math
 import statistics
 from pathlib import Path
 
-from hp_lightning.reporting.comparison import Comparison
-from hp_lightning.reporting.configurations import FIGURES, UNKNOWN, Configuration
-from hp_lightning.reporting.curve import Validation
-from hp_lightning.reporting.labels import NAMES, named, with_spread
+from hp_lightning.comparing.comparison import Comparison
+from hp_lightning.comparing.configurations import FIGURES, UNKNOWN, Configuration
+from hp_lightning.comparing.curve import Validation
+from hp_lightning.comparing.labels import NAMES, named, with_spread
 
 RISE = 0.02  # of the best validation loss: where it rises by more afterwards, the network learns the text by heart
 OVERLAP = 2  # standard deviations: nearer to each other, the bars of mean ± standard deviation of two overlap
@@ -103,7 +103,9 @@ def _notable(ranked: list[Configuration]) -> list[str]:
     lines = []
     overfit = [(each, _rise(each)) for each in ranked if _rise(each) > RISE]
     if overfit:
-        told = [f"{named(each)} (by {rise:.1%}, gap {with_spread(each, 'gap', '+.3f')})" for each, rise in overfit]
+        told = [
+            f"{named(each)} (by {rise:.1%}, to {_last_gap(each):.3f} above the training loss)" for each, rise in overfit
+        ]
         lines.append(f"Overfitting, the validation loss rose again after its best: {_listed(told, LISTED)}.")
     if all(len(run.curve) > 1 and run.best is run.last for run in ranked[0].counted):
         lines.append("The best one's loss was still falling at its last validation: longer runs may do better.")
@@ -114,6 +116,11 @@ def _rise(configuration: Configuration) -> float:
     """By what part of its best the validation loss stands above it in the end, in the mean of the seeds."""
     pairs = [(run.best, run.last) for run in configuration.counted]
     return statistics.fmean(0.0 if best is None or last is None else _overfits_by(best, last) for best, last in pairs)
+
+
+def _last_gap(configuration: Configuration) -> float:
+    gaps = [run.last.gap for run in configuration.counted if run.last is not None]
+    return statistics.fmean(gap for gap in gaps if math.isfinite(gap))
 
 
 def _overfits_by(best: Validation, last: Validation) -> float:

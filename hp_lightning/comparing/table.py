@@ -11,9 +11,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from hp_lightning.reporting.comparison import Comparison
-from hp_lightning.reporting.configurations import Configuration
-from hp_lightning.reporting.labels import cells, headings, with_spread
+from hp_lightning.comparing.comparison import Comparison
+from hp_lightning.comparing.configurations import Configuration
+from hp_lightning.comparing.labels import cells, headings, with_spread
 
 # Heading and format of each figure.
 SHOWN = {

@@ -12,8 +12,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from hp_lightning.reporting.hyperparameters import NO_HYPERPARAMETERS
-from hp_lightning.reporting.run_folders import RunRecord
+from hp_lightning.comparing.run_folders import RunRecord
+from hp_lightning.comparing.settings import NO_HYPERPARAMETERS
 
 # What runs of one configuration may differ in: the seed, where files lie, what is written down;
 APART = {"seed", "data.cache_dir", *NO_HYPERPARAMETERS}
@@ -132,9 +132,10 @@ def _is_apart(key: str) -> bool:
 def _identity(record: RunRecord, keys: list[str]) -> str:
     """Equal for runs of one configuration."""
     assert record.settings is not None
-    ignored = APART | MACHINE | (PASSES if record.settings.get("data.batch_tokens") else set())
-    rest = {key: value for key, value in record.settings.items() if key not in ignored}
-    return json.dumps([rest, {key: _value(record, key) for key in keys}], sort_keys=True, default=str)
+    machine = {key for key in MACHINE if key not in keys and "trainer" not in keys}
+    ignored = APART | machine | (PASSES if record.settings.get("data.batch_tokens") else set())
+    learned_by = {key: value for key, value in record.settings.items() if key not in ignored}
+    return json.dumps(learned_by, sort_keys=True, default=str)
 
 
 def _command_line(record: RunRecord) -> str:

@@ -13,14 +13,14 @@ import yaml
 from omegaconf.errors import OmegaConfBaseException
 
 from hp_lightning import runs
+from hp_lightning.comparing.curve import Validation, number, read_metrics, with_the_known_best
+from hp_lightning.comparing.settings import hyperparameters
 from hp_lightning.config import plain_from_yaml
 from hp_lightning.errors import InputError
-from hp_lightning.reporting.curve import Validation, number, read_metrics, with_the_known_best
-from hp_lightning.reporting.hyperparameters import hyperparameters
 from hp_lightning.reporting.summary import COMPLETE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunRecord:
     """A run as its folder tells it, whole or not."""
 
@@ -153,11 +153,9 @@ def _choices(path: Path, damage: list[str]) -> dict[str, str]:
     node = _yaml(path, damage)
     for key in ("hydra", "runtime", "choices"):
         node = node.get(key) if isinstance(node, dict) else None
-    return (
-        {str(group): "null" if choice is None else str(choice) for group, choice in node.items()}
-        if isinstance(node, dict)
-        else {}
-    )
+    if not isinstance(node, dict):
+        return {}
+    return {str(group): "null" if choice is None else str(choice) for group, choice in node.items()}
 
 
 def _settings(path: Path, damage: list[str]) -> dict[str, Any] | None:

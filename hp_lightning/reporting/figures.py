@@ -1,0 +1,170 @@
+"""Figures of a network, from arrays: pixels out. By matplotlib, without the state of its pyplot.
+
+TensorBoard shows an image about 350 pixels wide, and leaves pixels out of a wider one: so the figures are of that size,
+and their letters as small as can still be read.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+DPI = 100
+WIDTH = 350  # pixels
+SMALL, NORMAL = 6.5, 7.5  # points
+PIXELS_OF_A_TOKEN = 10
+LABEL_LENGTH = 9  # characters
+COLORS = "viridis"
+
+Floats = npt.NDArray[np.floating]
+Pixels = npt.NDArray[np.uint8]
+
+
+def attention_figure(weights: Floats, labels: Sequence[str], title: str) -> Pixels:
+    """The heads of a layer beside each other; rows are the tokens that look, columns those that are looked at.
+
+    The heads are one image with gaps, which is drawn in half the time of a set of axes for each.
+
+    Args:
+        weights: (H, T, T)
+        labels: of the T tokens
+        title: stands above
+    """
+    heads, length, _ = weights.shape
+    columns = math.ceil(math.sqrt(heads))
+    rows = math.ceil(heads / columns)
+    right, down = length + 1, length + 2  # from one head to the next
+    image = np.full((rows * down - 2, columns * right - 1), np.nan)
+    unseen = np.triu_indices(length, 1)
+    for head in range(heads):
+        row, column = divmod(head, columns)
+        shown = weights[head].astype(float)
+        shown[unseen] = np.nan
+        image[row * down : row * down + length, column * right : column * right + length] = shown
+    height, width = (PIXELS_OF_A_TOKEN * size for size in image.shape)
+    left, below = 60, 58  # for labels
+    whole_width, whole_height = left + width + 8, below + height + 34
+    figure = _figure(whole_width, whole_height)
+    axes = figure.add_axes((left / whole_width, below / whole_height, width / whole_width, height / whole_height))
+    axes.set_axis_off()
+    axes.imshow(image, cmap=COLORS, vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+    figure.suptitle(title, fontsize=NORMAL, y=1 - 4 / whole_height, va="top", parse_math=False)
+    short = [_short(label) for label in labels]
+    for head in range(heads):
+        row, column = divmod(head, columns)
+        _text(axes, (column + 0.5) * right - 1, row * down - 0.6, f"head {head + 1}", ha="center", va="bottom")
+    for place, label in enumerate(short):
+        for row in range(rows):
+            _text(axes, -0.8, row * down + place, label, ha="right", va="center_baseline")
+        for column in range(columns):
+            _text(axes, column * right + place, image.shape[0] - 0.3, label, ha="center", va="top", rotation=90)
+    return _pixels(figure)
+
+
+def position_figure(table: Floats, title: str) -> Pixels:
+    """What tells positions apart, and how alike it makes two of them.
+
+    Args:
+        table: (T, F), a row for each position
+        title: says what the rows are
+    """
+    figure = _figure(WIDTH, 400)
+    above, below = figure.subplots(2, 1)
+    figure.subplots_adjust(left=0.14, right=0.97, top=0.93, bottom=0.09, hspace=0.38)
+    bound = np.abs(table).max() or 1.0
+    above.imshow(table.T, cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto", interpolation="nearest")
+    _dress(above, title, "position", "feature")
+    lengths = np.linalg.norm(table, axis=1, keepdims=True)
+    alike = (table / np.maximum(lengths, 1e-12)) @ (table / np.maximum(lengths, 1e-12)).T
+    below.imshow(alike, cmap="RdBu", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+    _dress(below, "cosine of two positions (blue 1, white 0, red −1)", "position", "position")
+    return _pixels(figure)
+
+
+def loss_figure(losses: Floats, guessing: float, title: str) -> Pixels:
+    """How the losses of single tokens are distributed.
+
+    Args:
+        losses: (N,), in nats
+        guessing: the loss of guessing every token alike
+        title: stands above
+    """
+    figure = _figure(WIDTH, 230)
+    axes = figure.add_axes((0.14, 0.18, 0.83, 0.7))
+    axes.hist(losses, bins=40, color="tab:blue")
+    axes.axvline(losses.mean(), color="black", linewidth=1, label=f"mean {losses.mean():.2f}")
+    axes.axvline(float(np.median(losses)), color="tab:orange", linewidth=1, label=f"median {np.median(losses):.2f}")
+    axes.axvline(guessing, color="gray", linewidth=1, linestyle=":", label=f"guessing {guessing:.2f}")
+    axes.legend(fontsize=SMALL)
+    _dress(axes, title, "loss of a token, nats", "tokens")
+    return _pixels(figure)
+
+
+def frequency_figure(
+    losses: Floats, unigram: Floats, members: Sequence[int], guesses: Floats, classes: Sequence[str], title: str
+) -> Pixels:
+    """Frequent tokens against rare ones: their losses, and for which of them the network takes them.
+
+    Args:
+        losses: (K,), mean loss of each class
+        unigram: (K,), the same of guessing by frequency
+        members: (K,), tokens of each class
+        guesses: (K, K), the probability given to each class (columns) where a token of a class follows (rows)
+        classes: their names
+        title: stands above
+    """
+    figure = _figure(WIDTH, 400)
+    above, below = figure.subplots(2, 1)
+    figure.subplots_adjust(left=0.2, right=0.97, top=0.93, bottom=0.1, hspace=0.45)
+    places = np.arange(len(classes))
+    above.bar(places, np.nan_to_num(unigram), color="none", edgecolor="gray", label="guessing by frequency")
+    above.bar(places, np.nan_to_num(losses), width=0.6, color="tab:blue", label="the network")
+    above.set_xticks(places, [f"{name}\n{count:,} tokens" for name, count in zip(classes, members, strict=True)])
+    above.set_ylim(top=1.4 * max(np.nan_to_num(unigram).max(), np.nan_to_num(losses).max()))  # room for the legend
+    above.legend(fontsize=SMALL, loc="upper left")
+    _dress(above, title, "", "mean loss, nats")
+    below.imshow(guesses, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    below.set_xticks(places, classes)
+    below.set_yticks(places, classes)
+    for row in range(len(classes)):
+        for column in range(len(classes)):
+            value = guesses[row, column]
+            if np.isfinite(value):
+                _text(below, column, row, f"{value:.0%}", ha="center", va="center", color="w" if value > 0.5 else "k")
+    _dress(below, "where the probability goes, by rank of frequency", "is guessed", "comes next")
+    return _pixels(figure)
+
+
+def _figure(width: int, height: int) -> Figure:
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _dress(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, fontsize=NORMAL, parse_math=False)
+    axes.set_xlabel(x, fontsize=SMALL, labelpad=1)
+    axes.set_ylabel(y, fontsize=SMALL, labelpad=1)
+    axes.tick_params(labelsize=SMALL, pad=1, length=2)
+
+
+def _text(axes: Axes, x: float, y: float, text: str, **settings: object) -> None:
+    axes.text(x, y, text, fontsize=SMALL, parse_math=False, **settings)  # type: ignore[arg-type]
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= LABEL_LENGTH else label[: LABEL_LENGTH - 1] + "…"
+
+
+def _pixels(figure: Figure) -> Pixels:
+    """(height, width, 3)."""
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # signs that the font has not are boxes
+        canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
