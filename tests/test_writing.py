@@ -228,8 +228,8 @@ def test_ctrl_c_ends_what_a_session_is_writing(write: Callable, monkeypatch: pyt
 @pytest.mark.parametrize("ending", ["Ctrl-C", "closed pipe"])
 def test_an_early_end_is_no_error(ending: str, model: Model, tmp_path: Path) -> None:
     process = start(
-        tmp_path, f"ckpt={model[0]}", 'prompt="The fog," said', "max_new_tokens=1000000", "num_samples=3", "temperature=0",
-        script="generate.py",
+        tmp_path, f"ckpt={model[0]}", 'prompt="The fog," said', "max_new_tokens=1000000", "num_samples=3",
+        "temperature=0", script="generate.py",
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stderr is not None
