@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-SHARE = 0.006  # of the seconds of training, for each kind
+SHARE = 0.005  # of the seconds of training, for each kind
 
 
 class Budget:
