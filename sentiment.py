@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from hp_lightning import cli
-from hp_lightning.config import SentimentConfig, sentiment_config
+from hp_lightning.judging_config import SentimentConfig, sentiment_config
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="sentiment")

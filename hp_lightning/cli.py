@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from hp_lightning import config, runs
+from hp_lightning import config, judging_config, runs
 from hp_lightning.errors import Interrupted, RunError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -29,6 +29,7 @@ FREE_TEXT = (
 )  # fmt: skip
 
 config.register()
+judging_config.register()
 OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
 
 

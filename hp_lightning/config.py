@@ -5,16 +5,27 @@ key that no class has. Nothing heavy is imported, so that a wrong config is refu
 """
 
 import dataclasses
-import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from hp_lightning.checks import (
+    above,
+    at_least,
+    escaped,
+    not_empty,
+    one_of,
+    probability,
+    resolved,
+    sampling,
+    seed,
+    validated,
+)
 from hp_lightning.errors import InputError
 
 
@@ -208,91 +219,12 @@ class ExportConfig:
     to: str  # the folder that is made
 
 
-@dataclass
-class OtherCorpusConfig:
-    """How a corpus is read by which a trained model is evaluated; null: as its run read its own."""
-
-    path: Any
-    delimiter: Optional[str]
-    encoding: Optional[str]
-    text_column: Optional[str]
-    group_columns: Optional[list[str]]
-    row_separator: Optional[str]
-    header: Optional[bool]
-    cache_dir: Optional[str]  # null: the user's cache folder
-
-
-@dataclass
-class EvaluateConfig:
-    """How well a trained model predicts, and how much it copies: the root of `conf/evaluate.yaml`."""
-
-    ckpt: Optional[str]  # checkpoint file or run folder; null: the newest run below outputs/
-    data: OtherCorpusConfig
-    parts: list[str]  # train, val, test
-    stride: Optional[int]  # tokens from a window to the next; null: windows side by side, as in training
-    num_samples: int  # that are written to see what is copied; 0: none
-    max_new_tokens: int
-    temperature: float
-    top_k: Optional[int]
-    top_p: Optional[float]
-    seed: int
-
-
-@dataclass
-class ReviewsConfig:
-    """How a CSV of texts to be judged, or of labelled ones, is read."""
-
-    delimiter: Optional[str]  # what parts the columns; null: found from the file
-    encoding: str
-    text_column: Optional[str]  # name, or position from 0; null: found from the header
-    label_column: Optional[str]  # says positive or negative; null: found from the header
-
-
-@dataclass
-class TeachConfig:
-    """How a language model is taught to write the sentiment of a text behind it."""
-
-    labels: list[str]  # the word that is taught for positive, and for negative
-    networks: int  # that differ by the seed, and whose log-odds are averaged
-    from_weights: bool  # whether they begin with the model's weights, or afresh
-    epochs: int
-    batch_size: int  # texts
-    lr: float  # the highest; it falls linearly to 0
-    weight_decay: float
-    dropout: float  # of attention and residual branches
-    embedding_dropout: float
-    word_deletion: float  # share of a text's words that are left out when it is shown
-    shuffle: float  # share of the texts whose words are shown in any order
-    val_fraction: float  # of the rows, kept back to set the temperature
-
-
-@dataclass
-class SentimentConfig:
-    """The sentiment of texts: the root of `conf/sentiment.yaml`."""
-
-    ckpt: Optional[str]  # checkpoint file or run folder; null: the newest run below outputs/
-    text: Optional[str]
-    file: Optional[str]  # texts, in a CSV or one a line; -: standard input, one a line
-    evaluate: Optional[str]  # labelled rows that the judgements are compared with
-    train: Optional[str]  # labelled rows that a model is taught by
-    out: Optional[str]  # where the scores, the evaluation or the taught model go; null: see README.md
-    data: ReviewsConfig
-    method: str  # next_word | calibrated; a model that was taught labels has its own
-    template: str  # follows a text, before the words, with the method calibrated
-    positive: list[str]
-    negative: list[str]
-    teach: TeachConfig
-    seed: int
-
-
 def register() -> None:
     """Makes the dataclasses known to Hydra as the schemas of `conf/*.yaml`."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainScriptConfig)
     store.store(name="generate_schema", node=GenerateConfig)
     store.store(name="export_schema", node=ExportConfig)
-    store.store(name="evaluate_schema", node=EvaluateConfig)
-    store.store(name="sentiment_schema", node=SentimentConfig)
 
 
 def train_config(cfg: DictConfig) -> TrainConfig:
@@ -302,8 +234,7 @@ def train_config(cfg: DictConfig) -> TrainConfig:
         InputError: a value is out of its range; names every such key.
     """
     of_a_run = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("sweep", "resume_sweep")])
-    checked: TrainConfig = _checked(_resolved(of_a_run), TrainConfig, _train_problems)
-    return checked
+    return validated(resolved(of_a_run), TrainConfig, _train_problems)
 
 
 def sweep_config(cfg: DictConfig) -> SweepConfig:
@@ -312,8 +243,7 @@ def sweep_config(cfg: DictConfig) -> SweepConfig:
     Raises:
         InputError: a value is out of its range; names every such key.
     """
-    checked: SweepConfig = _checked(_resolved(cfg.sweep), SweepConfig, _sweep_problems)
-    return checked
+    return validated(resolved(cfg.sweep), SweepConfig, _sweep_problems)
 
 
 def generate_config(cfg: DictConfig) -> GenerateConfig:
@@ -322,8 +252,7 @@ def generate_config(cfg: DictConfig) -> GenerateConfig:
     Raises:
         InputError: a value is out of its range; names every such key.
     """
-    checked: GenerateConfig = _checked(_resolved(cfg), GenerateConfig, _generate_problems)
-    return checked
+    return validated(resolved(cfg), GenerateConfig, _generate_problems)
 
 
 def export_config(cfg: DictConfig) -> ExportConfig:
@@ -332,28 +261,7 @@ def export_config(cfg: DictConfig) -> ExportConfig:
     Raises:
         InputError: a value is missing
     """
-    checked: ExportConfig = _checked(_resolved(cfg), ExportConfig, _export_problems)
-    return checked
-
-
-def evaluate_config(cfg: DictConfig) -> EvaluateConfig:
-    """A composed Hydra config as a checked `EvaluateConfig`.
-
-    Raises:
-        InputError: a value is out of its range; names every such key.
-    """
-    checked: EvaluateConfig = _checked(_resolved(cfg), EvaluateConfig, _evaluate_problems)
-    return checked
-
-
-def sentiment_config(cfg: DictConfig) -> SentimentConfig:
-    """A composed Hydra config as a checked `SentimentConfig`.
-
-    Raises:
-        InputError: a value is out of its range; names every such key.
-    """
-    checked: SentimentConfig = _checked(_resolved(cfg), SentimentConfig, _sentiment_problems)
-    return checked
+    return validated(resolved(cfg), ExportConfig, _export_problems)
 
 
 def to_plain(cfg: TrainConfig) -> dict[str, Any]:
@@ -363,7 +271,7 @@ def to_plain(cfg: TrainConfig) -> dict[str, Any]:
 
 def to_yaml(cfg: TrainConfig) -> str:
     """The config as Hydra would write it."""
-    return OmegaConf.to_yaml(OmegaConf.create(_escaped(to_plain(cfg))))
+    return OmegaConf.to_yaml(OmegaConf.create(escaped(to_plain(cfg))))
 
 
 def from_yaml(text: str) -> TrainConfig:
@@ -406,30 +314,7 @@ def from_plain(plain: dict[str, Any]) -> TrainConfig:
     Raises:
         InputError: a value is out of its range; names every such key.
     """
-    checked: TrainConfig = _checked(plain, TrainConfig, _train_problems)
-    return checked
-
-
-def _resolved(cfg: DictConfig) -> Any:
-    """Plain values: a typed config would be taken as it is, keys added by +key=value included."""
-    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-
-
-def _escaped(value: Any) -> Any:
-    """The same value, in which OmegaConf sees no interpolation any more: ${ is text that somebody typed."""
-    if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_escaped(item) for item in value]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
-
-
-def _checked(plain: Any, schema: type, problems: Callable[[Any], Iterator[str]]) -> Any:
-    typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), _escaped(plain)))
-    found = list(problems(typed))
-    if found:
-        raise InputError("; ".join(found))
-    return typed
+    return validated(plain, TrainConfig, _train_problems)
 
 
 def _train_problems(cfg: TrainConfig) -> Iterator[str]:
@@ -438,44 +323,44 @@ def _train_problems(cfg: TrainConfig) -> Iterator[str]:
     yield from _regularization_problems(cfg.regularization)
     yield from _optim_problems(cfg.optim)
     yield from _tokenizer_problems(cfg.tokenizer)
-    yield from _one_of("trainer.accelerator", cfg.trainer.accelerator, "auto", "cpu", "gpu")
-    yield from _one_of("trainer.precision", cfg.trainer.precision, "auto", "32-true", "bf16-mixed", "bf16-true")
+    yield from one_of("trainer.accelerator", cfg.trainer.accelerator, "auto", "cpu", "gpu")
+    yield from one_of("trainer.precision", cfg.trainer.precision, "auto", "32-true", "bf16-mixed", "bf16-true")
     if not isinstance(cfg.trainer.compile, bool) and cfg.trainer.compile != "auto":
         yield f"trainer.compile={cfg.trainer.compile} is not a choice: take one of true, false, auto"
-    yield from _at_least("trainer.devices", cfg.trainer.devices, 1)
+    yield from at_least("trainer.devices", cfg.trainer.devices, 1)
     accumulate = cfg.trainer.accumulate_grad_batches
     if cfg.data.batch_tokens is not None and accumulate != 1 and not cfg.data.batch_size_is_settled(accumulate):
         yield "data.batch_tokens works trainer.accumulate_grad_batches out by itself: leave one of the two out"
-    yield from _at_least("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, 1)
-    yield from _at_least("trainer.val_every_steps", cfg.trainer.val_every_steps, 1)
-    yield from _above("checkpoint.every_minutes", cfg.checkpoint.every_minutes, 0)
-    yield from _at_least("checkpoint.every_steps", cfg.checkpoint.every_steps, 1)
-    yield from _at_least("checkpoint.top_k", cfg.checkpoint.top_k, 1)
-    yield from _at_least("logger.log_every_steps", cfg.logger.log_every_steps, 1)
-    yield from _at_least("logger.sample_tokens", cfg.logger.sample_tokens, 0)
-    yield from _not_empty("run_dir", cfg.run_dir)
-    yield from _not_empty("resume", cfg.resume)
-    yield from _at_least("max_steps", cfg.max_steps, 1)
-    yield from _at_least("max_epochs", cfg.max_epochs, 1)
-    yield from _seed("seed", cfg.seed)
+    yield from at_least("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, 1)
+    yield from at_least("trainer.val_every_steps", cfg.trainer.val_every_steps, 1)
+    yield from above("checkpoint.every_minutes", cfg.checkpoint.every_minutes, 0)
+    yield from at_least("checkpoint.every_steps", cfg.checkpoint.every_steps, 1)
+    yield from at_least("checkpoint.top_k", cfg.checkpoint.top_k, 1)
+    yield from at_least("logger.log_every_steps", cfg.logger.log_every_steps, 1)
+    yield from at_least("logger.sample_tokens", cfg.logger.sample_tokens, 0)
+    yield from not_empty("run_dir", cfg.run_dir)
+    yield from not_empty("resume", cfg.resume)
+    yield from at_least("max_steps", cfg.max_steps, 1)
+    yield from at_least("max_epochs", cfg.max_epochs, 1)
+    yield from seed("seed", cfg.seed)
     if cfg.max_steps is None and cfg.max_epochs is None:
         yield "max_steps and max_epochs are both null: set at least one, or the run would never end"
 
 
 def _sweep_problems(cfg: SweepConfig) -> Iterator[str]:
-    yield from _not_empty("sweep.name", cfg.name)
+    yield from not_empty("sweep.name", cfg.name)
     if cfg.name is not None and (os.path.basename(cfg.name) != cfg.name or cfg.name in (".", "..")):
         yield f"sweep.name={cfg.name} is no name of a folder: leave out slashes, or take sweep.dir for another place"
-    yield from _not_empty("sweep.dir", cfg.dir)
+    yield from not_empty("sweep.dir", cfg.dir)
     if cfg.jobs != "auto" and (type(cfg.jobs) is not int or cfg.jobs < 1):
         yield f"sweep.jobs={cfg.jobs} is not a number of jobs: it must be auto, or at least 1"
-    yield from _at_least("sweep.max_failures", cfg.max_failures, 1)
+    yield from at_least("sweep.max_failures", cfg.max_failures, 1)
 
 
 def _data_problems(data: DataConfig, model: ModelConfig) -> Iterator[str]:
     for key in ("path", "delimiter", "encoding", "sha256", "text_column", "cache_dir"):
-        yield from _not_empty(f"data.{key}", getattr(data, key))
-    yield from _one_of("data.split", data.split, "documents", "tail", "auto")
+        yield from not_empty(f"data.{key}", getattr(data, key))
+    yield from one_of("data.split", data.split, "documents", "tail", "auto")
     for key in ("val_fraction", "test_fraction"):
         value = getattr(data, key)
         if not 0 <= value < 1:
@@ -484,10 +369,10 @@ def _data_problems(data: DataConfig, model: ModelConfig) -> Iterator[str]:
         yield "data.val_fraction=0 leaves nothing to validate on: set it above 0"
     if data.val_fraction + data.test_fraction >= 1:
         yield "data.val_fraction and data.test_fraction leave nothing to train on: together they must stay below 1"
-    yield from _seed("data.split_seed", data.split_seed)
-    yield from _at_least("data.batch_size", data.batch_size, 1)
-    yield from _at_least("data.batch_tokens", data.batch_tokens, 1)
-    yield from _at_least("data.seq_len", data.seq_len, 1)
+    yield from seed("data.split_seed", data.split_seed)
+    yield from at_least("data.batch_size", data.batch_size, 1)
+    yield from at_least("data.batch_tokens", data.batch_tokens, 1)
+    yield from at_least("data.seq_len", data.seq_len, 1)
     if data.seq_len > model.max_seq_len:
         yield (
             f"data.seq_len={data.seq_len} is longer than model.max_seq_len={model.max_seq_len}: "
@@ -496,21 +381,21 @@ def _data_problems(data: DataConfig, model: ModelConfig) -> Iterator[str]:
 
 
 def _tokenizer_problems(tokenizer: TokenizerConfig) -> Iterator[str]:
-    yield from _one_of("tokenizer.kind", tokenizer.kind, "word", "char", "bpe")
+    yield from one_of("tokenizer.kind", tokenizer.kind, "word", "char", "bpe")
     least, holds = (257, "256 bytes and <EOS>") if tokenizer.kind == "bpe" else (3, "<UNK>, <EOS> and a token")
     if tokenizer.vocab_size is not None and tokenizer.vocab_size < least:
         yield f"tokenizer.vocab_size={tokenizer.vocab_size} is too small: it must be at least {least}, for {holds}"
-    yield from _at_least("tokenizer.min_frequency", tokenizer.min_frequency, 1)
-    yield from _not_empty("tokenizer.from_run", tokenizer.from_run)
+    yield from at_least("tokenizer.min_frequency", tokenizer.min_frequency, 1)
+    yield from not_empty("tokenizer.from_run", tokenizer.from_run)
 
 
 def _model_problems(model: ModelConfig) -> Iterator[str]:
     for key in ("d_model", "num_heads", "num_layers", "d_ff", "max_seq_len", "vocab_size"):
-        yield from _at_least(f"model.{key}", getattr(model, key), 1)
-    yield from _one_of("model.position", model.position, "learned", "sinusoidal", "rotary")
-    yield from _one_of("model.norm", model.norm, "layer", "rms")
-    yield from _one_of("model.norm_position", model.norm_position, "pre", "post")
-    yield from _one_of("model.activation", model.activation, "relu", "gelu", "relu_squared")
+        yield from at_least(f"model.{key}", getattr(model, key), 1)
+    yield from one_of("model.position", model.position, "learned", "sinusoidal", "rotary")
+    yield from one_of("model.norm", model.norm, "layer", "rms")
+    yield from one_of("model.norm_position", model.norm_position, "pre", "post")
+    yield from one_of("model.activation", model.activation, "relu", "gelu", "relu_squared")
     if model.num_heads < 1 or model.d_model < 1:
         return
     if model.d_model % model.num_heads:
@@ -533,117 +418,41 @@ def _regularization_problems(regularization: RegularizationConfig) -> Iterator[s
         if not 0 <= value < 1:
             yield f"regularization.{key}={value} is not a rate: it must be at least 0 and below 1"
             break  # the first sets the others
-    yield from _at_least("regularization.weight_decay", regularization.weight_decay, 0)
-    yield from _above("regularization.gradient_clip_norm", regularization.gradient_clip_norm, 0)
-    yield from _at_least("regularization.early_stopping_patience", regularization.early_stopping_patience, 1)
+    yield from at_least("regularization.weight_decay", regularization.weight_decay, 0)
+    yield from above("regularization.gradient_clip_norm", regularization.gradient_clip_norm, 0)
+    yield from at_least("regularization.early_stopping_patience", regularization.early_stopping_patience, 1)
 
 
 def _optim_problems(optim: OptimConfig) -> Iterator[str]:
-    yield from _one_of("optim.name", optim.name, "adamw", "adam")
-    yield from _above("optim.lr", optim.lr, 0)
+    yield from one_of("optim.name", optim.name, "adamw", "adam")
+    yield from above("optim.lr", optim.lr, 0)
     if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
         yield f"optim.betas={optim.betas} must be two numbers, each at least 0 and below 1"
-    yield from _above("optim.eps", optim.eps, 0)
-    yield from _at_least("optim.warmup_steps", optim.warmup_steps, 0)
+    yield from above("optim.eps", optim.eps, 0)
+    yield from at_least("optim.warmup_steps", optim.warmup_steps, 0)
     if not 0 < optim.plateau.factor < 1:
         yield f"optim.plateau.factor={optim.plateau.factor} must be above 0 and below 1"
-    yield from _at_least("optim.plateau.patience", optim.plateau.patience, 0)
-    yield from _at_least("optim.plateau.min_lr", optim.plateau.min_lr, 0)
+    yield from at_least("optim.plateau.patience", optim.plateau.patience, 0)
+    yield from at_least("optim.plateau.min_lr", optim.plateau.min_lr, 0)
 
 
 def _generate_problems(cfg: GenerateConfig) -> Iterator[str]:
-    yield from _not_empty("prompt_file", cfg.prompt_file)
+    yield from not_empty("ckpt", cfg.ckpt)
+    yield from not_empty("prompt_file", cfg.prompt_file)
     if cfg.prompt_file is not None and (cfg.prompt or cfg.interactive):
         yield f"prompt_file and {'prompt' if cfg.prompt else 'interactive'} are both given: leave one of the two out"
-    yield from _one_of("format", cfg.format, "text", "json")
-    yield from _at_least("num_samples", cfg.num_samples, 1)
-    yield from _above("repetition_penalty", cfg.repetition_penalty, 0)
-    yield from _sampling_problems(cfg)
-
-
-def _evaluate_problems(cfg: EvaluateConfig) -> Iterator[str]:
-    for key in ("path", "delimiter", "encoding", "text_column", "cache_dir"):
-        yield from _not_empty(f"data.{key}", getattr(cfg.data, key))
-    if not cfg.parts:
-        yield "parts is empty: name at least one of train, val, test"
-    for part in cfg.parts:
-        yield from _one_of("parts", part, "train", "val", "test")
-    yield from _at_least("stride", cfg.stride, 1)
-    yield from _at_least("num_samples", cfg.num_samples, 0)
-    yield from _sampling_problems(cfg)
-
-
-def _sentiment_problems(cfg: SentimentConfig) -> Iterator[str]:
-    for key in ("ckpt", "text", "file", "evaluate", "train", "out"):
-        yield from _not_empty(key, getattr(cfg, key))
-    given = [key for key in ("text", "file", "evaluate", "train") if getattr(cfg, key) is not None]
-    if len(given) != 1:
-        yield f"{' and '.join(given) or 'nothing'} is given: give one of text=, file=, evaluate= and train="
-    yield from _one_of("method", cfg.method, "next_word", "calibrated")
-    for key in ("positive", "negative"):
-        if not getattr(cfg, key) or not all(map(str.strip, getattr(cfg, key))):
-            yield f"{key} must be a list of words: {key}=[good,great]"
-    for key in ("delimiter", "encoding", "text_column", "label_column"):
-        yield from _not_empty(f"data.{key}", getattr(cfg.data, key))
-    if len(cfg.teach.labels) != 2 or not all(map(str.strip, cfg.teach.labels)):
-        yield "teach.labels must be two words, for positive and for negative: teach.labels=[good,bad]"
-    for key in ("networks", "epochs", "batch_size"):
-        yield from _at_least(f"teach.{key}", getattr(cfg.teach, key), 1)
-    yield from _above("teach.lr", cfg.teach.lr, 0)
-    yield from _at_least("teach.weight_decay", cfg.teach.weight_decay, 0)
-    for key in ("dropout", "embedding_dropout", "word_deletion"):
-        if not 0 <= getattr(cfg.teach, key) < 1:
-            yield f"teach.{key}={getattr(cfg.teach, key)} is not a rate: it must be at least 0 and below 1"
-    if not 0 <= cfg.teach.shuffle <= 1:
-        yield f"teach.shuffle={cfg.teach.shuffle} is not a share: it must be between 0 and 1"
-    if not 0 < cfg.teach.val_fraction < 1:
-        yield f"teach.val_fraction={cfg.teach.val_fraction} is not a fraction: it must be above 0 and below 1"
-    yield from _seed("seed", cfg.seed)
-
-
-def _sampling_problems(cfg: GenerateConfig | EvaluateConfig) -> Iterator[str]:
-    yield from _not_empty("ckpt", cfg.ckpt)
-    yield from _at_least("max_new_tokens", cfg.max_new_tokens, 1)
-    yield from _at_least("temperature", cfg.temperature, 0)
-    yield from _at_least("top_k", cfg.top_k, 1)
+    yield from one_of("format", cfg.format, "text", "json")
+    yield from at_least("num_samples", cfg.num_samples, 1)
+    yield from sampling(cfg.max_new_tokens, cfg.temperature, cfg.top_k, cfg.top_p)
+    yield from above("repetition_penalty", cfg.repetition_penalty, 0)
+    yield from probability("min_p", cfg.min_p)
     if cfg.seed is not None:
-        yield from _seed("seed", cfg.seed)
-    if 0 < cfg.temperature < 0.01:
-        yield f"temperature={cfg.temperature} is too small: take 0 for always the likeliest token, or at least 0.01"
-    for key in ("top_p", "min_p"):
-        value = getattr(cfg, key, None)  # an evaluation knows no min_p
-        if value is not None and not 0 < value <= 1:
-            yield f"{key}={value} is not a probability: it must be above 0 and at most 1"
+        yield from seed("seed", cfg.seed)
 
 
 def _export_problems(cfg: ExportConfig) -> Iterator[str]:
-    yield from _not_empty("ckpt", cfg.ckpt)
-    yield from _not_empty("to", cfg.to)
-
-
-def _one_of(key: str, value: str, *choices: str) -> Iterator[str]:
-    if value not in choices:
-        yield f"{key}={value} is not a choice: take one of {', '.join(choices)}"
-
-
-def _not_empty(key: str, value: Optional[str]) -> Iterator[str]:
-    if value == "":
-        yield f"{key} is empty: give it a value, or leave it out"
-
-
-def _at_least(key: str, value: Optional[float], bound: float) -> Iterator[str]:
-    if value is not None and not bound <= value < math.inf:
-        yield f"{key}={value} is out of range: it must be a number of at least {bound}"
-
-
-def _above(key: str, value: Optional[float], bound: float) -> Iterator[str]:
-    if value is not None and not bound < value < math.inf:
-        yield f"{key}={value} is out of range: it must be a number above {bound}"
-
-
-def _seed(key: str, value: int) -> Iterator[str]:
-    if not 0 <= value < 2**32:
-        yield f"{key}={value} is out of range: it must be at least 0 and below 2**32"
+    yield from not_empty("ckpt", cfg.ckpt)
+    yield from not_empty("to", cfg.to)
 
 
 def _nearest_divisor(number: int, wish: int) -> int:

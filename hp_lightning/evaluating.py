@@ -12,12 +12,13 @@ from rich.table import Table
 
 from hp_lightning import checkpoint, runs
 from hp_lightning.checkpoint import Trained
-from hp_lightning.config import DataConfig, EvaluateConfig, OtherCorpusConfig
+from hp_lightning.config import DataConfig
 from hp_lightning.corpus import absolute_path
 from hp_lightning.encoding import Encoded, encode_corpus
 from hp_lightning.errors import InputError, RunError
 from hp_lightning.evaluation import Figures, copied_share, figures, figures_by_document, score_tokens
 from hp_lightning.generation import Sampling, continue_text
+from hp_lightning.judging_config import EvaluateConfig, OtherCorpusConfig
 from hp_lightning.machine import device_of
 from hp_lightning.messages import log_table, messages
 from hp_lightning.model import GPT

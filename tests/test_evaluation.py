@@ -16,11 +16,12 @@ from torch.nn import functional as F
 
 from hp_lightning.checkpoint import load
 from hp_lightning.cli import PROJECT
-from hp_lightning.config import ModelConfig, evaluate_config
+from hp_lightning.config import ModelConfig
 from hp_lightning.encoding import DocumentFacts
 from hp_lightning.errors import InputError
 from hp_lightning.evaluating import evaluate
 from hp_lightning.evaluation import TokenScores, copied_share, figures_by_document, score_tokens
+from hp_lightning.judging_config import evaluate_config
 from hp_lightning.model import GPT
 
 SEQ_LEN = 6

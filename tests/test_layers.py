@@ -7,7 +7,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hp_lightning"
 
 LEVELS = [
     {"errors"},
-    {"config", "progress", "kv_cache", "sampling"},
+    {"checks"},
+    {"config", "judging_config", "progress", "kv_cache", "sampling"},
     {"runs", "messages", "cache", "machine", "compiling", "corpus", "tokenization", "model", "optim"},
     {"checkpoint", "cli", "encoding", "generation", "half_weights", "loss", "slurm"},
     {"data", "auto", "exporting", "printing"},

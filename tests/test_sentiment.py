@@ -15,8 +15,9 @@ from hydra import compose, initialize_config_dir
 
 from hp_lightning import checkpoint
 from hp_lightning.cli import PROJECT
-from hp_lightning.config import TokenizerConfig, TrainConfig, sentiment_config, to_plain
+from hp_lightning.config import TokenizerConfig, TrainConfig, to_plain
 from hp_lightning.errors import InputError, RunError
+from hp_lightning.judging_config import sentiment_config
 from hp_lightning.model import GPT
 from hp_lightning.sentiment.next_words import known_words, next_word_log_probs, word_ids
 from hp_lightning.sentiment.quality import measure

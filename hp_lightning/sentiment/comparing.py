@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from hp_lightning.config import SentimentConfig
 from hp_lightning.errors import InputError, RunError
+from hp_lightning.judging_config import SentimentConfig
 from hp_lightning.sentiment.judging import Judge, say
 from hp_lightning.sentiment.quality import Quality, measure
 from hp_lightning.sentiment.reliability import draw_reliability

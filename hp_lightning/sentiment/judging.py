@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from hp_lightning import checkpoint
-from hp_lightning.config import DataConfig, SentimentConfig
+from hp_lightning.config import DataConfig
+from hp_lightning.judging_config import SentimentConfig
 from hp_lightning.sentiment import taught
 from hp_lightning.sentiment.reading import NextWordReader, WordLists
 from hp_lightning.sentiment.teaching import LabelReader

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from hp_lightning import checkpoint, runs
-from hp_lightning.config import SentimentConfig
 from hp_lightning.errors import RunError
+from hp_lightning.judging_config import SentimentConfig
 from hp_lightning.sentiment import taught
 from hp_lightning.sentiment.judging import Judge, find_judge, reading_settings, say, verdict
 from hp_lightning.sentiment.next_words import unknown_tokens

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from hp_lightning.checkpoint import Trained, load_weights
-from hp_lightning.config import OptimConfig, PlateauConfig, TeachConfig
+from hp_lightning.config import OptimConfig, PlateauConfig
 from hp_lightning.errors import InputError
+from hp_lightning.judging_config import TeachConfig
 from hp_lightning.loss import IGNORED, language_model_loss
 from hp_lightning.model import GPT
 from hp_lightning.optim import build_optimizer, clip_gradients
