@@ -15,8 +15,8 @@ from hp_lightning.errors import InputError
 from hp_lightning.generation import Sample, Sampling, stream
 from hp_lightning.half_weights import halve_weights
 from hp_lightning.printing import JsonPrinter, SamplePrinter, TextPrinter
+from hp_lightning.tokenization import unknown_tokens
 
-QUOTES = {"``": '"', "''": '"'}  # NLTK's signs for them
 STANDARD_INPUT = "-"
 
 
@@ -117,12 +117,12 @@ class Writer:
             self._text = typed + samples[-1].text if samples else typed
 
     def _warn_about(self, prompt: str) -> None:
-        tokens = self._tokenizer.tokens(prompt)
-        unknown = [QUOTES.get(token, token) for token in self._tokenizer.vocabulary.unknown(tokens)]
+        unknown = unknown_tokens(self._tokenizer, prompt)
         if unknown:
             print(f"not in the model's vocabulary, read as <UNK>: {' '.join(unknown)}", file=sys.stderr)
-        if len(tokens) > self._context:
+        length = len(self._tokenizer.tokens(prompt))
+        if length > self._context:
             print(
-                f"the prompt has {len(tokens):,} tokens, of which the network sees the last {self._context:,}",
+                f"the prompt has {length:,} tokens, of which the network sees the last {self._context:,}",
                 file=sys.stderr,
             )

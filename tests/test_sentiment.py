@@ -132,7 +132,7 @@ def test_slide_and_calibration(small: Callable[[], TrainConfig]) -> None:
     def next_words(text: str) -> list[float]:
         token_ids = torch.tensor([[found.vocabulary.eos_id, *found.encode(text).tolist()]])
         probabilities = net(token_ids)[0, -1].softmax(dim=-1)
-        return [float(probabilities[word_ids(found, word)[0]]) for word in ("good", "great", "bad")]
+        return [probabilities[word_ids(found, word)[0]].item() for word in ("good", "great", "bad")]
 
     good, great, bad = next_words("a film .")
     slide = NextWordReader(net, found, lists, "", False, 32)

@@ -23,11 +23,6 @@ def known_words(tokenizer: Tokenizer, words: list[str]) -> list[str]:
     return [word for word in words if unk_id not in word_ids(tokenizer, word)]
 
 
-def unknown_tokens(tokenizer: Tokenizer, text: str) -> list[str]:
-    """The tokens of a text that the model reads as `<UNK>`, each once."""
-    return tokenizer.vocabulary.unknown(tokenizer.tokens(text))
-
-
 @torch.inference_mode()
 def next_word_log_probs(net: GPT, texts: list[list[int]], words: list[list[int]], context: int) -> Tensor:
     """log p(word | text), in nats, for every text and every word; a word's tokens are predicted one after the other.

@@ -8,10 +8,10 @@ from hp_lightning.errors import RunError
 from hp_lightning.judging_config import SentimentConfig
 from hp_lightning.sentiment import taught
 from hp_lightning.sentiment.judging import Judge, find_judge, reading_settings, say, verdict
-from hp_lightning.sentiment.next_words import unknown_tokens
 from hp_lightning.sentiment.reading import NextWordReader
 from hp_lightning.sentiment.rows import Rows, as_in_corpus, read_rows, write_scores
 from hp_lightning.sentiment.teaching import Example, teach
+from hp_lightning.tokenization import unknown_tokens
 
 TAUGHT_NAME = "sentiment.ckpt"  # beside the checkpoint that the model comes from
 

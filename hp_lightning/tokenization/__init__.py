@@ -5,12 +5,13 @@ from typing import Any
 from hp_lightning.config import TokenizerConfig
 from hp_lightning.tokenization.bpe import BPETokenizer
 from hp_lightning.tokenization.char import CharTokenizer
+from hp_lightning.tokenization.cutting import QUOTES
 from hp_lightning.tokenization.vocabulary import EOS, UNK, Learned, Tokenizer
 from hp_lightning.tokenization.word import WordTokenizer
 
 __all__ = [
     "EOS", "UNK", "BPETokenizer", "CharTokenizer", "Learned", "Tokenizer", "WordTokenizer", "learn_tokenizer",
-    "tokenizer_from_state",
+    "tokenizer_from_state", "unknown_tokens",
 ]  # fmt: skip
 
 KINDS: dict[str, type[CharTokenizer] | type[WordTokenizer] | type[BPETokenizer]] = {
@@ -28,3 +29,9 @@ def learn_tokenizer(cfg: TokenizerConfig, texts: list[str]) -> Learned:
 def tokenizer_from_state(state: dict[str, Any]) -> Tokenizer:
     """The tokenizer whose `state()` this is, as a checkpoint holds it."""
     return KINDS[state["kind"]](state)
+
+
+def unknown_tokens(tokenizer: Tokenizer, text: str) -> list[str]:
+    """The tokens of a text that are read as `<UNK>`, each once, quotation marks as they are usually written."""
+    unknown = tokenizer.vocabulary.unknown(tokenizer.tokens(text))
+    return [QUOTES[token][0] if token in QUOTES else token for token in unknown]
