@@ -9,13 +9,15 @@ import dataclasses
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from hp_lightning.config import TrainConfig, from_plain, to_plain
 from hp_lightning.errors import InputError
@@ -78,7 +80,7 @@ class Trained:
 
     def net(self) -> GPT:
         """The network with its weights, without dropout."""
-        net = GPT(self.cfg.model)
+        net = blank_network(self.cfg)
         load_weights(net, self)
         return net.eval()
 
@@ -164,11 +166,29 @@ def _expect_whole_state(contents: dict[str, Any]) -> None:
 
 def _fitting(trained: Trained) -> Trained:
     """The same, if its weights are those of the network that its config describes."""
-    with torch.device("meta"):
-        wanted = {f"net.{name}": value.shape for name, value in GPT(trained.cfg.model).state_dict().items()}
+    wanted = {f"net.{name}": value.shape for name, value in blank_network(trained.cfg).state_dict().items()}
     if {name: value.shape for name, value in trained.contents["state_dict"].items()} != wanted:
         raise ValueError("other weights")
     return trained
+
+
+class _WithoutDrawing(TorchFunctionMode):
+    """Leaves out what `torch.nn.init` would put into weights."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Calls the function, if it is none of those."""
+        named = kwargs or {}
+        if getattr(function, "__module__", None) == nn.init.__name__:
+            return args[0] if args else named["tensor"]
+        return function(*args, **named)
+
+
+def blank_network(cfg: TrainConfig) -> GPT:
+    """A network that waits for its weights: drawing some first would take longer than reading a checkpoint."""
+    with _WithoutDrawing():
+        return GPT(cfg.model)
 
 
 def _verify_checksums(path: Path) -> None:

@@ -69,6 +69,12 @@ def seed(key: str, value: int) -> Iterator[str]:
         yield f"{key}={value} is out of range: it must be at least 0 and below 2**32"
 
 
+def fraction(key: str, value: float) -> Iterator[str]:
+    """A number that is no share of something."""
+    if not 0 <= value <= 1:
+        yield f"{key}={value} is not a fraction: it must be at least 0 and at most 1"
+
+
 def probability(key: str, value: Optional[float]) -> Iterator[str]:
     """A number that is no probability that something may have."""
     if value is not None and not 0 < value <= 1:

@@ -18,6 +18,7 @@ from hp_lightning.checks import (
     above,
     at_least,
     escaped,
+    fraction,
     not_empty,
     one_of,
     probability,
@@ -104,19 +105,25 @@ class PlateauConfig:
     """`torch.optim.lr_scheduler.ReduceLROnPlateau` on the validation loss."""
 
     factor: float
-    patience: int  # validations without a better loss
+    patience: Optional[int]  # validations without a better loss; null: the validation loss has no say
     min_lr: float
 
 
 @dataclass
 class OptimConfig:
-    """The optimizer and its learning rate: a linear warm-up, then halved where the validation loss stands still."""
+    """The optimizer and its learning rate; what the schedules are stands in `schedule.py`."""
 
-    name: str  # adamw | adam
-    lr: float
+    name: str  # adamw | adam | muon: for the hidden matrices, with AdamW for the others
+    lr: float  # of Adam's steps
+    lr_width: Optional[int]  # the d_model for which lr is meant, that of matrices goes as 1 / d_model; null: for any
     betas: list[float]
     eps: float
+    muon_lr: float
+    muon_momentum: float
     warmup_steps: int
+    schedule: str  # plateau | cosine | wsd
+    decay_fraction: float  # of the run's steps, at its end: wsd
+    final_lr_fraction: float  # of the rate, that the last step of cosine and wsd comes to
     plateau: PlateauConfig
 
 
@@ -424,8 +431,13 @@ def _regularization_problems(regularization: RegularizationConfig) -> Iterator[s
 
 
 def _optim_problems(optim: OptimConfig) -> Iterator[str]:
-    yield from one_of("optim.name", optim.name, "adamw", "adam")
+    yield from one_of("optim.name", optim.name, "adamw", "adam", "muon")
+    yield from one_of("optim.schedule", optim.schedule, "plateau", "cosine", "wsd")
     yield from above("optim.lr", optim.lr, 0)
+    yield from at_least("optim.lr_width", optim.lr_width, 1)
+    yield from above("optim.muon_lr", optim.muon_lr, 0)
+    for key in ("muon_momentum", "decay_fraction", "final_lr_fraction"):
+        yield from fraction(f"optim.{key}", getattr(optim, key))
     if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
         yield f"optim.betas={optim.betas} must be two numbers, each at least 0 and below 1"
     yield from above("optim.eps", optim.eps, 0)

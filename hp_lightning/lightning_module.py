@@ -12,7 +12,8 @@ from hp_lightning.config import TrainConfig
 from hp_lightning.data import Batch, CorpusDataModule
 from hp_lightning.loss import IGNORED, language_model_loss, perplexity
 from hp_lightning.model import GPT
-from hp_lightning.optim import WarmupPlateau, build_optimizer, clip_gradients
+from hp_lightning.optim import build_optimizer, clip_gradients
+from hp_lightning.schedule import Schedule
 
 
 class GPTModule(L.LightningModule):
@@ -89,16 +90,16 @@ class GPTModule(L.LightningModule):
         self._log_part("test")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimizer alone: the schedule is stepped here, see `WarmupPlateau`."""
+        """The optimizer alone: the schedule is stepped here, see `Schedule`."""
         optim = self.cfg.optim
-        optimizer = build_optimizer(self.net, optim, self.cfg.regularization.weight_decay)
-        self.schedule = WarmupPlateau(optimizer, optim.plateau, optim.lr, optim.warmup_steps)
+        optimizer = build_optimizer(self.net, optim, self.cfg.regularization.weight_decay, self.cfg.model.d_model)
+        self.schedule = Schedule(optimizer, optim, self.trainer.max_steps)
         if hasattr(self, "_schedule_state"):
             self.schedule.load_state_dict(self._schedule_state)
         return optimizer
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Sets the learning rate of a warm-up step, then takes the step."""
+        """Sets the learning rate, then takes the step."""
         self.schedule.before_step(self.trainer.global_step)
         super().optimizer_step(*args, **kwargs)
 

@@ -1,16 +1,17 @@
-"""Parameter groups, optimizers and the learning rate's course."""
+"""Parameter groups, optimizers, and the clipping of gradients."""
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from hp_lightning.config import OptimConfig, PlateauConfig
+from hp_lightning.config import OptimConfig
+
+Group = dict[str, Any]
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[Group]:
     """Matrices with weight decay; biases and the weights of norms, which only shift and scale, without."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return [
@@ -19,11 +20,80 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     ]
 
 
-def build_optimizer(module: nn.Module, cfg: OptimConfig, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) or Adam (Kingma & Ba 2015, arXiv:1412.6980)."""
-    optimizers: dict[str, type[torch.optim.Adam]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+def build_optimizer(module: nn.Module, cfg: OptimConfig, weight_decay: float, width: int) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), Adam (Kingma & Ba 2015, arXiv:1412.6980), or Muon and AdamW.
+
+    The rate of an Adam's matrices falls with the width, as 1 / d_model, so that one that is good for a narrow network
+    is good for a wide one (Yang et al. 2022, muP, arXiv:2203.03466, table 8): `cfg.lr` is that at
+    d_model = `cfg.lr_width`. Muon's steps have the same size at every width by themselves.
+
+    Args:
+        weight_decay: of matrices
+        width: the network's d_model
+    """
     groups = parameter_groups(module, weight_decay)
-    return optimizers[cfg.name](groups, lr=cfg.lr, betas=(cfg.betas[0], cfg.betas[1]), eps=cfg.eps, fused=True)
+    groups[0]["lr"] = cfg.lr if cfg.lr_width is None else cfg.lr * cfg.lr_width / width
+    adam: type[torch.optim.Adam] = torch.optim.Adam if cfg.name == "adam" else torch.optim.AdamW
+
+    def build_adam(groups: list[Group]) -> torch.optim.Adam:
+        return adam(groups, lr=cfg.lr, betas=(cfg.betas[0], cfg.betas[1]), eps=cfg.eps, fused=True)
+
+    if cfg.name != "muon":
+        return build_adam(groups)
+    tables = {id(layer.weight) for layer in _tables(module)}
+    hidden = [p for p in groups[0]["params"] if id(p) not in tables]
+    groups[0]["params"] = [p for p in groups[0]["params"] if id(p) in tables]
+    muon = torch.optim.Muon(hidden, lr=cfg.muon_lr, weight_decay=weight_decay, momentum=cfg.muon_momentum)
+    return MuonWithAdamW(build_adam(groups), muon)
+
+
+def _tables(module: nn.Module) -> list[nn.Embedding | nn.Linear]:
+    """The layers whose rows stand for tokens or positions: those that look up, and the head."""
+    found: list[nn.Embedding | nn.Linear] = [layer for layer in module.modules() if isinstance(layer, nn.Embedding)]
+    head = getattr(module, "head", None)
+    return [*found, head] if isinstance(head, nn.Linear) else found
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon for the hidden matrices, AdamW for all others, as one optimizer.
+
+    Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) makes the step of a matrix orthogonal. Both parts
+    share this one's groups and state, so that what saves, restores or reads those sees a single optimizer.
+    """
+
+    grad_scale: Tensor | None = None  # by which the gradients are divided in the step
+
+    def __init__(self, adamw: torch.optim.Adam, muon: torch.optim.Muon) -> None:
+        self._adamw, self._muon = adamw, muon
+        super().__init__([*adamw.param_groups, *muon.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        count = len(self._adamw.param_groups)
+        self._adamw.param_groups, self._muon.param_groups = self.param_groups[:count], self.param_groups[count:]
+        self._adamw.state = self._muon.state = self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up what `state_dict` gave, for both."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """A step of both; `closure` computes the loss and the gradients once."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._adamw.grad_scale = self.grad_scale  # type: ignore[attr-defined]
+        if self.grad_scale is not None:
+            for group in self._muon.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.div_(self.grad_scale)
+        self._adamw.step()
+        self._muon.step()  # type: ignore[no-untyped-call]
+        return loss
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, bound: float | None) -> Tensor:
@@ -36,37 +106,3 @@ def clip_gradients(optimizer: torch.optim.Optimizer, bound: float | None) -> Ten
     if bound is not None:
         optimizer.grad_scale = (norm / bound).clamp(min=1)  # type: ignore[attr-defined]
     return norm
-
-
-class WarmupPlateau:
-    """The rate rises linearly over the first steps; from then on it falls where the validation loss stands still.
-
-    Lightning steps a plateau scheduler after it has written the checkpoints of the same validation, so that a resumed
-    run would lose that step; this one is stepped by `GPTModule`, before.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer, cfg: PlateauConfig, lr: float, warmup_steps: int) -> None:
-        self._optimizer = optimizer
-        self._lr = lr
-        self._warmup_steps = warmup_steps
-        self._plateau = ReduceLROnPlateau(optimizer, factor=cfg.factor, patience=cfg.patience, min_lr=cfg.min_lr)
-
-    def before_step(self, step: int) -> None:
-        """To be called before optimizer step `step`, counted from 0."""
-        if step < self._warmup_steps:
-            for group in self._optimizer.param_groups:
-                group["lr"] = self._lr * (step + 1) / self._warmup_steps
-
-    def after_validation(self, step: int, val_loss: float) -> None:
-        """To be called with the validation loss after `step` optimizer steps."""
-        if step >= self._warmup_steps and math.isfinite(val_loss):
-            self._plateau.step(val_loss)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The plateau's memory; the learning rate itself is in the optimizer's state."""
-        state: dict[str, Any] = self._plateau.state_dict()
-        return {key: state[key] for key in ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a saved memory; factor and patience stay as this run's config has them."""
-        self._plateau.load_state_dict(state)

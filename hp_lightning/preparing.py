@@ -28,7 +28,7 @@ from hp_lightning.tokenization import Tokenizer
 RESUMABLE = {
     "data.path", "data.cache_dir", "max_steps", "max_epochs", "logger", "checkpoint", "trainer.accelerator",
     "trainer.devices", "trainer.precision", "trainer.compile", "trainer.profile", "trainer.val_every_steps",
-    "optim.lr", "optim.plateau", "regularization.early_stopping_patience",
+    "optim.lr", "optim.muon_lr", "optim.plateau", "regularization.early_stopping_patience",
 }  # fmt: skip
 
 
@@ -137,9 +137,8 @@ def keep_what_is_new(run: Run, trained: Trained) -> None:
         return
     contents = trained.contents
     contents[checkpoint.OURS]["config"] = to_plain(run.cfg)
-    if run.cfg.optim.lr != trained.cfg.optim.lr:
-        for group in contents["optimizer_states"][0]["param_groups"]:
-            group["lr"] = run.cfg.optim.lr
+    if run.cfg.optim.lr != trained.cfg.optim.lr or run.cfg.optim.muon_lr != trained.cfg.optim.muon_lr:
+        contents["schedule"]["factor"] = 1.0  # the new rate as it was told, not as the plateau had lowered the old one
     best, names = runs.best_checkpoint(run.dir), []
     if trained.step == trained.record.best_step:
         names = [best]

@@ -13,9 +13,12 @@ import pytest
 import torch
 from conftest import curves, expect_same_run, go_on_as_told, metrics, signalled, start, wait_for_step
 
-# Dropout draws random numbers, the plateau steps at nearly every validation, and an epoch has some 40 steps.
+# Dropout draws random numbers, the plateau steps at nearly every validation, and an epoch has some 40 steps. Muon has
+# AdamW in it.
 SETTINGS = (
     "experiment=smoke",
+    "optim=muon",
+    "optim.schedule=cosine",
     "model.num_layers=1",
     "max_steps=200",
     "trainer.val_every_steps=25",
@@ -32,7 +35,7 @@ MODULE = "hp_lightning.lightning_module"
 TRAINING_STEP = f"{MODULE}:GPTModule.training_step"
 BEFORE_THE_OPTIMIZER = f"{MODULE}:clip_gradients"
 IN_VALIDATION = f"{MODULE}:GPTModule.validation_step"
-BEFORE_THE_PLATEAU = "hp_lightning.optim:WarmupPlateau.after_validation"
+BEFORE_THE_PLATEAU = "hp_lightning.schedule:Schedule.after_validation"
 AFTER_THE_PLATEAU = "hp_lightning.reporting.run_log:RunLog.on_validation_end"
 SAVING = "hp_lightning.saving:Checkpoints.save"
 WRITING_A_CHECKPOINT = "hp_lightning.saving:_FirstError.write"
@@ -193,8 +196,8 @@ def test_more_epochs_are_whole_ones(settings: list[str], tmp_path: Path) -> None
     """Though the last validation came at no multiple of the interval, and gradients are accumulated."""
     more = ["trainer.accumulate_grad_batches=2", "trainer.val_every_steps=7", "max_steps=null"]
     (tmp_path / "unbroken").mkdir()
-    unbroken = finished(tmp_path / "unbroken", *settings, *more, "max_epochs=3")
-    finished(tmp_path, *settings, *more, "max_epochs=1")
+    unbroken = finished(tmp_path / "unbroken", *settings, "optim.schedule=plateau", *more, "max_epochs=3")
+    finished(tmp_path, *settings, "optim.schedule=plateau", *more, "max_epochs=1")
     run = finished(tmp_path, "resume=run", "max_epochs=3")
     ours, theirs = (torch.load(each / "checkpoints" / "last.ckpt", weights_only=True) for each in (run, unbroken))
     assert ours["global_step"] == theirs["global_step"]
@@ -284,7 +287,7 @@ def test_a_complete_run_goes_on_only_when_more_is_asked(
 
 def test_what_can_change_holds_from_there_on(settings: list[str], tmp_path: Path) -> None:
     """A new rate, though the run is killed before it saves again and resumed without a word."""
-    killed(signalled(tmp_path, "KILL", TRAINING_STEP, 45, *settings))
+    killed(signalled(tmp_path, "KILL", TRAINING_STEP, 45, *settings, "optim.schedule=plateau"))
     killed(signalled(tmp_path, "KILL", TRAINING_STEP, 3, "resume=run", "optim.lr=0.004", "optim.plateau.patience=99"))
     run = finished(tmp_path, "resume=run", "max_steps=90")
     rates = {row["step"]: float(row["lr"]) for row in metrics(run) if row["lr"]}

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hp_lightning.checkpoint import Trained, read_contents, refusals
+from hp_lightning.checkpoint import Trained, blank_network, read_contents, refusals
 from hp_lightning.config import TrainConfig, from_plain, to_plain
 from hp_lightning.errors import InputError, RunError
 from hp_lightning.model import GPT
@@ -72,6 +72,6 @@ def load(path: Path) -> Taught | None:
 
 
 def _network(cfg: TrainConfig, weights: dict[str, Tensor]) -> GPT:
-    net = GPT(cfg.model)
+    net = blank_network(cfg)
     net.load_state_dict(weights)
     return net.eval()

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from hp_lightning.checkpoint import Trained, load_weights
-from hp_lightning.config import OptimConfig, PlateauConfig
 from hp_lightning.errors import InputError
 from hp_lightning.judging_config import TeachConfig
 from hp_lightning.loss import IGNORED, linear_cross_entropy
 from hp_lightning.model import GPT
-from hp_lightning.optim import build_optimizer, clip_gradients
+from hp_lightning.optim import clip_gradients, parameter_groups
 from hp_lightning.sentiment.next_words import next_word_log_probs, word_ids
 from hp_lightning.sentiment.reading import context_ids
 from hp_lightning.tokenization import Tokenizer
@@ -159,8 +158,8 @@ def _taught(trained: Trained, examples: list[Example], cfg: TeachConfig, seed: i
     if cfg.from_weights:
         load_weights(net, trained)
     net.train()
-    settings = OptimConfig("adamw", cfg.lr, [0.9, 0.99], 1e-8, 0, PlateauConfig(0.5, 0, 0.0))
-    optimizer = build_optimizer(net, settings, cfg.weight_decay)
+    groups = parameter_groups(net, cfg.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True)
     texts = [_Encoded(trained.tokenizer, example, cfg.labels) for example in examples]
     steps = cfg.epochs * -(-len(texts) // cfg.batch_size)
     step = 0
