@@ -165,4 +165,3 @@ def _text(axes: Axes, x: float, y: float, text: str, **settings: object) -> None
 
 def _short(label: str) -> str:
     return label if len(label) <= LABEL_LENGTH else label[: LABEL_LENGTH - 1] + "…"
-

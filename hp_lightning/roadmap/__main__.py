@@ -1,4 +1,4 @@
-"""The sixteen steps of the course on your own model: python -m hp_lightning.roadmap ckpt=outputs/runs/... """
+"""The sixteen steps of the course on your own model: python -m hp_lightning.roadmap ckpt=outputs/runs/..."""
 
 import sys
 

@@ -86,7 +86,7 @@ def _curves(subject: Subject, references: list[tuple[str, float | None]]) -> tup
     val = [(found.step, found.loss) for found in validations]
     known = [(name, loss) for name, loss in references if loss is not None]
     best = min(validations, key=lambda found: found.loss)
-    alt = f"Training and validation loss over {val[-1][0]:,} steps; the validation loss was lowest at step {best.step:,}."
+    alt = f"Training and validation loss over {val[-1][0]:,} steps; the latter was lowest at step {best.step:,}."
     values = [rate for _, rate in rates]
     peak = values.index(max(values)) if values else 0  # before it the rate was warming up
     return Curves(

@@ -72,6 +72,7 @@ class Network:
     course_positions: Markup | None  # where they are others
     norms: Norms
     attention: list[Markup]  # by layer
+    to_first: float  # share of the later tokens' attention that goes to the first, in all heads
     activations: Markup
     dropout_rate: float
     dropout: list[tuple[float, float]]  # features before and after
@@ -97,6 +98,7 @@ def look_at_network(subject: Subject, course: ModelConfig, seed: int) -> Network
         course_positions=None if net.cfg.position == "sinusoidal" else _course_positions(net.cfg),
         norms=_norms(net, inside),
         attention=_attention(inside),
+        to_first=float(inside.attention[:, :, 1:, 0].mean()) if len(inside.token_ids) > 1 else 1.0,
         activations=_activations(net.cfg.activation, torch.stack(inside.hidden)),
         dropout_rate=rate,
         dropout=_dropped(inside.embedded[-1], rate, seed),
@@ -114,7 +116,8 @@ def _positions(table: Tensor, kind: str) -> Markup:
 
 
 def _course_positions(cfg: ModelConfig) -> Markup:
-    return _positions(sinusoidal_table(min(cfg.max_seq_len, POSITIONS_DRAWN), 2 * (cfg.d_model // 2) or 2), "sinusoidal")
+    table = sinusoidal_table(min(cfg.max_seq_len, POSITIONS_DRAWN), 2 * (cfg.d_model // 2) or 2)
+    return _positions(table, "sinusoidal")
 
 
 def _norms(net: GPT, inside: Inside) -> Norms:
@@ -128,7 +131,7 @@ def _norms(net: GPT, inside: Inside) -> Norms:
     ]
     alt = "Histograms of one token's features: before normalization, after LayerNorm, and after RMSNorm."
     last_norm = net.blocks[-1].feed_forward_norm
-    gain: Tensor = last_norm.weight  # type: ignore[union-attr, assignment]
+    gain: Tensor = last_norm.weight.detach()  # type: ignore[union-attr, operator]
     places = range(max(len(before) - MEASURED_TOKENS, 0), len(before))
     return Norms(
         figure=svg(norm_figure([(title, values.numpy()) for title, values in drawn]), alt),

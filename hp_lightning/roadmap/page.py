@@ -13,7 +13,7 @@ from hp_lightning.roadmap.network import look_at_network
 from hp_lightning.roadmap.papers import papers
 from hp_lightning.roadmap.settings import RoadmapConfig
 from hp_lightning.roadmap.subject import Subject, find_subject, run_folder
-from hp_lightning.roadmap.using import TEMPERATURES, look_at_use
+from hp_lightning.roadmap.using import NEW_TOKENS, TEMPERATURES, look_at_use
 from hp_lightning.roadmap.words import look_at_words
 
 NAME = "roadmap.html"
@@ -57,6 +57,8 @@ def render(subject: Subject, cfg: RoadmapConfig) -> str:
         learning=look_at_learning(subject),
         using=look_at_use(subject, cfg),
         temperatures=TEMPERATURES,
+        new_tokens=NEW_TOKENS,
+        new_tokens=NEW_TOKENS,
         papers=papers(subject.trained.cfg),
     )
 

@@ -117,7 +117,8 @@ def frequent_names(tokenizer: Tokenizer) -> list[int]:
     texts = [tokenizer.decode([i]).strip() for i in range(min(len(tokenizer.vocabulary), MOST_COMMON))]
     known = set(texts)
     letters = [i for i, text in enumerate(texts) if text.isalpha()]
-    names = [i for i in letters if texts[i].istitle() and len(texts[i]) >= NAME_LENGTH and texts[i].lower() not in known]
+    titled = [i for i in letters if texts[i].istitle() and len(texts[i]) >= NAME_LENGTH]
+    names = [i for i in titled if texts[i].lower() not in known]
     others = sorted(letters, key=lambda i: -min(len(texts[i]), NAME_LENGTH))
     distinct = {texts[i]: i for i in reversed(names or others)}  # of a name's several forms the most frequent
     return sorted(distinct.values(), key=(names or others).index)[:NAMES]
