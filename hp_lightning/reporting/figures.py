@@ -144,8 +144,8 @@ def pixels(figure: Figure) -> Pixels:
     """(height, width, 3)."""
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # signs that the font has not are boxes
-        canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
 def _figure(width: int, height: int) -> Figure:

@@ -99,7 +99,7 @@ def svg(figure: Figure, alt: str) -> Markup:
     """
     drawn = io.StringIO()
     settings = {"svg.fonttype": "none", "svg.hashsalt": alt}  # letters stay letters; ids differ from figure to figure
-    with mpl.rc_context(settings), warnings.catch_warnings(action="ignore", category=UserWarning):
+    with mpl.rc_context(settings), warnings.catch_warnings(action="ignore", category=UserWarning):  # type: ignore[arg-type]
         figure.savefig(drawn, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format")))
     element = drawn.getvalue()
     element = element[element.index("<svg") :].replace("#000000", "currentColor")

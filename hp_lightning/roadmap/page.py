@@ -58,7 +58,6 @@ def render(subject: Subject, cfg: RoadmapConfig) -> str:
         using=look_at_use(subject, cfg),
         temperatures=TEMPERATURES,
         new_tokens=NEW_TOKENS,
-        new_tokens=NEW_TOKENS,
         papers=papers(subject.trained.cfg),
     )
 
