@@ -52,7 +52,7 @@ def evaluate(cfg: EvaluateConfig) -> None:
         seq_len = trained.cfg.data.seq_len
         if cfg.stride is not None and cfg.stride > seq_len:
             raise InputError(f"stride={cfg.stride} is longer than the run's windows of {seq_len} tokens: lower it")
-        data = _data_config(cfg.data, trained.cfg.data)
+        data = data_config(cfg.data, trained.cfg.data)
         corpus = encode_corpus(data, trained.tokenizer)
         own = corpus.digest == trained.corpus
         log.info("%s, step %s, evaluated on %s", trained.path, f"{trained.step:,}", data.path)
@@ -74,7 +74,8 @@ def evaluate(cfg: EvaluateConfig) -> None:
         log.info("\n%s", path)
 
 
-def _data_config(given: OtherCorpusConfig, of_run: DataConfig) -> DataConfig:
+def data_config(given: OtherCorpusConfig, of_run: DataConfig) -> DataConfig:
+    """How a corpus is read: as the person says, and else as the run did."""
     told = {key: value for key, value in dataclasses.asdict(given).items() if value is not None}
     if "path" in told:
         told["sha256"] = None

@@ -17,8 +17,8 @@ LEVELS = [
     {"reporting", "saving"},
     {"stopping", "comparing"},
     {"preparing", "writing", "sweeping", "evaluating", "sentiment"},
-    {"training"},
-    {"corpus.__main__", "reporting.__main__"},
+    {"training", "roadmap"},
+    {"corpus.__main__", "reporting.__main__", "roadmap.__main__"},
 ]
 
 

@@ -322,7 +322,7 @@ def test_images_are_drawn_first_and_last_and_are_small_enough_to_be_shown_whole(
 def test_what_no_font_or_formula_can_be_made_of_is_drawn() -> None:
     awkward = ["$x$", "$", "\u3042", "<EOS>", "_^{", "a_very_long_word_indeed", "\U0001f40b"]
     weights = np.tril(np.ones((5, len(awkward), len(awkward)))) / len(awkward)
-    pixels = figures.attention_figure(weights, awkward, "layer $1")
+    pixels = figures.pixels(figures.attention_figure(weights, awkward, "layer $1"))
     assert pixels.dtype == np.uint8
     assert pixels.shape[2] == 3
 

@@ -40,6 +40,12 @@ def read_metrics(text: str) -> tuple[list[Validation], list[float]]:
     return curve, speeds
 
 
+def read_figure(text: str, name: str) -> list[tuple[int, float]]:
+    """The steps and values of one figure in a metrics.csv, such as train/loss, where it has one."""
+    found = [(number(row.get("step")), number(row.get(name))) for row in _rows(text)]
+    return [(int(step), value) for step, value in found if math.isfinite(step) and math.isfinite(value)]
+
+
 def _rows(text: str) -> Iterator[dict[str, str]]:
     """Those that were written to their ends: a run that is going on, or was killed, may be in the middle of one."""
     whole, _, _ = text.rpartition("\n")

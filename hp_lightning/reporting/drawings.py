@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from hp_lightning.data import CorpusDataModule
 from hp_lightning.model import GPT
 from hp_lightning.reporting.exhibits import Exhibit
-from hp_lightning.reporting.figures import attention_figure, frequency_figure, loss_figure, position_figure
+from hp_lightning.reporting.figures import attention_figure, frequency_figure, loss_figure, pixels, position_figure
 from hp_lightning.reporting.labels import labels
 from hp_lightning.reporting.run_log import RunLog
 from hp_lightning.reporting.samples import first_words
@@ -49,22 +50,25 @@ class Drawings(Exhibit):
             self._attention(net, step)
             self._losses(token_losses(net, self._data), step)
             if net.cfg.position == "learned" or self.kind not in self.run_log.budget.spent:
-                table = _position_table(net)[: self._data.cfg.seq_len].float().cpu().numpy()
-                self.curves.image("positions", position_figure(table, POSITIONS[net.cfg.position]), step)
+                table = position_table(net)[: self._data.cfg.seq_len].float().cpu().numpy()
+                self._image("positions", position_figure(table, POSITIONS[net.cfg.position]), step)
+
+    def _image(self, tag: str, figure: Figure, step: int) -> None:
+        self.curves.image(tag, pixels(figure), step)
 
     def _attention(self, net: GPT, step: int) -> None:
         token_ids = torch.tensor([self._sentence], device=net.head.weight.device)
         layers = net.attention_weights(token_ids)[:, 0].float().cpu().numpy()
         for number, weights in enumerate(layers, start=1):
-            pixels = attention_figure(weights, self._labels, f"layer {number} of {len(layers)}: row looks at column")
-            self.curves.image(f"attention/layer_{number}", pixels, step)
+            title = f"layer {number} of {len(layers)}: row looks at column"
+            self._image(f"attention/layer_{number}", attention_figure(weights, self._labels, title), step)
 
     def _losses(self, found: TokenLosses, step: int) -> None:
         count = f"{len(found.losses):,} tokens of the validation part"
         guessing = math.log(len(self._data.tokenizer.vocabulary))
-        self.curves.image("token_loss/distribution", loss_figure(found.losses.numpy(), guessing, count), step)
+        self._image("token_loss/distribution", loss_figure(found.losses.numpy(), guessing, count), step)
         of_class = [found.classes == number for number in range(len(CLASSES))]
-        pixels = frequency_figure(
+        figure = frequency_figure(
             torch.stack([found.losses[chosen].mean() for chosen in of_class]).numpy(),
             torch.stack([found.unigram[chosen].mean() for chosen in of_class]).numpy(),
             [int(chosen.sum()) for chosen in of_class],
@@ -72,7 +76,7 @@ class Drawings(Exhibit):
             CLASSES,
             "loss by rank of frequency in the training part",
         )
-        self.curves.image("token_loss/frequent_and_rare", pixels, step)
+        self._image("token_loss/frequent_and_rare", figure, step)
 
 
 @contextmanager
@@ -83,8 +87,8 @@ def _evaluated(net: GPT) -> Iterator[None]:
     net.train(was_training)
 
 
-def _position_table(net: GPT) -> Tensor:
-    """(max_seq_len, F)."""
+def position_table(net: GPT) -> Tensor:
+    """What tells positions apart in a network, as `POSITIONS` says: (max_seq_len, F)."""
     if net.cfg.position == "learned":
         return net.position_embedding.weight
     if net.cfg.position == "sinusoidal":

@@ -1,4 +1,4 @@
-"""Figures of a network, from arrays: pixels out. By matplotlib, without the state of its pyplot.
+"""Figures of a network, from arrays, and their pixels. By matplotlib, without the state of its pyplot.
 
 TensorBoard shows an image about 350 pixels wide, and leaves pixels out of a wider one: so the figures are of that size,
 and their letters as small as can still be read.
@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.floating]
 Pixels = npt.NDArray[np.uint8]
 
 
-def attention_figure(weights: Floats, labels: Sequence[str], title: str) -> Pixels:
+def attention_figure(weights: Floats, labels: Sequence[str], title: str) -> Figure:
     """The heads of a layer beside each other; rows are the tokens that look, columns those that are looked at.
 
     The heads are one image with gaps, which is drawn in half the time of a set of axes for each.
@@ -63,10 +63,10 @@ def attention_figure(weights: Floats, labels: Sequence[str], title: str) -> Pixe
             _text(axes, -0.8, row * down + place, label, ha="right", va="center_baseline")
         for column in range(columns):
             _text(axes, column * right + place, image.shape[0] - 0.3, label, ha="center", va="top", rotation=90)
-    return _pixels(figure)
+    return figure
 
 
-def position_figure(table: Floats, title: str) -> Pixels:
+def position_figure(table: Floats, title: str) -> Figure:
     """What tells positions apart, and how alike it makes two of them.
 
     Args:
@@ -83,10 +83,10 @@ def position_figure(table: Floats, title: str) -> Pixels:
     alike = (table / np.maximum(lengths, 1e-12)) @ (table / np.maximum(lengths, 1e-12)).T
     below.imshow(alike, cmap="RdBu", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
     _dress(below, "cosine of two positions (blue 1, white 0, red −1)", "position", "position")
-    return _pixels(figure)
+    return figure
 
 
-def loss_figure(losses: Floats, guessing: float, title: str) -> Pixels:
+def loss_figure(losses: Floats, guessing: float, title: str) -> Figure:
     """How the losses of single tokens are distributed.
 
     Args:
@@ -102,12 +102,12 @@ def loss_figure(losses: Floats, guessing: float, title: str) -> Pixels:
     axes.axvline(guessing, color="gray", linewidth=1, linestyle=":", label=f"guessing {guessing:.2f}")
     axes.legend(fontsize=SMALL)
     _dress(axes, title, "loss of a token, nats", "tokens")
-    return _pixels(figure)
+    return figure
 
 
 def frequency_figure(
     losses: Floats, unigram: Floats, members: Sequence[int], guesses: Floats, classes: Sequence[str], title: str
-) -> Pixels:
+) -> Figure:
     """Frequent tokens against rare ones: their losses, and for which of them the network takes them.
 
     Args:
@@ -137,13 +137,19 @@ def frequency_figure(
             if np.isfinite(value):
                 _text(below, column, row, f"{value:.0%}", ha="center", va="center", color="w" if value > 0.5 else "k")
     _dress(below, "where the probability goes, by rank of frequency", "is guessed", "comes next")
-    return _pixels(figure)
+    return figure
+
+
+def pixels(figure: Figure) -> Pixels:
+    """(height, width, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # signs that the font has not are boxes
+        canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
 def _figure(width: int, height: int) -> Figure:
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
 
 
 def _dress(axes: Axes, title: str, x: str, y: str) -> None:
@@ -159,12 +165,3 @@ def _text(axes: Axes, x: float, y: float, text: str, **settings: object) -> None
 
 def _short(label: str) -> str:
     return label if len(label) <= LABEL_LENGTH else label[: LABEL_LENGTH - 1] + "…"
-
-
-def _pixels(figure: Figure) -> Pixels:
-    """(height, width, 3)."""
-    canvas = figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # signs that the font has not are boxes
-        canvas.draw()  # type: ignore[no-untyped-call]
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]

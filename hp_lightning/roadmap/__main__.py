@@ -1,0 +1,25 @@
+"""The sixteen steps of the course on your own model: python -m hp_lightning.roadmap ckpt=outputs/runs/..."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from hp_lightning import cli
+from hp_lightning.roadmap import settings
+
+
+@hydra.main(version_base="1.3", config_path=str(cli.PROJECT / "conf"), config_name="roadmap")
+@cli.job
+def main(cfg: DictConfig) -> None:
+    """Writes the page."""
+    checked = settings.roadmap_config(cfg)
+    from hp_lightning.roadmap.page import write_page  # torch is imported only once the config is known to be good
+
+    write_page(checked)
+
+
+if __name__ == "__main__":
+    settings.register()
+    sys.argv[0] = "roadmap"
+    cli.run(main, settings.RoadmapConfig, ("ckpt", "to", "text", *(k for k in cli.FREE_TEXT if k.startswith("data."))))

@@ -1,0 +1,71 @@
+"""The page: what was looked at, put into the templates beside this module, in one file that loads nothing."""
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from hp_lightning import runs
+from hp_lightning.errors import InputError, RunError
+from hp_lightning.messages import messages
+from hp_lightning.progress import log
+from hp_lightning.roadmap.learning import look_at_learning, run_name
+from hp_lightning.roadmap.network import look_at_network
+from hp_lightning.roadmap.papers import papers
+from hp_lightning.roadmap.settings import RoadmapConfig
+from hp_lightning.roadmap.subject import Subject, find_subject, run_folder
+from hp_lightning.roadmap.using import NEW_TOKENS, TEMPERATURES, look_at_use
+from hp_lightning.roadmap.words import look_at_words
+
+NAME = "roadmap.html"
+
+
+def write_page(cfg: RoadmapConfig) -> None:
+    """Writes the page, and says where.
+
+    Raises:
+        InputError: the checkpoint, the text or a corpus that was named is not usable
+        RunError: the page cannot be written
+    """
+    with messages():
+        checkpoint = runs.find_checkpoint(cfg.ckpt)
+        path = _target(cfg.to, checkpoint)
+        page = render(find_subject(cfg), cfg)
+        try:
+            runs.write_whole(path, page.encode("utf-8"))
+        except OSError as error:
+            raise RunError(f"{path} cannot be written ({error.strerror}): name another file by to=") from error
+        log.info("%s", path)
+
+
+def render(subject: Subject, cfg: RoadmapConfig) -> str:
+    """The page as HTML; the same for the same checkpoint, corpus and config."""
+    # Whatever comes from a corpus or a checkpoint is text: it is escaped.
+    environment = Environment(
+        loader=PackageLoader("hp_lightning.roadmap"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        run=run_name(subject.trained.path),
+        subject=subject,
+        cfg=subject.trained.cfg,
+        course=cfg.course,
+        words=look_at_words(subject, cfg.names),
+        network=look_at_network(subject, cfg.course, cfg.seed),
+        learning=look_at_learning(subject),
+        using=look_at_use(subject, cfg),
+        temperatures=TEMPERATURES,
+        new_tokens=NEW_TOKENS,
+        papers=papers(subject.trained.cfg),
+    )
+
+
+def _target(to: str | None, checkpoint: Path) -> Path:
+    if to is None:
+        run_dir = run_folder(checkpoint)
+        return checkpoint.with_suffix(f".{NAME}") if run_dir is None else run_dir / NAME
+    if Path(to).is_dir():
+        raise InputError(f"to={to} is a folder: name a file, as in to={Path(to) / NAME}")
+    return Path(to)
