@@ -9,7 +9,7 @@ LEVELS = [
     {"errors"},
     {"checks"},
     {"config", "judging_config", "progress", "kv_cache", "sampling"},
-    {"runs", "messages", "cache", "machine", "compiling", "corpus", "tokenization", "model", "optim"},
+    {"runs", "messages", "cache", "machine", "compiling", "corpus", "tokenization", "kneser_ney", "model", "optim"},
     {"checkpoint", "cli", "encoding", "generation", "half_weights", "loss", "slurm"},
     {"data", "auto", "exporting", "printing"},
     {"lightning_module"},
