@@ -135,7 +135,10 @@ def test_the_legend_has_the_names_of_the_folders(board: TBContext) -> None:
 def test_losses_are_there_over_steps_and_over_tokens(run: str, outputs: Path) -> None:
     """Each once, in a run of several sittings, too."""
     by_steps, by_tokens = scalars(outputs / run), scalars(outputs / run / "by_tokens")
-    assert by_tokens.keys() == {"loss_by_tokens/train", "loss_by_tokens/val"}
+    assert by_tokens.keys() == {f"loss_by_tokens/{curve}" for curve in ("train", "val", "kneser_ney")}
+    level = json.loads((outputs / run / "summary.json").read_text())["kneser_ney/val_loss"]
+    validations = [step for step, _ in by_steps["val/loss"]]
+    assert by_steps["kneser_ney/val_loss"] == [(step, pytest.approx(level)) for step in sorted({0, *validations})]
     for part in ("train", "val"):
         written = [row for row in rows(outputs / run) if f"{part}/loss" in row]
         losses = [pytest.approx(row[f"{part}/loss"], rel=1e-6) for row in written]
@@ -166,7 +169,7 @@ def test_gap_is_to_the_training_losses_since_the_last_validation(run: str, outpu
 def test_one_chart_has_training_and_validation_loss(board: TBContext) -> None:
     groups = ask(CustomScalarsPlugin(board), "/layout").json["category"]
     charts = [(chart["title"], chart["multiline"]["tag"]) for group in groups for chart in group["chart"]]
-    assert ("training and validation", ["^train/loss$", "^val/loss$"]) in charts
+    assert ("training and validation", ["^train/loss$", "^val/loss$", "^kneser_ney/val_loss$"]) in charts
     assert len(charts) == 5, "of several runs each chart stands there once"
 
 
