@@ -85,12 +85,11 @@ class CorpusDataModule(L.LightningDataModule):
 
     def unigram_loss(self, part: str) -> float:
         """Cross-entropy, in nats a token, of guessing each token by its frequency in the training part (add-one)."""
-        return float(self.unigram_losses()[self.streams[part][1:].long()].mean())
+        return self.corpus.unigram_loss(part)
 
     def unigram_losses(self) -> Tensor:
         """The same for each token of the vocabulary: (tokens,)."""
-        counts = torch.bincount(self.streams["train"][1:], minlength=len(self.tokenizer.vocabulary)).double() + 1
-        return -(counts / counts.sum()).log()
+        return torch.from_numpy(self.corpus.unigram_losses())
 
     def documents_of_step(self, step: int) -> list[str]:
         """The names of the documents that an optimizer step, counted from 1, has seen, in the order of the corpus."""

@@ -297,6 +297,7 @@ def _figures(
         "best/val/gap": run_log.best.get("val/gap") if run_log.best.get("step") == record.best_step else None,
         "best/step": record.best_step,
         "unigram/val_loss": data.unigram_loss("val"),
+        "kneser_ney/val_loss": data.corpus.kneser_ney_loss,
         "unk_rate": data.unk_rate("val"),
         "parameters": module.net.num_parameters(),
         "steps": step,

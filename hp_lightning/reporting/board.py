@@ -42,7 +42,7 @@ class Board:
         val_every: int,
     ) -> None:
         self._run_dir, self._data, self._net = run_dir, data, net
-        self.curves = Curves(run_dir, kept_until, data.tokens_per_step)
+        self.curves = Curves(run_dir, kept_until, data.tokens_per_step, data.corpus.kneser_ney_loss)
         self.curves.text("config", code_block(to_yaml(cfg)), kept_until + 1)  # of this sitting
         if kept_until < 0:
             self.curves.text("corpus", corpus_in_markdown(cfg.data.path, data.corpus), 0)

@@ -1,6 +1,7 @@
 """A look at the corpus: at the head of every run, and by `python -m hp_lightning.corpus PATH`."""
 
 import html
+import math
 import re
 from typing import Any
 
@@ -8,6 +9,7 @@ from rich.table import Table
 
 from hp_lightning.corpus import CorpusFacts
 from hp_lightning.encoding import Encoded
+from hp_lightning.kneser_ney import MOST_TOKENS, ORDER
 from hp_lightning.messages import log_table
 from hp_lightning.progress import log
 
@@ -85,6 +87,7 @@ def _findings(corpus: Encoded) -> list[tuple[str, str]]:
         ("shortest", f"{facts.shortest[0]}, {facts.shortest[1]:,} words"),
         ("duplicated", _duplicates(facts)),
         ("odd characters", _odd_characters(facts)),
+        ("counting", _counting(corpus)),
     ]
 
 
@@ -115,6 +118,18 @@ def _duplicates(facts: CorpusFacts) -> str:
 
 def _odd_characters(facts: CorpusFacts) -> str:
     return _listed([f"{name} ({count:,})" for name, count in facts.odd_characters.items()]) or "none"
+
+
+def _counting(corpus: Encoded) -> str:
+    """What a network has to beat."""
+    if len(corpus.streams["val"]) < 2:
+        return "no validation part to try it on"
+    unigram = f"a unigram model {corpus.unigram_loss('val'):.2f}"
+    loss = corpus.kneser_ney_loss
+    if loss is None:
+        return f"on the validation part {unigram}; of more than {MOST_TOKENS:,} tokens no n-grams are counted"
+    model = f"a Kneser-Ney model of order {ORDER} reaches {loss:.2f} on the validation part"
+    return f"{model} (perplexity {math.exp(loss):,.0f}), {unigram}"
 
 
 def _listed(items: list[str]) -> str:

@@ -14,11 +14,12 @@ from torch.utils.tensorboard import SummaryWriter
 from hp_lightning.reporting.event_file import EventFile
 
 BY_TOKENS = "by_tokens"  # folder of the curves whose axis is the number of tokens seen
+KNESER_NEY = "kneser_ney/val_loss"
 
 # The tab CUSTOM SCALARS: by category and chart, what its tags match.
 LAYOUT = {
     "loss": {
-        "training and validation": ["Multiline", ["^train/loss$", "^val/loss$"]],
+        "training and validation": ["Multiline", ["^train/loss$", "^val/loss$", f"^{KNESER_NEY}$"]],
         "training and validation, over tokens": ["Multiline", ["^loss_by_tokens/"]],
         "generalization gap": ["Multiline", ["^val/gap$"]],
     },
@@ -39,15 +40,19 @@ class Curves(Logger):
         kept_until: the last step whose figures a resumed run keeps; -1 for a new run, which takes away, too, what it
             wrote before it was killed and began again
         tokens_per_step: that an optimizer step sees
+        kneser_ney_loss: of the validation part, drawn as a level line into the charts of the loss; None leaves it out
     """
 
     name, version = "tensorboard", None
 
-    def __init__(self, run_dir: Path, kept_until: int, tokens_per_step: int) -> None:
+    def __init__(self, run_dir: Path, kept_until: int, tokens_per_step: int, kneser_ney_loss: float | None) -> None:
         super().__init__()
         self._tokens_per_step = tokens_per_step
+        self._kneser_ney_loss = kneser_ney_loss
         self._by_steps = EventFile(run_dir, kept_until + 1)
         self._by_tokens = EventFile(run_dir / BY_TOKENS, max(kept_until * tokens_per_step + 1, 0))
+        if kept_until < 0:
+            self._level(0)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Scalars under their names; losses of training and validation under the tokens seen, too."""
@@ -57,6 +62,15 @@ class Curves(Logger):
             part, _, figure = name.partition("/")
             if figure == "loss" and part in ("train", "val"):
                 self._scalar(self._by_tokens, f"loss_by_tokens/{part}", value, step * self._tokens_per_step)
+            if name == "val/loss":
+                self._level(step)
+
+    def _level(self, step: int) -> None:
+        """A point of the Kneser-Ney model's line: with each validation, so that a resumed run has it once."""
+        if self._kneser_ney_loss is not None:
+            self._scalar(self._by_steps, KNESER_NEY, self._kneser_ney_loss, step)
+            tokens = step * self._tokens_per_step
+            self._scalar(self._by_tokens, "loss_by_tokens/kneser_ney", self._kneser_ney_loss, tokens)
 
     def text(self, tag: str, markdown: str, step: int) -> None:
         """A text in Markdown."""
