@@ -19,6 +19,7 @@ from hp_lightning.reporting.figures import DPI, WIDTH, Floats
 SMALL, NORMAL = 7, 8  # points
 BLUE, ORANGE, GRAY = "#2f8fd0", "#d9742b", "#8a8f98"  # legible on white and on black
 BINS = 30
+IMAGE_DPI = 2 * DPI  # of what is pixels within a figure
 Points = Sequence[tuple[int, float]]
 
 
@@ -69,14 +70,14 @@ def loss_curves(train: Points, val: Points, references: Sequence[tuple[str, floa
         references: name and loss of models that know less
         step: at which the model on the page was saved
     """
-    figure = Figure(figsize=(WIDTH / DPI, 2.7), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(WIDTH / DPI, 3.1), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     axes.plot(*_columns(train), color=GRAY, linewidth=0.9, label="training")
     axes.plot(*_columns(val), color=BLUE, linewidth=1.6, marker="o", markersize=2.5, label="validation")
     for (name, loss), style in zip(references, ("--", ":"), strict=False):
         axes.axhline(loss, color=ORANGE, linewidth=1, linestyle=style, label=name)
     axes.axvline(step, color="black", linewidth=0.8, linestyle=":", label="the model on this page")
-    axes.legend(fontsize=SMALL, frameon=False)
+    figure.legend(fontsize=SMALL, frameon=False, loc="outside lower center", ncols=2)
     _dress(axes, "", "optimizer step", "loss, nats a token")
     return figure
 
@@ -100,10 +101,10 @@ def svg(figure: Figure, alt: str) -> Markup:
     drawn = io.StringIO()
     settings = {"svg.fonttype": "none", "svg.hashsalt": alt}  # letters stay letters; ids differ from figure to figure
     with mpl.rc_context(settings), warnings.catch_warnings(action="ignore", category=UserWarning):  # type: ignore[arg-type]
-        figure.savefig(drawn, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format")))
+        figure.savefig(drawn, format="svg", dpi=IMAGE_DPI, transparent=True)
     element = drawn.getvalue()
-    element = element[element.index("<svg") :].replace("#000000", "currentColor")
-    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    element = element[element.index("<svg") :].replace(": #000000", ": currentColor")
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)  # with the date
     width = round(figure.get_figwidth() * DPI)
     begin = f'<svg role="img" aria-label="{escape(alt)}" fill="currentColor" style="min-width: {width}px"'
     return Markup(re.sub(r'^<svg| (?:width|height)="[\d.]+pt"', lambda m: begin if m[0] == "<svg" else "", element))

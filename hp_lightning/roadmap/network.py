@@ -17,7 +17,7 @@ from hp_lightning.roadmap.subject import Inside, Subject
 
 LOOKING = 10  # tokens whose attention is drawn
 POSITIONS_DRAWN = 128  # at most
-DROPPED = 12  # features that are shown before and after dropout
+DROPPED = 16  # features that are shown before and after dropout
 COURSE_DROPOUT = 0.1
 REACH = 3.0  # of the activations' picture to both sides
 MEASURED_TOKENS = 4

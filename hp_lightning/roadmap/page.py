@@ -9,7 +9,7 @@ from hp_lightning.errors import InputError, RunError
 from hp_lightning.messages import messages
 from hp_lightning.progress import log
 from hp_lightning.roadmap.learning import look_at_learning, run_name
-from hp_lightning.roadmap.network import look_at_network
+from hp_lightning.roadmap.network import COURSE_DROPOUT, look_at_network
 from hp_lightning.roadmap.papers import papers
 from hp_lightning.roadmap.settings import RoadmapConfig
 from hp_lightning.roadmap.subject import Subject, find_subject, run_folder
@@ -31,7 +31,7 @@ def write_page(cfg: RoadmapConfig) -> None:
         path = _target(cfg.to, checkpoint)
         page = render(find_subject(cfg), cfg)
         try:
-            runs.write_whole(path, page.encode("utf-8"))
+            runs.write_whole(path, page.encode("utf-8", errors="replace"))  # a name may hold bytes that are no text
         except OSError as error:
             raise RunError(f"{path} cannot be written ({error.strerror}): name another file by to=") from error
         log.info("%s", path)
@@ -52,6 +52,7 @@ def render(subject: Subject, cfg: RoadmapConfig) -> str:
         subject=subject,
         cfg=subject.trained.cfg,
         course=cfg.course,
+        course_dropout=COURSE_DROPOUT,
         words=look_at_words(subject, cfg.names),
         network=look_at_network(subject, cfg.course, cfg.seed),
         learning=look_at_learning(subject),

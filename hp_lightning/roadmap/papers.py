@@ -18,7 +18,7 @@ class Paper:
 
 
 def papers(cfg: TrainConfig) -> list[Paper]:
-    """In the order of the steps; with those of the course's choices and of the person's."""
+    """In the order of the steps: those of the course's choices and of the person's."""
     model, tokenizer, dropout = cfg.model, cfg.tokenizer, cfg.regularization
     return [
         Paper("byte-pair encoding", "Sennrich et al. 2016, Neural Machine Translation of Rare Words with Subword Units",
@@ -48,7 +48,9 @@ def papers(cfg: TrainConfig) -> list[Paper]:
               f"{ARXIV}2002.04745"),
         Paper("Adam", "Kingma & Ba 2015, Adam: A Method for Stochastic Optimization", f"{ARXIV}1412.6980"),
         Paper("AdamW", "Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization", f"{ARXIV}1711.05101",
-              cfg.optim.name == "adamw"),
+              cfg.optim.name != "adam"),
+        Paper("Muon", "Jordan et al. 2024, Muon: An optimizer for hidden layers in neural networks",
+              "https://kellerjordan.github.io/posts/muon/", cfg.optim.name == "muon"),
         Paper("nucleus sampling, top_p", "Holtzman et al. 2020, The Curious Case of Neural Text Degeneration",
               f"{ARXIV}1904.09751"),
     ]  # fmt: skip
