@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hp_lightning.baselines import counted_loss
 from hp_lightning.config import DataConfig
 from hp_lightning.encoding import Encoded
 from hp_lightning.errors import InputError
@@ -86,6 +88,11 @@ class CorpusDataModule(L.LightningDataModule):
     def unigram_loss(self, part: str) -> float:
         """Cross-entropy, in nats a token, of guessing each token by its frequency in the training part (add-one)."""
         return self.corpus.unigram_loss(part)
+
+    @cached_property
+    def kneser_ney_loss(self) -> float | None:
+        """Cross-entropy, in nats a token, that counting n-grams comes to on the validation part."""
+        return counted_loss(self.cfg, self.corpus)
 
     def unigram_losses(self) -> Tensor:
         """The same for each token of the vocabulary: (tokens,)."""

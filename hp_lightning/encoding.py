@@ -32,11 +32,10 @@ from hp_lightning.corpus import (
     read_documents,
     split_documents,
 )
-from hp_lightning.kneser_ney import kneser_ney_loss
 from hp_lightning.progress import log, watched
 from hp_lightning.tokenization import Learned, Tokenizer, learn_tokenizer, tokenizer_from_state
 
-FORMAT = 4  # of what the cache holds; to be raised with every change of reading, splitting, tokenizing or counting
+FORMAT = 3  # of what the cache holds; to be raised with every change of reading, splitting or tokenizing
 # What does not touch which tokens a part has.
 UNENCODED = {"path", "sha256", "cache_dir", "seq_len", "batch_size", "batch_tokens"}
 VOCABULARY_SIZES = (1_000, 2_000, 5_000, 10_000, 20_000)
@@ -69,7 +68,6 @@ class Encoded:
     documents: dict[str, list[DocumentFacts]]  # by part, in the order of the stream
     facts: CorpusFacts
     coverage: list[Coverage]  # empty where nothing is ever `<UNK>`
-    kneser_ney_loss: float | None  # see there; of the validation part
 
     @cached_property
     def digest(self) -> str:
@@ -170,8 +168,7 @@ class _Encoder:
             part: [DocumentFacts(document.name, len(document.text)) for document in found]
             for part, found in vars(splits).items()
         }
-        counting = kneser_ney_loss(streams["train"], streams["val"], len(tokenizer.vocabulary))
-        encoded = Encoded(tokenizer, streams, documents, inspect(reading, splits), coverage, counting)
+        encoded = Encoded(tokenizer, streams, documents, inspect(reading, splits), coverage)
         self._cache.store(self._encoded_key(state), _packed(encoded))
         return encoded
 
@@ -201,7 +198,6 @@ def _packed(encoded: Encoded) -> Arrays:
         "documents": {part: list(map(dataclasses.asdict, found)) for part, found in encoded.documents.items()},
         "facts": dataclasses.asdict(encoded.facts),
         "coverage": [dataclasses.asdict(row) for row in encoded.coverage],
-        "kneser_ney_loss": encoded.kneser_ney_loss,
     }
     return {**encoded.streams, "findings": to_array(findings)}
 
@@ -213,4 +209,4 @@ def _unpacked(arrays: Arrays, tokenizer: Tokenizer) -> Encoded:
     facts |= {key: tuple(facts[key]) for key in ("longest", "shortest")}  # JSON made lists of them
     coverage = [Coverage(**row) for row in findings["coverage"]]
     documents = {part: [DocumentFacts(**facts) for facts in found] for part, found in findings["documents"].items()}
-    return Encoded(tokenizer, arrays, documents, CorpusFacts(**facts), coverage, findings["kneser_ney_loss"])
+    return Encoded(tokenizer, arrays, documents, CorpusFacts(**facts), coverage)

@@ -110,7 +110,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 def _describe(run: Run) -> None:
     data = run.data
     log.info("run     %s", run.dir)
-    show_corpus(run.cfg.data.path, data.corpus)
+    show_corpus(run.cfg.data.path, data.corpus, data.kneser_ney_loss)
     for reason in run.settled.reasons:
         log.info("%s", reason)
     log.info(
@@ -297,7 +297,7 @@ def _figures(
         "best/val/gap": run_log.best.get("val/gap") if run_log.best.get("step") == record.best_step else None,
         "best/step": record.best_step,
         "unigram/val_loss": data.unigram_loss("val"),
-        "kneser_ney/val_loss": data.corpus.kneser_ney_loss,
+        "kneser_ney/val_loss": data.kneser_ney_loss,
         "unk_rate": data.unk_rate("val"),
         "parameters": module.net.num_parameters(),
         "steps": step,

@@ -23,6 +23,7 @@ LEVELS = [
         "schedule",
     },
     {"checkpoint", "cli", "encoding", "generation", "half_weights", "loss", "slurm"},
+    {"baselines"},
     {"data", "auto", "exporting", "printing"},
     {"lightning_module"},
     {"divergence", "evaluation"},

@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from hp_lightning import cli
+from hp_lightning.baselines import counted_loss
 from hp_lightning.config import TokenizerConfig, TrainConfig, train_config
 from hp_lightning.encoding import encode_corpus
 from hp_lightning.messages import messages
@@ -34,7 +35,8 @@ def main(cfg: DictConfig) -> None:
 
         checked, tokenizer = chosen_tokenizer(checked, list(HydraConfig.get().overrides.task))
     with messages():
-        show_corpus(checked.data.path, encode_corpus(checked.data, tokenizer))
+        corpus = encode_corpus(checked.data, tokenizer)
+        show_corpus(checked.data.path, corpus, counted_loss(checked.data, corpus))
 
 
 def _overrides(words: list[str]) -> list[str]:

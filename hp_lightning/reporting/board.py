@@ -42,10 +42,10 @@ class Board:
         val_every: int,
     ) -> None:
         self._run_dir, self._data, self._net = run_dir, data, net
-        self.curves = Curves(run_dir, kept_until, data.tokens_per_step, data.corpus.kneser_ney_loss)
+        self.curves = Curves(run_dir, kept_until, data.tokens_per_step, data.kneser_ney_loss)
         self.curves.text("config", code_block(to_yaml(cfg)), kept_until + 1)  # of this sitting
         if kept_until < 0:
-            self.curves.text("corpus", corpus_in_markdown(cfg.data.path, data.corpus), 0)
+            self.curves.text("corpus", corpus_in_markdown(cfg.data.path, data.corpus, data.kneser_ney_loss), 0)
             self.curves.layout()
         write_settings(run_dir, settings(cfg, data, net.num_parameters(), total_steps, val_every))
         self.exhibits: list[Exhibit] = []

@@ -23,20 +23,20 @@ SEPARATORS = {" ": "spaces (printed lines flow together)", "\n": "line breaks"}
 Rows = list[list[str]]  # the first has the names of the columns
 
 
-def show_corpus(path: Any, corpus: Encoded) -> None:
-    """Says what was read, how it was split, and what the tokenizer makes of it."""
+def show_corpus(path: Any, corpus: Encoded, counted_loss: float | None) -> None:
+    """Says what was read, how it was split, what the tokenizer makes of it, and what counting comes to."""
     log.info("corpus  %s: %s", path, _how_it_was_read(corpus.facts))
     log_table(_table(_parts(corpus)))
     if corpus.coverage:
         log.info("\n%s", COVERAGE)
         log_table(_table(_coverage(corpus)))
     log.info("")
-    for name, value in _findings(corpus):
+    for name, value in _findings(corpus, counted_loss):
         log.info("%-18s %s", name, value)
     log.info("")
 
 
-def corpus_in_markdown(path: Any, corpus: Encoded) -> str:
+def corpus_in_markdown(path: Any, corpus: Encoded, counted_loss: float | None) -> str:
     """The same for a page."""
     coverage = [f"{COVERAGE}\n\n{_markdown(_coverage(corpus))}"] if corpus.coverage else []
     return "\n\n".join(
@@ -44,7 +44,7 @@ def corpus_in_markdown(path: Any, corpus: Encoded) -> str:
             f"{_escaped(str(path))}: {_escaped(_how_it_was_read(corpus.facts))}",
             _markdown(_parts(corpus)),
             *coverage,
-            "\n".join(f"- {name}: {_escaped(value)}" for name, value in _findings(corpus)),
+            "\n".join(f"- {name}: {_escaped(value)}" for name, value in _findings(corpus, counted_loss)),
         ]
     )
 
@@ -79,7 +79,7 @@ def _coverage(corpus: Encoded) -> Rows:
     return rows
 
 
-def _findings(corpus: Encoded) -> list[tuple[str, str]]:
+def _findings(corpus: Encoded, counted_loss: float | None) -> list[tuple[str, str]]:
     facts = corpus.facts
     return [
         ("vocabulary", f"{len(corpus.tokenizer.vocabulary):,} tokens"),
@@ -87,7 +87,7 @@ def _findings(corpus: Encoded) -> list[tuple[str, str]]:
         ("shortest", f"{facts.shortest[0]}, {facts.shortest[1]:,} words"),
         ("duplicated", _duplicates(facts)),
         ("odd characters", _odd_characters(facts)),
-        ("counting", _counting(corpus)),
+        ("counting", _counting(corpus, counted_loss)),
     ]
 
 
@@ -120,12 +120,11 @@ def _odd_characters(facts: CorpusFacts) -> str:
     return _listed([f"{name} ({count:,})" for name, count in facts.odd_characters.items()]) or "none"
 
 
-def _counting(corpus: Encoded) -> str:
+def _counting(corpus: Encoded, loss: float | None) -> str:
     """What a network has to beat."""
     if len(corpus.streams["val"]) < 2:
         return "no validation part to try it on"
     unigram = f"a unigram model {corpus.unigram_loss('val'):.2f}"
-    loss = corpus.kneser_ney_loss
     if loss is None:
         return f"on the validation part {unigram}; of more than {MOST_TOKENS:,} tokens no n-grams are counted"
     model = f"a Kneser-Ney model of order {ORDER} reaches {loss:.2f} on the validation part"
