@@ -436,7 +436,9 @@ def _optim_problems(optim: OptimConfig) -> Iterator[str]:
     yield from above("optim.lr", optim.lr, 0)
     yield from at_least("optim.lr_width", optim.lr_width, 1)
     yield from above("optim.muon_lr", optim.muon_lr, 0)
-    for key in ("muon_momentum", "decay_fraction", "final_lr_fraction"):
+    if not 0 <= optim.muon_momentum < 1:
+        yield f"optim.muon_momentum={optim.muon_momentum} must be at least 0 and below 1"
+    for key in ("decay_fraction", "final_lr_fraction"):
         yield from fraction(f"optim.{key}", getattr(optim, key))
     if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
         yield f"optim.betas={optim.betas} must be two numbers, each at least 0 and below 1"
