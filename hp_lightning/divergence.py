@@ -89,11 +89,12 @@ class Divergence(L.Callback):
     def _advice(self, trainer: L.Trainer) -> str:
         module = trainer.lightning_module
         assert isinstance(module, GPTModule)
-        lr = module.cfg.optim.lr
+        optim = module.cfg.optim
+        muon = f" optim.muon_lr={optim.muon_lr / 4:g}" if optim.name == "muon" else ""
         return (
             f"the run is stopped, and its last good checkpoint kept; go on from it with a lower rate by "
-            f"resume={self._run} optim.lr={lr / 4:g}, or begin again with a longer optim.warmup_steps "
-            f"(now {module.cfg.optim.warmup_steps}) or trainer.precision=32-true (now {module.cfg.trainer.precision})"
+            f"resume={self._run} optim.lr={optim.lr / 4:g}{muon}, or begin again with a longer optim.warmup_steps "
+            f"(now {optim.warmup_steps}) or trainer.precision=32-true (now {module.cfg.trainer.precision})"
         )
 
 
