@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from hp_lightning.config import TrainConfig, from_plain, to_plain
+from hp_lightning.config import ModelConfig, TrainConfig, from_plain, to_plain
 from hp_lightning.errors import InputError
 from hp_lightning.model import GPT
 from hp_lightning.progress import log
@@ -80,7 +80,7 @@ class Trained:
 
     def net(self) -> GPT:
         """The network with its weights, without dropout."""
-        net = blank_network(self.cfg)
+        net = blank_network(self.cfg.model)
         load_weights(net, self)
         return net.eval()
 
@@ -166,7 +166,7 @@ def _expect_whole_state(contents: dict[str, Any]) -> None:
 
 def _fitting(trained: Trained) -> Trained:
     """The same, if its weights are those of the network that its config describes."""
-    wanted = {f"net.{name}": value.shape for name, value in blank_network(trained.cfg).state_dict().items()}
+    wanted = {f"net.{name}": value.shape for name, value in blank_network(trained.cfg.model).state_dict().items()}
     if {name: value.shape for name, value in trained.contents["state_dict"].items()} != wanted:
         raise ValueError("other weights")
     return trained
@@ -185,10 +185,10 @@ class _WithoutDrawing(TorchFunctionMode):
         return function(*args, **named)
 
 
-def blank_network(cfg: TrainConfig) -> GPT:
+def blank_network(cfg: ModelConfig) -> GPT:
     """A network that waits for its weights: drawing some first would take longer than reading a checkpoint."""
     with _WithoutDrawing():
-        return GPT(cfg.model)
+        return GPT(cfg)
 
 
 def _verify_checksums(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from markupsafe import Markup
@@ -102,9 +101,3 @@ def _some(validations: list[Validation], best: Validation) -> list[Validation]:
     last = len(validations) - 1
     places = {round(last * part / (VALIDATIONS - 1)) for part in range(VALIDATIONS)} | {validations.index(best)}
     return [validations[place] for place in sorted(places)]
-
-
-def run_name(path: Path) -> str:
-    """How the page calls a checkpoint: without the folders that are around its run."""
-    whole = path.absolute()
-    return "/".join(whole.parts[-3:]) if whole.parent.name == "checkpoints" else whole.name

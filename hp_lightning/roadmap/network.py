@@ -7,6 +7,7 @@ from markupsafe import Markup
 from torch import Tensor
 from torch.nn import functional as F
 
+from hp_lightning.checkpoint import blank_network
 from hp_lightning.config import ModelConfig
 from hp_lightning.model import GPT, Dropout, make_activation, sinusoidal_table
 from hp_lightning.reporting.drawings import POSITIONS, position_table
@@ -90,8 +91,6 @@ def look_at_network(subject: Subject, course: ModelConfig, seed: int) -> Network
         seed: of what dropout leaves out
     """
     net, inside = subject.net, subject.inside
-    with torch.device("meta"):
-        of_course = GPT(course).num_parameters()
     rate = subject.trained.cfg.regularization.embedding_dropout or COURSE_DROPOUT
     return Network(
         positions=_positions(position_table(net)[: min(len(position_table(net)), POSITIONS_DRAWN)], net.cfg.position),
@@ -105,7 +104,7 @@ def look_at_network(subject: Subject, course: ModelConfig, seed: int) -> Network
         layers=_layers(subject),
         parts=_parts(net),
         parameters=net.num_parameters(),
-        course_parameters=of_course,
+        course_parameters=blank_network(course).num_parameters(),
     )
 
 

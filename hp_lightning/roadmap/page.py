@@ -8,7 +8,7 @@ from hp_lightning import runs
 from hp_lightning.errors import InputError, RunError
 from hp_lightning.messages import messages
 from hp_lightning.progress import log
-from hp_lightning.roadmap.learning import look_at_learning, run_name
+from hp_lightning.roadmap.learning import look_at_learning
 from hp_lightning.roadmap.network import COURSE_DROPOUT, look_at_network
 from hp_lightning.roadmap.papers import papers
 from hp_lightning.roadmap.settings import RoadmapConfig
@@ -29,7 +29,7 @@ def write_page(cfg: RoadmapConfig) -> None:
     with messages():
         checkpoint = runs.find_checkpoint(cfg.ckpt)
         path = _target(cfg.to, checkpoint)
-        page = render(find_subject(cfg), cfg)
+        page = render(find_subject(checkpoint, cfg), cfg)
         try:
             runs.write_whole(path, page.encode("utf-8", errors="replace"))  # a name may hold bytes that are no text
         except OSError as error:
@@ -48,7 +48,7 @@ def render(subject: Subject, cfg: RoadmapConfig) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
-        run=run_name(subject.trained.path),
+        run=_name(subject.trained.path),
         subject=subject,
         cfg=subject.trained.cfg,
         course=cfg.course,
@@ -70,3 +70,9 @@ def _target(to: str | None, checkpoint: Path) -> Path:
     if Path(to).is_dir():
         raise InputError(f"to={to} is a folder: name a file, as in to={Path(to) / NAME}")
     return Path(to)
+
+
+def _name(path: Path) -> str:
+    """How the page calls a checkpoint: without the folders that are around its run."""
+    whole = path.absolute()
+    return "/".join(whole.parts[-3:]) if whole.parent.name == "checkpoints" else whole.name

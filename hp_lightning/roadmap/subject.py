@@ -71,13 +71,13 @@ class Subject:
         return run_folder(self.trained.path)
 
 
-def find_subject(cfg: RoadmapConfig) -> Subject:
-    """Reads the checkpoint, and the corpus that it was trained on where that is still there.
+def find_subject(path: Path, cfg: RoadmapConfig) -> Subject:
+    """Reads a checkpoint, and the corpus that it was trained on where that is still there.
 
     Raises:
-        InputError: there is no such checkpoint; `data.path` was given and cannot be read; `text` holds no token
+        InputError: the checkpoint cannot be used; `data.path` was given and cannot be read; `text` holds no token
     """
-    trained = checkpoint.load(runs.find_checkpoint(cfg.ckpt))
+    trained = checkpoint.load(path)
     net = trained.net()
     corpus, why = None, ""
     try:
@@ -92,8 +92,7 @@ def find_subject(cfg: RoadmapConfig) -> Subject:
 
 def run_folder(path: Path) -> Path | None:
     """The run folder that a checkpoint lies in, by the name of the folder around it."""
-    folder = path.absolute().parent
-    return path.parent.parent if folder.name == runs.best_checkpoint(Path()).parent.name else None
+    return path.parent.parent if path.absolute().parent.name == runs.best_checkpoint(Path()).parent.name else None
 
 
 def _passage(cfg: RoadmapConfig, trained: Trained, net: GPT, corpus: Encoded | None) -> Passage:

@@ -93,10 +93,11 @@ def _reviews(subject: Subject, words: WordLists) -> list[Review]:
     reader = NextWordReader(subject.net, subject.tokenizer, words, "", calibrated=False, context=data.seq_len)
     found = []
     for text in REVIEWS:
-        [log_odds] = reader.log_odds([as_in_corpus(text, data)])
+        read = as_in_corpus(text, data)
+        [log_odds] = reader.log_odds([read])
         probability = float(log_odds.sigmoid())
-        positive, negative = reader.probabilities(text)
-        unknown = unknown_tokens(subject.tokenizer, text)
+        positive, negative = reader.probabilities(read)
+        unknown = unknown_tokens(subject.tokenizer, read)
         confidence = max(probability, 1 - probability)
         found.append(Review(text, unknown, positive, negative, verdict(probability), confidence))
     return found

@@ -72,6 +72,6 @@ def load(path: Path) -> Taught | None:
 
 
 def _network(cfg: TrainConfig, weights: dict[str, Tensor]) -> GPT:
-    net = blank_network(cfg)
+    net = blank_network(cfg.model)
     net.load_state_dict(weights)
     return net.eval()
