@@ -326,7 +326,7 @@ def from_plain(plain: dict[str, Any]) -> TrainConfig:
 
 def _train_problems(cfg: TrainConfig) -> Iterator[str]:
     yield from _data_problems(cfg.data, cfg.model)
-    yield from _model_problems(cfg.model)
+    yield from model_problems(cfg.model)
     yield from _regularization_problems(cfg.regularization)
     yield from _optim_problems(cfg.optim)
     yield from _tokenizer_problems(cfg.tokenizer)
@@ -396,7 +396,8 @@ def _tokenizer_problems(tokenizer: TokenizerConfig) -> Iterator[str]:
     yield from not_empty("tokenizer.from_run", tokenizer.from_run)
 
 
-def _model_problems(model: ModelConfig) -> Iterator[str]:
+def model_problems(model: ModelConfig) -> Iterator[str]:
+    """What no network can have."""
     for key in ("d_model", "num_heads", "num_layers", "d_ff", "max_seq_len", "vocab_size"):
         yield from at_least(f"model.{key}", getattr(model, key), 1)
     yield from one_of("model.position", model.position, "learned", "sinusoidal", "rotary")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from conftest import PROJECT, save_untrained, script_environment
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from hp_lightning.config import TrainConfig
 from hp_lightning.encoding import encode_corpus
@@ -67,7 +68,7 @@ def look(**chosen: Any) -> None:
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         cfg = compose("roadmap")
     for key, value in chosen.items():
-        cfg[key] = value
+        cfg[key] = OmegaConf.merge(cfg[key], value) if isinstance(value, dict) else value
     write_page(settings.roadmap_config(cfg))
 
 
@@ -153,6 +154,7 @@ def test_what_is_no_use_is_refused(make_config: Callable[..., TrainConfig], tmp_
         ({"text": " "}, InputError, "text is empty"),
         ({"names": [""]}, InputError, "names has an empty word"),
         ({"to": str(tmp_path)}, InputError, "is a folder"),
+        ({"course": {"d_model": -1, "vocab_size": None}}, InputError, r"course\.vocab_size.*course\.d_model=-1"),
         ({"to": str(tmp_path / "no" / "page.html")}, RunError, "cannot be written"),
     ):
         with pytest.raises(error, match=message):

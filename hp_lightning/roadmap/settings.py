@@ -8,7 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from hp_lightning.checks import not_empty, resolved, seed, validated
-from hp_lightning.config import ModelConfig
+from hp_lightning.config import ModelConfig, model_problems
 from hp_lightning.judging_config import OtherCorpusConfig
 
 
@@ -52,4 +52,7 @@ def _problems(cfg: RoadmapConfig) -> Iterator[str]:
         words = getattr(cfg, key)
         if words is not None and not all(map(str.strip, words)):
             yield f"{key} has an empty word in it: {key}=[one,another]"
+    if cfg.course.vocab_size is None:
+        yield "course.vocab_size is null: give a number, the course has 10000"
+    yield from (problem.replace("model.", "course.") for problem in model_problems(cfg.course))
     yield from seed("seed", cfg.seed)
