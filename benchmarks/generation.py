@@ -103,7 +103,7 @@ def _ours(net: GPT) -> Contender:
 
 @torch.inference_mode()
 def _next_without_cache(net: GPT, token_ids: torch.Tensor) -> torch.Tensor:
-    return net.head(net.features(token_ids)[:, -1]).argmax(dim=-1, keepdim=True)  # type: ignore[no-any-return]
+    return net.logits(net.features(token_ids)[:, -1]).argmax(dim=-1, keepdim=True)  # type: ignore[no-any-return]
 
 
 def _without_cache(net: GPT) -> Contender:

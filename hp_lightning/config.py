@@ -79,12 +79,15 @@ class ModelConfig:
     d_ff: int
     max_seq_len: int
     position: str  # learned | sinusoidal | rotary
-    norm: str  # layer | rms
+    norm: str  # layer | rms | rms_plain: without learned weights
     norm_position: str  # pre | post
     activation: str  # relu | gelu | relu_squared
     bias: bool
     tie_embeddings: bool
     qk_norm: bool
+    embedding_norm: bool  # an rms_plain behind the embedding
+    zero_init: bool  # what ends a residual branch starts at zero
+    logit_cap: Optional[float]  # no logit is larger; null: any may be
 
 
 @dataclass
@@ -401,9 +404,10 @@ def model_problems(model: ModelConfig) -> Iterator[str]:
     for key in ("d_model", "num_heads", "num_layers", "d_ff", "max_seq_len", "vocab_size"):
         yield from at_least(f"model.{key}", getattr(model, key), 1)
     yield from one_of("model.position", model.position, "learned", "sinusoidal", "rotary")
-    yield from one_of("model.norm", model.norm, "layer", "rms")
+    yield from one_of("model.norm", model.norm, "layer", "rms", "rms_plain")
     yield from one_of("model.norm_position", model.norm_position, "pre", "post")
     yield from one_of("model.activation", model.activation, "relu", "gelu", "relu_squared")
+    yield from above("model.logit_cap", model.logit_cap, 0)
     if model.num_heads < 1 or model.d_model < 1:
         return
     if model.d_model % model.num_heads:

@@ -82,7 +82,7 @@ def _losses_and_ranks(net: GPT, features: Tensor, targets: Tensor) -> tuple[Tens
     rows = max(CHUNK_BYTES // (4 * net.head.weight.shape[0]), 1)
     losses, ranks = [], []
     for some, wanted in zip(torch.split(features, rows), torch.split(targets, rows), strict=True):
-        logits = net.head(some).float()
+        logits = net.logits(some).float()
         losses.append(F.cross_entropy(logits, wanted, reduction="none"))
         ranks.append((logits > logits.gather(1, wanted[:, None])).sum(dim=1))
     return torch.cat(losses), torch.cat(ranks)

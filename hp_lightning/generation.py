@@ -146,7 +146,7 @@ class _Window:
     def next_logits(self) -> Tensor:
         """Reads what has not been read yet; gives the logits of what comes next: (B, V), in float32."""
         features = self._net.features(self._unread, self._cache)
-        logits: Tensor = self._net.head(features[:, -1]).float()
+        logits: Tensor = self._net.logits(features[:, -1]).float()
         return logits
 
     def add(self, token_ids: Tensor) -> None:

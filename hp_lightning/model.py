@@ -55,11 +55,10 @@ class GPT(nn.Module):
         Raises:
             ValueError: T, with the tokens before, is above `max_seq_len`
         """
-        logits: Tensor = self.head(self.features(token_ids, cache))
-        return logits
+        return self.logits(self.features(token_ids, cache))
 
     def features(self, token_ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """What the head turns into logits: (B, T) to (B, T, C); see `forward`."""
+        """What `logits` turns into logits: (B, T) to (B, T, C); see `forward`."""
         past = 0 if cache is None else cache.length
         length = past + token_ids.shape[1]
         if length > self.cfg.max_seq_len:
@@ -69,6 +68,10 @@ class GPT(nn.Module):
             x = block(x, None if cache is None else cache.layers[layer])
         normed: Tensor = self.final_norm(x)
         return normed
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(..., C) to (..., V)."""
+        return cap_logits(self.head(features), self.cfg.logit_cap)
 
     def attention_weights(self, token_ids: Tensor) -> Tensor:
         """How much each token looks at each, in every layer and head: (B, T) to (layers, B, H, T, T).
@@ -109,6 +112,8 @@ class GPT(nn.Module):
     def _embed(self, token_ids: Tensor, past: int = 0) -> Tensor:
         """(B, T), with so many tokens before, to (B, T, C)."""
         x: Tensor = self.token_embedding(token_ids)
+        if self.cfg.embedding_norm:
+            x = F.rms_norm(x, (self.cfg.d_model,))
         places = slice(past, past + token_ids.shape[1])
         if self.cfg.position == "learned":
             x = x + self.position_embedding.weight[places]
@@ -118,11 +123,15 @@ class GPT(nn.Module):
         return x
 
     def _initialize(self) -> None:
-        """Normal(0, 0.02); what ends a residual branch is divided by the root of their number (GPT-2, section 2.3)."""
+        """Normal(0, 0.02); what ends a residual branch is divided by the root of their number (GPT-2, section 2.3).
+
+        With `zero_init` the latter starts at zero, so that a block does nothing at first (as in Goyal et al. 2017,
+        arXiv:1706.02677, section 5.1).
+        """
+        of_branch_ends = 0.0 if self.cfg.zero_init else 0.02 / math.sqrt(2 * self.cfg.num_layers)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                ends_branch = name.endswith((".output", ".down"))
-                std = 0.02 / math.sqrt(2 * self.cfg.num_layers) if ends_branch else 0.02
+                std = of_branch_ends if name.endswith((".output", ".down")) else 0.02
                 nn.init.normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -292,9 +301,14 @@ def make_activation(name: str) -> nn.Module:
 
 def make_norm(cfg: ModelConfig) -> nn.Module:
     """LayerNorm (Ba et al. 2016, arXiv:1607.06450) or RMSNorm (Zhang & Sennrich 2019, arXiv:1910.07467), over C."""
-    if cfg.norm == "rms":
-        return nn.RMSNorm(cfg.d_model, eps=1e-5)
+    if cfg.norm.startswith("rms"):
+        return nn.RMSNorm(cfg.d_model, eps=1e-5, elementwise_affine=cfg.norm == "rms")
     return nn.LayerNorm(cfg.d_model, bias=cfg.bias)
+
+
+def cap_logits(logits: Tensor, cap: float | None) -> Tensor:
+    """cap · tanh(z / cap) (Gemma Team 2024, arXiv:2408.00118, section 2), of any shape; without a cap as they are."""
+    return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def sinusoidal_table(length: int, d_model: int) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hp_lightning.config import OptimConfig
+from hp_lightning.muon import Muon
 
 Group = dict[str, Any]
 
@@ -20,7 +21,9 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[Group]:
     ]
 
 
-def build_optimizer(module: nn.Module, cfg: OptimConfig, weight_decay: float, width: int) -> torch.optim.Optimizer:
+def build_optimizer(
+    module: nn.Module, cfg: OptimConfig, weight_decay: float, width: int, dtype: torch.dtype = torch.float32
+) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), Adam (Kingma & Ba 2015, arXiv:1412.6980), or Muon and AdamW.
 
     The rate of an Adam's matrices falls with the width, as 1 / d_model, so that one that is good for a narrow network
@@ -30,6 +33,7 @@ def build_optimizer(module: nn.Module, cfg: OptimConfig, weight_decay: float, wi
     Args:
         weight_decay: of matrices
         width: the network's d_model
+        dtype: in which Muon makes its steps orthogonal
     """
     groups = parameter_groups(module, weight_decay)
     groups[0]["lr"] = cfg.lr if cfg.lr_width is None else cfg.lr * cfg.lr_width / width
@@ -43,7 +47,7 @@ def build_optimizer(module: nn.Module, cfg: OptimConfig, weight_decay: float, wi
     tables = {id(layer.weight) for layer in _tables(module)}
     hidden = [p for p in groups[0]["params"] if id(p) not in tables]
     groups[0]["params"] = [p for p in groups[0]["params"] if id(p) in tables]
-    muon = torch.optim.Muon(hidden, lr=cfg.muon_lr, weight_decay=weight_decay, momentum=cfg.muon_momentum)
+    muon = Muon(hidden, cfg.muon_lr, weight_decay, cfg.muon_momentum, dtype)
     return MuonWithAdamW(build_adam(groups), muon)
 
 
@@ -63,7 +67,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     grad_scale: Tensor | None = None  # by which the gradients are divided in the step
 
-    def __init__(self, adamw: torch.optim.Adam, muon: torch.optim.Muon) -> None:
+    def __init__(self, adamw: torch.optim.Adam, muon: Muon) -> None:
         self._adamw, self._muon = adamw, muon
         super().__init__([*adamw.param_groups, *muon.param_groups], {})
         self._share()
@@ -92,7 +96,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
                     if parameter.grad is not None:
                         parameter.grad.div_(self.grad_scale)
         self._adamw.step()
-        self._muon.step()  # type: ignore[no-untyped-call]
+        self._muon.step()
         return loss
 
 

@@ -32,7 +32,18 @@ def gpt() -> GPT:
     torch.manual_seed(1)
     sizes = {"vocab_size": 13, "d_model": 16, "num_heads": 2, "num_layers": 2, "d_ff": 32, "max_seq_len": SEQ_LEN}
     form = {"position": "rotary", "norm": "rms", "norm_position": "pre", "activation": "gelu"}
-    net = GPT(ModelConfig(**sizes, **form, bias=False, tie_embeddings=True, qk_norm=False))
+    net = GPT(
+        ModelConfig(
+            **sizes,
+            **form,
+            bias=False,
+            tie_embeddings=True,
+            qk_norm=False,
+            embedding_norm=True,
+            zero_init=False,
+            logit_cap=3.0,
+        )
+    )
     for parameter in net.parameters():
         if parameter.dim() == 2:  # larger than initially, so that the tokens before make a difference
             torch.nn.init.normal_(parameter, std=0.5)

@@ -28,7 +28,7 @@ class Bigram(nn.Module):
     def __init__(self, table: Tensor) -> None:
         super().__init__()
         self.token_embedding = nn.Embedding.from_pretrained(table)
-        self.head = nn.Identity()
+        self.logits = nn.Identity()
         self.cfg = SimpleNamespace(vocab_size=len(table))
         self.inputs: list[list[list[int]]] = []
 
@@ -52,6 +52,7 @@ def chain(size: int, *steps: tuple[int, int], unwritable: tuple[int, ...] = ()) 
 SMALL = ModelConfig(
     vocab_size=13, d_model=16, num_heads=2, num_layers=2, d_ff=32, max_seq_len=6, position="learned", norm="layer",
     norm_position="pre", activation="gelu", bias=True, tie_embeddings=False, qk_norm=False,
+    embedding_norm=False, zero_init=False, logit_cap=15.0,
 )  # fmt: skip
 
 

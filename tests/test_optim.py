@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from hp_lightning.config import OptimConfig, PlateauConfig, TrainConfig
 from hp_lightning.model import GPT
+from hp_lightning.muon import orthogonalize
 from hp_lightning.optim import build_optimizer, clip_gradients, parameter_groups
 from hp_lightning.schedule import Schedule
 
@@ -134,7 +135,7 @@ def test_muon_moves_hidden_matrices_as_the_library_does_and_adamw_the_rest(
 ) -> None:
     net, optim = network(make_config)
     twin, _ = network(make_config)
-    optimizer = build_optimizer(net, optim, weight_decay=0.1, width=8)
+    optimizer = build_optimizer(net, optim, weight_decay=0.1, width=8, dtype=torch.bfloat16)  # the library's
     hidden = [p for name, p in twin.named_parameters() if "blocks" in name and p.dim() == 2]
     tables = [twin.token_embedding.weight]
     rest = [p for p in twin.parameters() if p.dim() < 2]
@@ -152,6 +153,20 @@ def test_muon_moves_hidden_matrices_as_the_library_does_and_adamw_the_rest(
         adamw.step()
     for ours, theirs in zip(net.parameters(), twin.parameters(), strict=True):
         assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 24), (2, 24, 8), (1, 16, 16)])
+def test_matrices_are_orthogonalized_one_for_one(shape: tuple[int, ...]) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    matrices[0] *= 1e-3
+    made = orthogonalize(matrices)
+    for before, after in zip(matrices, made, strict=True):
+        left, _, right = torch.linalg.svd(before, full_matrices=False)
+        in_its_directions = left.T @ after @ right.T
+        stretched = in_its_directions.diag()
+        assert_close(in_its_directions, stretched.diag(), rtol=0, atol=1e-4)  # the directions stay
+        assert stretched.min() > 0.6
+        assert stretched.max() < 1.3
 
 
 def test_muon_goes_on_from_its_state_bit_for_bit(make_config: Callable[..., TrainConfig]) -> None:

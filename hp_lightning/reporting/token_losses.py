@@ -46,7 +46,7 @@ def token_losses(net: GPT, data: CorpusDataModule) -> TokenLosses:
     hidden = net.features(windows[:, :-1].to(device)).flatten(0, 1)
     losses, guesses = [], []
     for rows, wanted in zip(torch.split(hidden, ROWS), torch.split(targets.to(device), ROWS), strict=True):
-        likelihood = net.head(rows).float().log_softmax(dim=-1)
+        likelihood = net.logits(rows).float().log_softmax(dim=-1)
         losses.append(-likelihood.gather(1, wanted[:, None])[:, 0])
         guesses.append(likelihood[:, : len(members)].exp() @ members)
     guessed, classes = torch.cat(guesses).cpu(), class_of[targets]

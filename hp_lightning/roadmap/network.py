@@ -186,7 +186,7 @@ def _layers(subject: Subject) -> list[Layer]:
     net, inside, tokenizer = subject.net, subject.inside, subject.tokenizer
     found = []
     for before, after, hidden in zip([inside.embedded, *inside.blocks], inside.blocks, inside.hidden, strict=False):
-        logits = net.head(net.final_norm(after[-1]))[: len(tokenizer.vocabulary)]
+        logits = net.logits(net.final_norm(after[-1]))[: len(tokenizer.vocabulary)]
         best = int(logits.argmax())
         change = (after - before).norm(dim=1) / before.norm(dim=1).clamp(min=1e-12)
         found.append(

@@ -59,7 +59,7 @@ def _log_probs(
     ends = torch.tensor([len(row) for row in rows])
     positions = (ends[:, None] - 1 - len(begun) + torch.arange(len(begun) + 1)).clamp(min=0)  # (texts, begun + 1)
     features = net.features(token_ids)[torch.arange(len(rows))[:, None], positions]
-    log_probs = net.head(features).double().log_softmax(dim=-1)
+    log_probs = net.logits(features).double().log_softmax(dim=-1)
     of_beginning = log_probs[:, range(len(begun)), begun].sum(dim=1, keepdim=True)
     found = torch.zeros(len(rows), len(words), dtype=torch.float64)
     found[:, columns] = of_beginning + log_probs[:, -1, [words[column][-1] for column in columns]]

@@ -168,7 +168,8 @@ def _taught(trained: Trained, examples: list[Example], cfg: TeachConfig, seed: i
             shown = [texts[place].shown(cfg, random) for place in batch]
             token_ids, targets = _padded(shown, trained.cfg.data.seq_len)
             counted = targets != IGNORED  # the head is large: of the other tokens it would take 20 times as long
-            loss = linear_cross_entropy(net.features(token_ids)[counted], net.head.weight, targets[counted])
+            features = net.features(token_ids)[counted]
+            loss = linear_cross_entropy(features, net.head.weight, targets[counted], trained.cfg.model.logit_cap)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             clip_gradients(optimizer, CLIP_NORM)
