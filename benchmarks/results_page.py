@@ -1,0 +1,134 @@
+"""docs/RESULTS.md: tables, sentences and pictures of what `results.py` has trained."""
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from results_plan import Plan
+from throughput_shapes import PROJECT
+
+sys.path.insert(0, str(PROJECT))
+
+from hp_lightning.comparing.comparison import Comparison, compare
+from hp_lightning.comparing.configurations import Configuration
+from hp_lightning.comparing.figure import COLOURS
+from hp_lightning.comparing.labels import named
+from hp_lightning.comparing.run_folders import RunRecord, find_run_folders, read_run
+from hp_lightning.comparing.table import markdown_table
+
+COMMAND = "python benchmarks/results.py --data DIR --nanogpt DIR"
+DPI = 110
+SHOWN = 1.6  # nats above the best: what a picture shows
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The validation loss of another program's run."""
+
+    label: str
+    parameters: int
+    steps: int
+    points: list[tuple[float, float]]  # seconds of training, loss
+
+    @property
+    def best(self) -> tuple[float, float]:
+        """Seconds and loss."""
+        return min(self.points, key=lambda point: point[1])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was trained on a corpus."""
+
+    plan: Plan
+    folders: list[Path]
+    others: list[Curve]
+
+
+def write_page(to: Path, found: dict[str, Measured]) -> None:
+    """Writes the page and its pictures into the folder `to`."""
+    parts = [
+        "# What the presets come to",
+        f"Made by `{COMMAND}`, which trains all of it (`--page`: writes it again). The losses are in nats a token over "
+        "every token of the validation part, the minutes are of training on two cores of a server, without the "
+        "validations; *counting* is the Kneser-Ney model of order 5 on the same tokens.",
+    ]
+    for name, measured in found.items():
+        records = [record for record in map(read_run, find_run_folders(measured.folders)) if record is not None]
+        picture = to / "images" / f"results_{name}.png"
+        comparison = compare(records)
+        _draw(comparison, measured, _counted(records), picture)
+        parts += [
+            f"## {measured.plan.title}",
+            measured.plan.about,
+            *_beside(comparison, measured, _counted(records)),
+            markdown_table(comparison),
+            f"![Validation loss over time](images/{picture.name})",
+        ]
+    (to / "RESULTS.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _counted(records: list[RunRecord]) -> float:
+    return next((loss for run in records if math.isfinite(loss := run.figure("kneser_ney/val_loss"))), math.nan)
+
+
+def _beside(comparison: Comparison, measured: Measured, counted: float) -> list[str]:
+    """What the best of ours is beside counting and beside the other programs."""
+    best = comparison.ranked[0]
+    loss = comparison.value(best)
+    ratio = math.exp(loss - counted) - 1
+    lines = [
+        f"Counting comes to {counted:.3f}, perplexity {math.exp(counted):,.1f}; the best of ours, `{named(best)}`, to "
+        f"{loss:.3f}, perplexity {math.exp(loss):,.1f}, {abs(ratio):.0%} {'below' if ratio < 0 else 'above'} it."
+    ]
+    for other in measured.others:
+        seconds, reached = other.best
+        whole = other.points[-1][0]
+        lines.append(
+            f"{other.label}: {other.parameters:,} parameters, {other.steps:,} steps in {whole / 60:.1f} minutes, best "
+            f"{reached:.3f}, perplexity {math.exp(reached):,.1f}, after {seconds / 60:.1f}. "
+            + _sooner(comparison, reached, whole)
+        )
+    return lines
+
+
+def _sooner(comparison: Comparison, loss: float, seconds: float) -> str:
+    """Which of our runs came to a loss the soonest."""
+    arrivals = [
+        (validation.seconds, each)
+        for each in comparison.configurations
+        for run in each.counted
+        for validation in run.curve
+        if validation.loss <= loss
+    ]
+    if not arrivals:
+        return "None of ours came to that."
+    ours, configuration = min(arrivals, key=lambda arrival: arrival[0])
+    return f"`{named(configuration)}` had come to that after {ours / 60:.1f} minutes, {ours / seconds:.0%} of its time."
+
+
+def _draw(comparison: Comparison, measured: Measured, counted: float, path: Path) -> None:
+    """The best of the runs of each configuration, over minutes."""
+    picture = Figure(figsize=(10, 5), dpi=DPI, layout="constrained")
+    axes = picture.subplots()
+    for place, configuration in enumerate(comparison.ranked):
+        colour, style = COLOURS[place % len(COLOURS)], ("-", "--", ":")[place // len(COLOURS) % 3]
+        points = [(validation.seconds / 60, validation.loss) for validation in _best_run(configuration).curve]
+        axes.plot(*zip(*points, strict=True), style, color=colour, label=named(configuration))
+    for other in measured.others:
+        axes.plot([s / 60 for s, _ in other.points], [v for _, v in other.points], "k-.", label=other.label)
+    if math.isfinite(counted):
+        axes.axhline(counted, color="gray", linewidth=0.9, label="counting")
+    least = min(comparison.value(each) for each in comparison.ranked)
+    axes.set_ylim(min(least, counted) - 0.05 * SHOWN, least + SHOWN)
+    axes.set(xlabel="minutes of training", ylabel="validation loss, nats a token", title=measured.plan.title)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=7)
+    axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.savefig(path)
+
+
+def _best_run(configuration: Configuration) -> RunRecord:
+    return min(configuration.counted, key=lambda run: math.inf if run.best is None else run.best.loss)

@@ -1,0 +1,71 @@
+"""What `results.py` trains: corpora, sweeps over the presets, and nanoGPT beside them."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class NanoGPT:
+    """nanoGPT on the tokens and in the size of our runs."""
+
+    dropout: float
+    settings: tuple[str, ...]  # of train.py: they say what the size is
+    minutes: float = 0.0  # of training; where steps are given, no bound
+    steps: int | None = None
+    validations: int = 20
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A sweep that is held against nanoGPT's best validation loss."""
+
+    sweep: str
+    says: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A corpus, and what is trained on it."""
+
+    title: str
+    corpus: tuple[str, ...]  # settings of train.py, the same for all its runs
+    about: str
+    sweeps: dict[str, tuple[str, ...]]  # by name, what train.py -m is told besides
+    nanogpt: dict[str, NanoGPT] = field(default_factory=dict)
+
+
+def plans(data: str) -> dict[str, Plan]:
+    """By name; `data` is the folder in which state_union.csv and tinyshakespeare.csv lie."""
+    state_union = (f"data.path={data}/state_union.csv", "data.group_columns=[president,year]", "model=small")
+    shakespeare = ("experiment=shakespeare_char", f"data.path={data}/tinyshakespeare.csv")
+    return {
+        "bundled": Plan(
+            title="The bundled stories",
+            corpus=("logger=csv",),
+            about="Words; `make train` is the first line's configuration that `conf/train.yaml` names.",
+            sweeps={
+                "presets": ("regularization=none,light,strong", "optim=adamw,muon"),
+                "seeds": ("seed=2,3", "optim=adamw,muon"),
+                "small": ("model=small", "max_epochs=10", "regularization=none,strong", "optim=muon"),
+            },
+        ),
+        "state_union": Plan(
+            title="Speeches: state_union.csv",
+            corpus=(*state_union, "max_epochs=null", "logger=csv"),
+            about="Words, 294,146 to learn from; `model=small`, the size in which nanoGPT was run.",
+            sweeps={
+                "sixth": ("max_steps=180", "optim=muon", "regularization=light"),
+                "full": ("max_steps=1000", "optim=muon", "regularization=strong"),
+            },
+            nanogpt={"nanoGPT, dropout 0.1": NanoGPT(0.1, state_union, minutes=20)},
+        ),
+        "tinyshakespeare": Plan(
+            title="Verse: tinyshakespeare.csv",
+            corpus=(*shakespeare, "logger=csv"),
+            about="Characters; nanoGPT's laptop network, 4 layers, 4 heads, d_model 128, context 64, batch 12.",
+            sweeps={
+                "quarter": ("max_steps=500", "optim=muon", "trainer.val_every_steps=100"),
+                "full": ("optim=adamw,muon",),
+            },
+            nanogpt={"nanoGPT": NanoGPT(0.0, shakespeare, steps=2000, validations=10)},
+        ),
+    }
