@@ -20,7 +20,7 @@ from hp_lightning.progress import clock
 from hp_lightning.runs import IN_SWEEP
 
 BF16_GAIN = 1.3  # bfloat16 must be faster than float32 by so much
-USUAL_BATCH = 32  # windows
+USUAL_BATCH = 16  # windows: smaller steps learn more from a token (benchmarks/LOG.md)
 # Share of the matrix rate that an uncompiled run comes to, and the work, in seconds, that earns the compiling back
 # (benchmarks/LOG.md).
 EAGER_SHARE = 0.3

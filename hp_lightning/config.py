@@ -48,7 +48,7 @@ class DataConfig:
     test_fraction: float
     split_seed: int
     seq_len: int  # tokens in a training window
-    batch_size: Optional[int]  # windows in a forward pass, over all devices; null: 32, or with batch_tokens what fits
+    batch_size: Optional[int]  # windows in a forward pass, over all devices; null: 16, or with batch_tokens what fits
     batch_tokens: Optional[int]  # tokens an optimizer step, gradients accumulated as needed; null: by batch_size
     cache_dir: Optional[str]  # for downloads and encoded corpora; null: the user's cache folder
 

@@ -124,8 +124,8 @@ def test_compiling_that_is_chosen_stays(machine: Machine, cfg: MakeConfig, chose
 # Batches
 
 
-def test_without_a_wish_a_batch_has_32_windows(machine: Machine, cfg: MakeConfig) -> None:
-    assert batch(settle(cfg(), EPOCH)) == (32, 1)
+def test_without_a_wish_a_batch_has_16_windows(machine: Machine, cfg: MakeConfig) -> None:
+    assert batch(settle(cfg(), EPOCH)) == (16, 1)
     assert batch(settle(cfg("data.batch_size=7", "trainer.accumulate_grad_batches=3"), EPOCH)) == (7, 3)
 
 
@@ -190,7 +190,7 @@ def test_devices_share_a_batch_equally(machine: Machine, cfg: MakeConfig) -> Non
     assert batch(settle(cfg("data.batch_size=6", "trainer.devices=2"), EPOCH)) == (6, 1)
     with pytest.raises(InputError, match=r"data\.batch_size=5 cannot .* trainer\.devices=2: take a multiple of 2"):
         settle(cfg("data.batch_size=5", "trainer.devices=2"), EPOCH)
-    with pytest.raises(InputError, match=r"data\.batch_size=32 cannot .* trainer\.devices=3"):
+    with pytest.raises(InputError, match=r"data\.batch_size=16 cannot .* trainer\.devices=3"):
         settle(cfg("trainer.devices=3"), EPOCH)
 
 
