@@ -2,14 +2,17 @@
 
     python benchmarks/results.py --data ../shared/data --nanogpt ../nanoGPT
 
-Takes about two hours on two cores. What has been done already in the folder `--work` is not done again, and what was
-broken off is gone on with.
+Takes about an hour on two cores. Every run has half of them: nanoGPT and ours are trained at the same time, so that
+whatever else the machine does slows both. What has been done already in the folder `--work` is not done again, and what
+was broken off is gone on with.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from results_nanogpt import Job
@@ -37,18 +40,32 @@ def main() -> None:
 
 
 def train(work: Path, plan: Plan, nanogpt: Path | None) -> None:
-    """Every run of a corpus that has not come to its end, one after the other."""
+    """Every run of a corpus that has not come to its end; nanoGPT on one half of the cores, ours on the other."""
     work.mkdir(parents=True, exist_ok=True)
-    for label, job in plan.nanogpt.items():
-        to = nanogpt_file(work, label)
-        if nanogpt is not None and not to.is_file():
-            print(f"== {plan.title}: {label}", flush=True)
-            program("benchmarks/results_nanogpt.py", str(nanogpt), nanogpt_job(job, to).to_json())
+    with ThreadPoolExecutor() as side_by_side:
+        sides = [side_by_side.submit(train_ours, work, plan, jobs=1 if plan.nanogpt else 2)]
+        if nanogpt is not None:
+            sides.append(side_by_side.submit(train_nanogpt, work, plan, nanogpt))
+        for side in sides:
+            side.result()
+
+
+def train_ours(work: Path, plan: Plan, jobs: int) -> None:
+    """The sweeps, one after the other."""
     for name, settings in plan.sweeps.items():
         print(f"== {plan.title}: {name}", flush=True)
         sweep = work / name
         told = [f"resume_sweep={sweep}"] if sweep.is_dir() else [f"sweep.dir={sweep}", *plan.corpus, *settings]
-        program("train.py", "-m", *told)
+        program("train.py", "-m", f"sweep.jobs={jobs}", *told)
+
+
+def train_nanogpt(work: Path, plan: Plan, folder: Path) -> None:
+    """The runs of nanoGPT, one after the other."""
+    for label, job in plan.nanogpt.items():
+        to = nanogpt_file(work, label)
+        if not to.is_file():
+            print(f"== {plan.title}: {label}", flush=True)
+            program("benchmarks/results_nanogpt.py", str(folder), nanogpt_job(job, to).to_json())
 
 
 def nanogpt_job(job: NanoGPT, to: Path) -> Job:
@@ -62,8 +79,9 @@ def nanogpt_file(work: Path, label: str) -> Path:
 
 
 def program(name: str, *arguments: str) -> None:
-    """Runs a script of the project; what it prints is seen."""
-    subprocess.run([sys.executable, str(PROJECT / name), *arguments], check=True, cwd=PROJECT)
+    """Runs a script of the project on half of the cores; what it prints is seen."""
+    threads = {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // 2, 1))}
+    subprocess.run([sys.executable, str(PROJECT / name), *arguments], check=True, cwd=PROJECT, env=os.environ | threads)
 
 
 def measured(work: Path, plan: Plan) -> Measured:

@@ -52,8 +52,9 @@ def write_page(to: Path, found: dict[str, Measured]) -> None:
     parts = [
         "# What the presets come to",
         f"Made by `{COMMAND}`, which trains all of it (`--page`: writes it again). The losses are in nats a token over "
-        "every token of the validation part, the minutes are of training on two cores of a server, without the "
-        "validations; *counting* is the Kneser-Ney model of order 5 on the same tokens.",
+        "every token of the validation part. The minutes are of training, without the validations, on one of two cores "
+        "of a server, nanoGPT's at the same time on the other. *Counting* is the Kneser-Ney model of order 5 on the "
+        "same tokens.",
     ]
     for name, measured in found.items():
         records = [record for record in map(read_run, find_run_folders(measured.folders)) if record is not None]
