@@ -223,8 +223,18 @@ def test_labels_are_taught_and_judged(ckpt: Path, capsys: pytest.CaptureFixture[
     report = json.loads((folder / "sentiment.sentiment_label.json").read_text())
     assert report["accuracy"] >= 0.97
     assert report["auc"] >= 0.97
-    assert f"accuracy {report['accuracy']:.1%}" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"accuracy {report['accuracy']:.1%}" in said.out
+    seen = {text for text, _ in sentences(200, seed=2)}
+    again = sum(text in seen for text, _ in sentences(100, seed=3))
+    assert 0 < again < 100
+    assert f"{again} of 100 rows are ones the model was taught with" in said.err
     assert (folder / "sentiment.sentiment_label.png").read_bytes().startswith(b"\x89PNG")
+
+    unseen = folder / "unseen.csv"
+    unseen.write_text("text,label\na new good film,positive\na new bad film,negative\n", encoding="utf-8")
+    sentiment(f"ckpt={taught}", f"evaluate={unseen}", f"out={folder / 'unseen'}")
+    assert "taught with" not in capsys.readouterr().err
 
     sentiment(f"ckpt={taught}", "text=what a poor film")
     assert "negative, confidence" in capsys.readouterr().out
