@@ -19,6 +19,7 @@ from hp_lightning.config import TokenizerConfig, TrainConfig, to_plain
 from hp_lightning.errors import InputError, RunError
 from hp_lightning.judging_config import sentiment_config
 from hp_lightning.model import GPT
+from hp_lightning.sentiment.counting import word_evidence
 from hp_lightning.sentiment.next_words import known_words, next_word_log_probs, word_ids
 from hp_lightning.sentiment.quality import measure
 from hp_lightning.sentiment.reading import NextWordReader, WordLists
@@ -163,6 +164,17 @@ def test_lists_without_a_known_word_are_refused() -> None:
     assert known_words(tokenizer("bpe"), ["dreadful"]) == ["dreadful"]
 
 
+# What is taught
+
+
+def test_counting_is_naive_bayes() -> None:
+    evidence = word_evidence([[2, 3, 3], [3], [3, 4]], [True, True, False], vocab_size=5)
+    positive, negative = [1, 1, 2, 3, 1], [1, 1, 1, 2, 2]  # texts that have the word, and one more
+    assert evidence.tolist() == pytest.approx(
+        [math.log((p / 8) / (n / 7)) for p, n in zip(positive, negative, strict=True)]
+    )
+
+
 # How far it can be trusted
 
 
@@ -277,6 +289,7 @@ def test_first_weights_are_those_of_the_model_if_wanted(ckpt: Path) -> None:
         (["evaluate={one}"], "every row has the same label"),
         (["train={one}"], "there are 0 negative rows to learn from"),
         (["train={one}", "teach.epochs=0"], "teach.epochs=0"),
+        (["train={one}", "teach.distillation=2"], "teach.distillation=2.0 is not a share"),
         (["file={one}", "out=no/such/folder.csv"], "out=no/such/folder.csv cannot be written"),
     ],
 )
