@@ -64,6 +64,7 @@ class TeachConfig:
     dropout: float  # of attention and residual branches
     embedding_dropout: float
     word_deletion: float  # share of a text's words that are left out when it is shown
+    distillation: float  # share of what is taught that counting the words says; the rest is the row's own label
     shuffle: float  # share of the texts whose words are shown in any order
     val_fraction: float  # of the rows, kept back to set the temperature
 
@@ -147,8 +148,9 @@ def _sentiment_problems(cfg: SentimentConfig) -> Iterator[str]:
     for key in ("dropout", "embedding_dropout", "word_deletion"):
         if not 0 <= getattr(cfg.teach, key) < 1:
             yield f"teach.{key}={getattr(cfg.teach, key)} is not a rate: it must be at least 0 and below 1"
-    if not 0 <= cfg.teach.shuffle <= 1:
-        yield f"teach.shuffle={cfg.teach.shuffle} is not a share: it must be between 0 and 1"
+    for key in ("distillation", "shuffle"):
+        if not 0 <= getattr(cfg.teach, key) <= 1:
+            yield f"teach.{key}={getattr(cfg.teach, key)} is not a share: it must be between 0 and 1"
     if not 0 < cfg.teach.val_fraction < 1:
         yield f"teach.val_fraction={cfg.teach.val_fraction} is not a fraction: it must be above 0 and below 1"
     yield from seed("seed", cfg.seed)

@@ -19,6 +19,7 @@ from hp_lightning.config import TokenizerConfig, TrainConfig, to_plain
 from hp_lightning.errors import InputError, RunError
 from hp_lightning.judging_config import sentiment_config
 from hp_lightning.model import GPT
+from hp_lightning.sentiment.counting import word_evidence
 from hp_lightning.sentiment.next_words import known_words, next_word_log_probs, word_ids
 from hp_lightning.sentiment.quality import measure
 from hp_lightning.sentiment.reading import NextWordReader, WordLists
@@ -163,6 +164,17 @@ def test_lists_without_a_known_word_are_refused() -> None:
     assert known_words(tokenizer("bpe"), ["dreadful"]) == ["dreadful"]
 
 
+# What is taught
+
+
+def test_counting_is_naive_bayes() -> None:
+    evidence = word_evidence([[2, 3, 3], [3], [3, 4]], [True, True, False], vocab_size=5)
+    positive, negative = [1, 1, 2, 3, 1], [1, 1, 1, 2, 2]  # texts that have the word, and one more
+    assert evidence.tolist() == pytest.approx(
+        [math.log((p / 8) / (n / 7)) for p, n in zip(positive, negative, strict=True)]
+    )
+
+
 # How far it can be trusted
 
 
@@ -223,8 +235,18 @@ def test_labels_are_taught_and_judged(ckpt: Path, capsys: pytest.CaptureFixture[
     report = json.loads((folder / "sentiment.sentiment_label.json").read_text())
     assert report["accuracy"] >= 0.97
     assert report["auc"] >= 0.97
-    assert f"accuracy {report['accuracy']:.1%}" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"accuracy {report['accuracy']:.1%}" in said.out
+    seen = {text for text, _ in sentences(200, seed=2)}
+    again = sum(text in seen for text, _ in sentences(100, seed=3))
+    assert 0 < again < 100
+    assert f"{again} of 100 rows are ones the model was taught with" in said.err
     assert (folder / "sentiment.sentiment_label.png").read_bytes().startswith(b"\x89PNG")
+
+    unseen = folder / "unseen.csv"
+    unseen.write_text("text,label\na new good film,positive\na new bad film,negative\n", encoding="utf-8")
+    sentiment(f"ckpt={taught}", f"evaluate={unseen}", f"out={folder / 'unseen'}")
+    assert "taught with" not in capsys.readouterr().err
 
     sentiment(f"ckpt={taught}", "text=what a poor film")
     assert "negative, confidence" in capsys.readouterr().out
@@ -267,6 +289,7 @@ def test_first_weights_are_those_of_the_model_if_wanted(ckpt: Path) -> None:
         (["evaluate={one}"], "every row has the same label"),
         (["train={one}"], "there are 0 negative rows to learn from"),
         (["train={one}", "teach.epochs=0"], "teach.epochs=0"),
+        (["train={one}", "teach.distillation=2"], "teach.distillation=2.0 is not a share"),
         (["file={one}", "out=no/such/folder.csv"], "out=no/such/folder.csv cannot be written"),
     ],
 )

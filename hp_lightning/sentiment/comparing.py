@@ -26,6 +26,12 @@ def compare(judge: Judge, source: str, cfg: SentimentConfig) -> None:
     labels = torch.tensor(rows.labels(f"evaluate={source}", cfg.data.label_column))
     if labels.all() or not labels.any():
         raise InputError(f"evaluate={source}: every row has the same label: rows of both were expected")
+    known = judge.taught_by(rows.texts)
+    if known:
+        say(
+            f"evaluate={source}: {known:,} of {len(rows.texts):,} rows are ones the model was taught with: the figures "
+            "flatter it; take rows that it has not seen"
+        )
     probabilities = judge.probabilities(rows.texts)
     quality = measure(probabilities, labels)
     print(_described(judge, quality))

@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from hp_lightning import checkpoint
@@ -28,10 +29,17 @@ class Judge:
     reader: NextWordReader | LabelReader
     words: WordLists | None  # that are weighed, where it is the next words
     data: DataConfig  # how texts are read
+    taught_texts: Tensor | None = None  # digests of those that labels were taught by, (texts,) int64
 
     def probabilities(self, texts: list[str]) -> Tensor:
         """Of a positive sentiment: (texts,) in float64."""
         return self.reader.log_odds(texts).sigmoid()
+
+    def taught_by(self, texts: list[str]) -> int:
+        """How many of the texts are among those that labels were taught by."""
+        if self.taught_texts is None:
+            return 0
+        return int(torch.isin(taught.text_digests(texts), self.taught_texts).sum())
 
 
 def find_judge(path: Path, cfg: SentimentConfig) -> Judge:
@@ -43,7 +51,7 @@ def find_judge(path: Path, cfg: SentimentConfig) -> Judge:
     found = taught.load(path)
     if found is not None:
         data = reading_settings(found.cfg.data, cfg)
-        return Judge(path, LABEL_METHOD, found.tokenizer, found.reader, None, data)
+        return Judge(path, LABEL_METHOD, found.tokenizer, found.reader, None, data, found.texts)
     trained = checkpoint.load(path)
     tokenizer = trained.tokenizer
     words = WordLists.known_to(tokenizer, cfg.positive, cfg.negative)

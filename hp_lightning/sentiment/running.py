@@ -83,6 +83,6 @@ def _teach(path: Path, source: str, cfg: SentimentConfig) -> None:
     examples = [Example(text, positive) for text, positive in zip(rows.texts, labels, strict=True)]
     reader = teach(trained, examples, cfg.teach, cfg.seed, say)
     target = path.with_name(TAUGHT_NAME) if cfg.out is None else Path(cfg.out)
-    taught.save(reader, trained, target)
+    taught.save(reader, trained, rows.texts, target)
     judging = runs.command("python", runs.script("sentiment.py"), f"ckpt={target}", "text=Simply wonderful.")
     say(f"{target}\njudge by it: {judging}")

@@ -1,5 +1,6 @@
 """The file in which a model that was taught labels is kept: tensors and plain values, whole or absent."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +15,16 @@ from hp_lightning.sentiment.teaching import LabelReader
 from hp_lightning.tokenization import Tokenizer, tokenizer_from_state
 
 OURS = "hp_lightning_sentiment"
-FORMAT = 1
+FORMAT = 2
+DIGEST_BYTES = 8  # of a text: among a million texts, two have the same with a chance of 1 in 40 million
 
 
-def save(reader: LabelReader, trained: Trained, path: Path) -> None:
+def save(reader: LabelReader, trained: Trained, texts: list[str], path: Path) -> None:
     """Writes the file.
 
     Args:
         trained: the model that gave form and tokenizer
+        texts: that it was taught by; their digests are kept, not they themselves
 
     Raises:
         RunError: it cannot be written
@@ -32,6 +35,7 @@ def save(reader: LabelReader, trained: Trained, path: Path) -> None:
         "tokenizer": trained.tokenizer.state(),
         "labels": reader.labels,
         "temperature": reader.temperature,
+        "texts": text_digests(texts),
         "networks": [net.state_dict() for net in reader.nets],
     }
     unfinished = path.with_suffix(".unfinished")
@@ -50,6 +54,13 @@ class Taught:
     cfg: TrainConfig  # of the run it comes from
     tokenizer: Tokenizer
     reader: LabelReader
+    texts: Tensor  # digests of those it was taught by, (texts,) int64
+
+
+def text_digests(texts: list[str]) -> Tensor:
+    """Numbers by which texts are known again, (texts,) int64: BLAKE2b (RFC 7693) without the spaces around them."""
+    found = [hashlib.blake2b(text.strip().encode(), digest_size=DIGEST_BYTES).digest() for text in texts]
+    return torch.tensor([int.from_bytes(digest, signed=True) for digest in found], dtype=torch.long)
 
 
 def load(path: Path) -> Taught | None:
@@ -67,7 +78,8 @@ def load(path: Path) -> Taught | None:
             cfg, tokenizer = from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"])
             nets = [_network(cfg, weights) for weights in ours["networks"]]
             labels, temperature = list(map(str, ours["labels"])), float(ours["temperature"])
-            return Taught(cfg, tokenizer, LabelReader(nets, tokenizer, labels, temperature, cfg.data.seq_len))
+            reader = LabelReader(nets, tokenizer, labels, temperature, cfg.data.seq_len)
+            return Taught(cfg, tokenizer, reader, ours["texts"].long())
     raise InputError(f"{path} has the format {ours['format']}, and this version reads {FORMAT}: teach the model again")
 
 

@@ -2,8 +2,10 @@
 
 The networks have the form of the one they come from, and the loss is the language model's own; only that of the
 label's tokens counts. From a few thousand sentences a network learns the words by heart long before it has learned what
-they say, so every time a sentence is shown, some of its words are left out and their order may be shuffled; and the
-log-odds of several networks, which differ by the seed alone, are averaged.
+they say. So every time a sentence is shown, some of its words are left out and their order may be shuffled; what it is
+to say of the rest is, for the most part, how likely each sentiment is by counting these words, which no network can
+learn by heart (distillation, Hinton et al. 2015, arXiv:1503.02531, from Naive Bayes); and the log-odds of several
+networks, which differ by the seed alone, are averaged.
 """
 
 import math
@@ -12,14 +14,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from hp_lightning.checkpoint import Trained, load_weights
 from hp_lightning.errors import InputError
 from hp_lightning.judging_config import TeachConfig
-from hp_lightning.loss import IGNORED, linear_cross_entropy
+from hp_lightning.loss import IGNORED
 from hp_lightning.model import GPT
 from hp_lightning.optim import clip_gradients, parameter_groups
+from hp_lightning.sentiment.counting import word_evidence
 from hp_lightning.sentiment.next_words import next_word_log_probs, word_ids
 from hp_lightning.sentiment.reading import context_ids
 from hp_lightning.tokenization import Tokenizer
@@ -28,6 +33,7 @@ MARK = "→"
 SORTED_TOGETHER = 20  # batches: texts of about the same length, so that little is filled up
 WARMUP_STEPS = 50
 CLIP_NORM = 1.0
+COUNTING_TEMPERATURE = 1.5  # Naive Bayes is too sure: it takes the words for independent
 
 
 @dataclass(frozen=True)
@@ -160,16 +166,13 @@ def _taught(trained: Trained, examples: list[Example], cfg: TeachConfig, seed: i
     net.train()
     groups = parameter_groups(net, cfg.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True)
-    texts = [_Encoded(trained.tokenizer, example, cfg.labels) for example in examples]
+    texts = _encoded(trained.tokenizer, examples, cfg.labels)
     steps = cfg.epochs * -(-len(texts) // cfg.batch_size)
     step = 0
     for _ in range(cfg.epochs):
         for batch in _batches([len(text.ids) for text in texts], cfg.batch_size, random):
-            shown = [texts[place].shown(cfg, random) for place in batch]
-            token_ids, targets = _padded(shown, trained.cfg.data.seq_len)
-            counted = targets != IGNORED  # the head is large: of the other tokens it would take 20 times as long
-            features = net.features(token_ids)[counted]
-            loss = linear_cross_entropy(features, net.head.weight, targets[counted], trained.cfg.model.logit_cap)
+            shown = [with_label for place in batch for with_label in texts[place].shown(cfg, random)]
+            loss = _loss(net, shown, trained.cfg.data.seq_len)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             clip_gradients(optimizer, CLIP_NORM)
@@ -180,20 +183,49 @@ def _taught(trained: Trained, examples: list[Example], cfg: TeachConfig, seed: i
     return net.eval()
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """A text and one of the labels behind it."""
+
+    ids: list[int]
+    label_length: int  # so many of the last are the label
+    weight: float  # how likely the label is to be the right one
+
+
 class _Encoded:
-    """A labelled text in ids: its own, the mark behind it, and the label."""
+    """A labelled text in ids: its own, the mark behind it, and the labels."""
 
-    def __init__(self, tokenizer: Tokenizer, example: Example, labels: list[str]) -> None:
-        *self.ids, self._mark = context_ids(tokenizer, example.text, MARK)
-        self._label = label_ids(tokenizer, labels)[0 if example.positive else 1]
+    def __init__(self, ids: list[int], positive: bool, labels: list[list[int]], evidence: NDArray[np.float64]) -> None:
+        self.ids = ids
+        self._positive = positive
+        self._labels = labels
+        self._evidence = evidence
 
-    def shown(self, cfg: TeachConfig, random: np.random.Generator) -> tuple[list[int], int]:
-        """Ids without some of the words, perhaps shuffled; and how many of the last are the label."""
-        first, *words = self.ids
+    def shown(self, cfg: TeachConfig, random: np.random.Generator) -> list[_Shown]:
+        """Without some of the words, perhaps shuffled; once with each label, by how likely it is."""
+        first, *words, mark = self.ids
         kept = np.array(words, np.int64)[random.random(len(words)) >= cfg.word_deletion]
         if random.random() < cfg.shuffle:
             random.shuffle(kept)
-        return [first, *kept.tolist(), self._mark, *self._label], len(self._label)
+        log_odds = self._evidence[kept].sum() / COUNTING_TEMPERATURE
+        by_counting = (1 + math.tanh(log_odds / 2)) / 2  # the sigmoid, which a long text cannot overflow
+        positive = cfg.distillation * by_counting + (1 - cfg.distillation) * self._positive
+        text = [first, *kept.tolist(), mark]
+        weights = (positive, 1 - positive)
+        return [
+            _Shown([*text, *label], len(label), weight)
+            for label, weight in zip(self._labels, weights, strict=True)
+            if weight
+        ]
+
+
+def _encoded(tokenizer: Tokenizer, examples: list[Example], labels: list[str]) -> list[_Encoded]:
+    """The examples in ids, with what counting all of them says of each word."""
+    texts = [context_ids(tokenizer, example.text, MARK) for example in examples]
+    positive = [example.positive for example in examples]
+    evidence = word_evidence([ids[1:-1] for ids in texts], positive, len(tokenizer.vocabulary))
+    ids_of_labels = label_ids(tokenizer, labels)
+    return [_Encoded(ids, label, ids_of_labels, evidence) for ids, label in zip(texts, positive, strict=True)]
 
 
 def _batches(lengths: Sequence[int], batch_size: int, random: np.random.Generator) -> list[list[int]]:
@@ -207,12 +239,24 @@ def _batches(lengths: Sequence[int], batch_size: int, random: np.random.Generato
     return [batches[place] for place in random.permutation(len(batches))]
 
 
-def _padded(shown: list[tuple[list[int], int]], context: int) -> tuple[Tensor, Tensor]:
-    """Inputs and targets, (B, T) each; only the labels count."""
-    rows = [ids[-context - 1 :] for ids, _ in shown]
+def _loss(net: GPT, shown: list[_Shown], context: int) -> Tensor:
+    """The mean cross entropy of the labels' tokens, by weight."""
+    token_ids, targets, weights = _padded(shown, context)
+    counted = targets != IGNORED  # the head is large: of the other tokens it would take 20 times as long
+    logits = net.logits(net.features(token_ids)[counted])
+    losses = F.cross_entropy(logits, targets[counted], reduction="none")
+    return losses @ weights[counted] / weights[counted].sum()
+
+
+def _padded(shown: list[_Shown], context: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, targets and their weights, (B, T) each; only the labels count."""
+    rows = [one.ids[-context - 1 :] for one in shown]
     token_ids = torch.zeros(len(rows), max(map(len, rows)) - 1, dtype=torch.long)
     targets = torch.full_like(token_ids, IGNORED)
-    for place, (row, (_, label)) in enumerate(zip(rows, shown, strict=True)):
+    weights = torch.zeros(token_ids.shape)
+    for place, (row, one) in enumerate(zip(rows, shown, strict=True)):
+        label = slice(len(row) - 1 - one.label_length, len(row) - 1)
         token_ids[place, : len(row) - 1] = torch.tensor(row[:-1])
-        targets[place, len(row) - 1 - label : len(row) - 1] = torch.tensor(row[-label:])
-    return token_ids, targets
+        targets[place, label] = torch.tensor(row[-one.label_length :])
+        weights[place, label] = one.weight
+    return token_ids, targets, weights
