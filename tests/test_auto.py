@@ -97,10 +97,17 @@ def test_a_long_run_is_compiled_and_a_short_one_is_not(machine: Machine, cfg: Ma
     assert settle(cfg(LONG, "max_epochs=1"), EPOCH).cfg.trainer.compile is False
     assert settle(cfg("max_epochs=1"), 10**12).cfg.trainer.compile is True
     # What is long on one machine is short on a faster one.
-    machine(float32=1e18, bfloat16=1e18)
+    machine(float32=1e18, bfloat16=2e18)
     settled = settle(cfg(LONG, "max_epochs=null"), EPOCH)
     assert settled.cfg.trainer.compile is False
     assert "compiling takes about half a minute" in reason(settled, "compile")
+
+
+def test_in_float32_a_processor_gains_too_little_by_compiling(machine: Machine, cfg: MakeConfig) -> None:
+    machine(float32=1e11, bfloat16=1e11)
+    settled = settle(cfg(LONG, "max_epochs=null"), EPOCH)
+    assert settled.cfg.trainer.compile is False
+    assert "in float32 it gains a twentieth" in reason(settled, "compile")
 
 
 def test_what_is_missing_for_compiling_is_named(machine: Machine, cfg: MakeConfig) -> None:
