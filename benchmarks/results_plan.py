@@ -36,9 +36,9 @@ def plans(data: str) -> dict[str, Plan]:
             about="Words; 1.1 million parameters, and 4.4 in `model=small`. `make train` is `regularization=strong "
             "optim=muon`.",
             sweeps={
-                "presets": ("regularization=none,light,strong", "optim=adamw,muon"),
-                "seeds": ("seed=2,3", "regularization=strong", "optim=adamw,muon"),
-                "small": ("model=small", "max_epochs=8", "regularization=none,light,strong"),
+                "small": ("model=small", "max_epochs=6", "regularization=none,strong"),
+                "presets": ("regularization=strong,none", "optim=muon,adamw"),
+                "light": ("regularization=light", "optim=muon,adamw"),
             },
         ),
         "state_union": Plan(

@@ -121,7 +121,7 @@ def _compile(cfg: TrainConfig, device: torch.device, work: float) -> tuple[Train
         missing = f"support for {device.type}"
     if device.type == "cpu" and cfg.trainer.precision == "32-true":
         cfg = replace(cfg, trainer=replace(cfg.trainer, compile=False))
-        return cfg, " (auto: in float32 it gains a twentieth on a processor)"
+        return cfg, " (auto: in float32 it gains too little on a processor)"
     chosen = missing is None and work >= WORTH_COMPILING
     cfg = replace(cfg, trainer=replace(cfg.trainer, compile=chosen))
     if missing is not None:
