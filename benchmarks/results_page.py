@@ -57,7 +57,8 @@ def write_page(to: Path, found: dict[str, Measured]) -> None:
         "same tokens.",
     ]
     for name, measured in found.items():
-        records = [record for record in map(read_run, find_run_folders(measured.folders)) if record is not None]
+        found_runs = map(read_run, find_run_folders(measured.folders))
+        records = [run for run in found_runs if run is not None and run.is_complete]
         picture = to / "images" / f"results_{name}.png"
         comparison = compare(records)
         _draw(comparison, measured, _counted(records), picture)
