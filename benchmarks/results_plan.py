@@ -33,8 +33,8 @@ def plans(data: str) -> dict[str, Plan]:
         "bundled": Plan(
             title="The bundled stories",
             corpus=("logger=csv",),
-            about="Words, 69,000 to learn from. `make train` is `model=tiny regularization=strong optim=muon`. One seed: "
-            "differences of 0.01 say nothing.",
+            about="Words, 69,000 to learn from. `make train` is `model=tiny regularization=strong optim=muon`. One "
+            "seed: differences of 0.01 say nothing.",
             sweeps={
                 "small": ("model=small", "max_epochs=6", "regularization=none,strong"),
                 "presets": ("regularization=strong,none", "optim=muon,adamw"),
