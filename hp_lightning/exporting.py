@@ -19,7 +19,10 @@ from hp_lightning.errors import InputError
 from hp_lightning.model import GPT
 from hp_lightning.tokenization import EOS, UNK, Tokenizer
 
-GPT2_FORM = {"position": "learned", "norm": "layer", "norm_position": "pre", "qk_norm": False}
+GPT2_FORM = {
+    "position": "learned", "norm": "layer", "norm_position": "pre", "qk_norm": False, "embedding_norm": False,
+    "logit_cap": None,
+}  # fmt: skip
 ACTIVATIONS = {"gelu": "gelu_new", "relu": "relu", "relu_squared": "relu2"}
 NAMES = {
     "token_embedding": "transformer.wte",

@@ -52,7 +52,7 @@ class Norms:
     figure: Markup
     label: str  # of the token that is drawn
     spreads: list[Spread]
-    gain: tuple[float, float]  # the smallest and the largest
+    gain: tuple[float, float] | None  # the smallest and the largest; None: nothing is learned there
 
 
 @dataclass(frozen=True)
@@ -126,17 +126,17 @@ def _norms(net: GPT, inside: Inside) -> Norms:
     drawn = [
         ("before", before[-1]),
         (f"after LayerNorm{_whose(net.cfg.norm == 'layer')}", centred[-1]),
-        (f"after RMSNorm{_whose(net.cfg.norm == 'rms')}", scaled[-1]),
+        (f"after RMSNorm{_whose(net.cfg.norm != 'layer')}", scaled[-1]),
     ]
     alt = "Histograms of one token's features: before normalization, after LayerNorm, and after RMSNorm."
     last_norm = net.blocks[-1].feed_forward_norm
-    gain: Tensor = last_norm.weight.detach()  # type: ignore[union-attr, operator]
+    gain: Tensor | None = last_norm.weight  # type: ignore[union-attr, assignment]
     places = range(max(len(before) - MEASURED_TOKENS, 0), len(before))
     return Norms(
         figure=svg(norm_figure([(title, values.numpy()) for title, values in drawn]), alt),
         label=inside.labels[-1],
         spreads=[_spread(inside.labels[place], before[place], yours[place]) for place in places],
-        gain=(float(gain.min()), float(gain.max())),
+        gain=None if gain is None else (float(gain.min()), float(gain.max())),
     )
 
 

@@ -34,7 +34,7 @@ def papers(cfg: TrainConfig) -> list[Paper]:
         Paper("layer normalization", "Ba et al. 2016, Layer Normalization", f"{ARXIV}1607.06450",
               model.norm == "layer"),
         Paper("RMSNorm", "Zhang & Sennrich 2019, Root Mean Square Layer Normalization", f"{ARXIV}1910.07467",
-              model.norm == "rms"),
+              model.norm != "layer"),
         Paper("normalized queries and keys", "Henry et al. 2020, Query-Key Normalization for Transformers",
               f"{ARXIV}2010.04245", model.qk_norm),
         Paper("GELU", "Hendrycks & Gimpel 2016, Gaussian Error Linear Units (GELUs)", f"{ARXIV}1606.08415",
