@@ -82,7 +82,7 @@ def untrained(path: Path, make_config: Callable[..., TrainConfig], *overrides: s
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["tokenizer=word", "optim=muon"],
+        ["tokenizer=word", "optim=muon", "model.norm=rms_plain"],
         ["tokenizer=char", "model=roadmap", "regularization=none"],
         ["tokenizer=bpe", "model=gpt2", "model.tie_embeddings=false", "optim=adam", "optim.schedule=cosine"],
     ],
