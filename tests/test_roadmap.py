@@ -126,7 +126,7 @@ def test_a_run_shows_its_corpus_and_its_curves(make_config: Callable[..., TrainC
     corpus.write_text(
         "text,chapter\n" + "".join(f'"{text}",<i>{n}</i>\n' for n, text in enumerate(chapters)), encoding="utf-8"
     )
-    cfg = make_config(*TINY, f"data.path={corpus}", "data.val_fraction=0.3", "data.test_fraction=0")
+    cfg = make_config(*TINY, "optim=adamw", f"data.path={corpus}", "data.val_fraction=0.3", "data.test_fraction=0")
     encoded = encode_corpus(cfg.data, cfg.tokenizer)
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
