@@ -21,6 +21,7 @@ SETTINGS = (
     "optim.schedule=cosine",
     "model.num_layers=1",
     "max_steps=200",
+    "max_epochs=25",
     "trainer.val_every_steps=25",
     "optim.warmup_steps=10",
     "optim.lr=0.05",

@@ -25,6 +25,7 @@ from hp_lightning.errors import InputError
 SETTINGS = (
     "experiment=smoke",
     "max_steps=60",
+    "max_epochs=25",
     "trainer.val_every_steps=20",
     "checkpoint.every_steps=10",
     "logger.sample_tokens=0",

@@ -244,6 +244,7 @@ def test_early_stopping_keeps_the_best(run_script: Callable, first_book: Path, t
         "run_dir=run",
         "max_steps=1000",
         "trainer.val_every_steps=5",
+        "optim=adamw",
         "optim.lr=1e-9",  # the loss stands still
         "regularization.early_stopping_patience=3",
         "optim.warmup_steps=0",
