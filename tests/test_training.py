@@ -169,6 +169,8 @@ def test_the_end_says_what_was_reached_and_what_to_do(finished: tuple[Path, str]
     for expected in (
         f"{summary['best/val/loss']:.4f}",
         f"{summary['unigram/val_loss']:.4f}",
+        f"{summary['kneser_ney/val_loss']:.4f}",
+        "Not better than counting",  # of a few steps
         f"{summary['unk_rate']:.2%}",
         "It writes:",
         "tensorboard --logdir run",
