@@ -29,7 +29,7 @@ SETTINGS = (
     "checkpoint.every_steps=10",
     "logger.sample_tokens=5",
     "logger.images=false",  # half a second a run; test_reporting.py shows that they change nothing
-    "trainer.precision=bf16-mixed",  # not found out anew by each of the runs, beside other tests
+    "trainer.precision=32-true",  # not found out anew by each of the runs; quick on every processor
 )
 MODULE = "hp_lightning.lightning_module"
 # Of each moment: the function that is about to run, and how often it has to be called before.
@@ -214,7 +214,7 @@ def test_more_epochs_are_whole_ones(settings: list[str], tmp_path: Path) -> None
 
 def test_a_second_signal_leaves_at_once(settings: list[str], tmp_path: Path) -> None:
     """While the first is waiting for its step to end, of several seconds; two that come together are one."""
-    long_steps = ["trainer.accumulate_grad_batches=40", "model.d_model=512", "model.num_layers=4"]
+    long_steps = ["trainer.accumulate_grad_batches=16", "model.d_model=512", "model.num_layers=4"]
     process = start(tmp_path, *settings, *long_steps, "logger.log_every_steps=1", "trainer.val_every_steps=50000")
     wait_for_step(tmp_path / "run", 1)
     process.send_signal(signal.SIGINT)
