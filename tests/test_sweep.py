@@ -22,6 +22,7 @@ from hp_lightning.sweeping.folder import complete_arguments, grid, read_plan
 
 SETTINGS = (
     "experiment=smoke",
+    "optim=adamw",  # the quicker steps
     "model.num_layers=1",
     "trainer.accelerator=cpu",
     "trainer.precision=32-true",
