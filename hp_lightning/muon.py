@@ -56,6 +56,9 @@ class Muon(torch.optim.Muon):
 def orthogonalize(matrices: Tensor) -> Tensor:
     """About U Vᵀ for matrices U S Vᵀ, singular values between 0.7 and 1.2, by five Newton-Schulz iterations.
 
+    Where the sides differ much, X is multiplied once, in the end, with what the iterations make of the smaller X Xᵀ; it
+    is the same but for rounding, which bfloat16 has too much of for that.
+
     Args:
         matrices: (N, rows, columns)
 
@@ -65,8 +68,30 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    long = x.shape[2] >= 2 * x.shape[1] and x.dtype == torch.float32
+    x = _by_square(x) if long else _by_whole(x)
+    return x.mT if tall else x
+
+
+def _by_whole(x: Tensor) -> Tensor:
+    """X to (a + b X Xᵀ + c (X Xᵀ)²) X, repeatedly."""
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+    return x
+
+
+def _by_square(x: Tensor) -> Tensor:
+    """The same factors, which commute, multiplied with each other before they are with X."""
+    a, b, c = COEFFICIENTS
+    gram = x @ x.mT
+    product: Tensor | None = None
+    for left in reversed(range(ITERATIONS)):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = factor if product is None else factor @ product
+        if left:
+            gram = factor @ gram @ factor
+    assert product is not None
+    return product @ x

@@ -214,6 +214,7 @@ def test_activation_by_hand(name: str, formula: Callable[[float], float]) -> Non
     x = torch.linspace(-4, 4, 81, dtype=torch.float64)
     expected = torch.tensor([formula(value) for value in x.tolist()], dtype=torch.float64)
     assert_close(make_activation(name)(x), expected, rtol=0, atol=1e-9)
+    assert torch.autograd.gradcheck(make_activation(name), x[x.abs() > 0.01].requires_grad_()), "a kink is at 0"
 
 
 @pytest.mark.parametrize("qk_norm", [False, True])
