@@ -292,7 +292,7 @@ class ReLUSquared(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape to the same shape."""
-        squared: Tensor = _ReLUSquared.apply(x)
+        squared: Tensor = _ReLUSquared.apply(x)  # type: ignore[no-untyped-call]
         return squared
 
 
@@ -308,7 +308,8 @@ class _ReLUSquared(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (positive,) = ctx.saved_tensors
-        return (gradient * positive).mul_(2)
+        twice: Tensor = gradient * positive * 2
+        return twice
 
 
 def make_activation(name: str) -> nn.Module:
