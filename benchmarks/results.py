@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of state_union.csv and tinyshakespeare.csv")
     parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT")
-    parser.add_argument("--only", default="bundled,state_union,tinyshakespeare", help="of these corpora")
+    parser.add_argument("--only", default="bundled,widths,state_union,tinyshakespeare", help="of these")
     parser.add_argument("--work", type=Path, default=PROJECT / "outputs" / "results", help="folder of the runs")
     parser.add_argument("--to", type=Path, default=PROJECT / "docs", help="folder for RESULTS.md and its pictures")
     parser.add_argument("--page", action="store_true", help="train nothing, write the page only")
@@ -40,23 +40,28 @@ def main() -> None:
 
 
 def train(work: Path, plan: Plan, nanogpt: Path | None) -> None:
-    """Every run of a corpus that has not come to its end; nanoGPT on one half of the cores, ours on the other."""
+    """Every run of a corpus that has not come to its end, two at a time; where nanoGPT is compared, it is one of them."""
     work.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor() as side_by_side:
-        sides = [side_by_side.submit(train_ours, work, plan, jobs=1 if plan.nanogpt else 2)]
-        if nanogpt is not None:
+    with ThreadPoolExecutor(max_workers=2) as side_by_side:
+        sides = []
+        if nanogpt is not None and plan.nanogpt:
             sides.append(side_by_side.submit(train_nanogpt, work, plan, nanogpt))
+        if plan.nanogpt:
+            sides.append(side_by_side.submit(train_ours, work, plan, list(plan.sweeps)))
+        else:
+            sides += [side_by_side.submit(train_ours, work, plan, [name]) for name in plan.sweeps]
         for side in sides:
             side.result()
 
 
-def train_ours(work: Path, plan: Plan, jobs: int) -> None:
-    """The sweeps, one after the other."""
-    for name, settings in plan.sweeps.items():
+def train_ours(work: Path, plan: Plan, sweeps: list[str]) -> None:
+    """Some of the sweeps, one run after the other."""
+    for name in sweeps:
         print(f"== {plan.title}: {name}", flush=True)
         sweep = work / name
-        told = [f"resume_sweep={sweep}"] if sweep.is_dir() else [f"sweep.dir={sweep}", *plan.corpus, *settings]
-        program("train.py", "-m", f"sweep.jobs={jobs}", *told)
+        begun = (sweep / "sweep.yaml").is_file()
+        told = [f"resume_sweep={sweep}"] if begun else [f"sweep.dir={sweep}", *plan.corpus, *plan.sweeps[name]]
+        program("train.py", "-m", "sweep.jobs=1", *told)
 
 
 def train_nanogpt(work: Path, plan: Plan, folder: Path) -> None:

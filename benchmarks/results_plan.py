@@ -3,6 +3,13 @@
 from dataclasses import dataclass, field
 
 
+RATES = {
+    "half": ("optim.lr=0.003", "optim.muon_lr=0.01"),
+    "preset": ("optim.lr=0.006", "optim.muon_lr=0.02"),
+    "double": ("optim.lr=0.012", "optim.muon_lr=0.04"),
+}
+
+
 @dataclass(frozen=True)
 class NanoGPT:
     """nanoGPT on the tokens and in the size of our runs."""
@@ -33,12 +40,24 @@ def plans(data: str) -> dict[str, Plan]:
         "bundled": Plan(
             title="The bundled stories",
             corpus=("logger=csv",),
-            about="Words, 69,000 to learn from. `make train` is `model=tiny regularization=strong optim=muon`. One "
-            "seed: differences of 0.01 say nothing.",
+            about="Words, 69,000 to learn from. `make train` is `model=tiny regularization=strong optim=muon`. Where "
+            "there is one seed, differences of 0.01 say nothing.",
             sweeps={
                 "small": ("model=small", "max_epochs=6", "regularization=none,strong"),
-                "presets": ("regularization=strong,none", "optim=muon,adamw"),
-                "light": ("regularization=light", "optim=muon,adamw"),
+                "presets": ("regularization=strong,none,light", "optim=muon"),
+                "adamw": ("regularization=strong,none", "optim=adamw"),
+                "seeds": ("regularization=strong,none", "optim=muon", "seed=2,3"),
+            },
+        ),
+        "widths": Plan(
+            title="The presets' rates at four widths",
+            corpus=("logger=csv", "max_steps=150", "trainer.val_every_steps=150"),
+            about="The bundled stories and `model=tiny`, made wider; 150 steps. At each width the rates of "
+            "`optim=muon`, which are 0.006 and 0.02 at all of them, and both halved and doubled.",
+            sweeps={
+                f"{width}_{name}": (f"model.d_model={width}", f"model.d_ff={4 * width}", *rates)
+                for width in (128, 256, 512, 768)
+                for name, rates in RATES.items()
             },
         ),
         "state_union": Plan(
