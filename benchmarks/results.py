@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def train(work: Path, plan: Plan, nanogpt: Path | None) -> None:
-    """Every run of a corpus that has not come to its end, two at a time; where nanoGPT is compared, it is one of them."""
+    """Every run that has not come to its end, two at a time; where nanoGPT is compared, it is one of them."""
     work.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(max_workers=2) as side_by_side:
         sides = []

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-
 RATES = {
     "half": ("optim.lr=0.003", "optim.muon_lr=0.01"),
     "preset": ("optim.lr=0.006", "optim.muon_lr=0.02"),
