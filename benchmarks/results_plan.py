@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 RATES = {
-    "half": ("optim.lr=0.003", "optim.muon_lr=0.01"),
-    "preset": ("optim.lr=0.006", "optim.muon_lr=0.02"),
-    "double": ("optim.lr=0.012", "optim.muon_lr=0.04"),
+    "half": ("optim.lr=0.003", "optim.muon_lr=0.0075"),
+    "preset": ("optim.lr=0.006", "optim.muon_lr=0.015"),
+    "double": ("optim.lr=0.012", "optim.muon_lr=0.03"),
 }
 
 
@@ -52,7 +52,7 @@ def plans(data: str) -> dict[str, Plan]:
             title="The presets' rates at four widths",
             corpus=("logger=csv", "max_steps=150", "trainer.val_every_steps=150"),
             about="The bundled stories and `model=tiny`, made wider; 150 steps. At each width the rates of "
-            "`optim=muon`, which are 0.006 and 0.02 at all of them, and both halved and doubled.",
+            "`optim=muon`, which are 0.006 and 0.015 at all of them, and both halved and doubled.",
             sweeps={
                 f"{width}_{name}": (f"model.d_model={width}", f"model.d_ff={4 * width}", *rates)
                 for width in (128, 256, 512, 768)
