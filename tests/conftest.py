@@ -28,6 +28,7 @@ SHARED_DATA = PROJECT.parent / "shared" / "data"
 MEASURED = ("train/loss", "grad_norm", "lr", "val/loss", "val/perplexity", "val/bits_per_char", "val/gap")
 
 torch.set_num_threads(1)  # the tests run side by side
+sys.path.append(str(PROJECT / ".venv" / "transformers"))  # for the tests alone, not for the processes: see Makefile
 
 
 @pytest.fixture(scope="session", autouse=True)
