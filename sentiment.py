@@ -1,5 +1,7 @@
 """The sentiment of a text: python sentiment.py text="The movie was fantastic and entertaining." """
 
+import signal
+
 import hydra
 from omegaconf import DictConfig
 
@@ -18,6 +20,7 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads, as in `| head`, may have read enough
     cli.run(
         main,
         SentimentConfig,

@@ -27,6 +27,7 @@ from hp_lightning.tokenization import Tokenizer, tokenizer_from_state
 
 FORMAT = 7
 OURS = "hp_lightning"  # the key below which our part of a checkpoint stands, beside Lightning's
+TAUGHT = "hp_lightning_sentiment"  # likewise in a file of `sentiment.taught`
 
 
 @dataclass
@@ -113,6 +114,10 @@ def load(path: Path) -> Trained:
     """
     with refusals(path):
         contents = read_contents(path)
+        if TAUGHT in contents:
+            raise InputError(
+                f"{path} was taught labels, and can only judge: name the checkpoint that it comes from, as in best.ckpt"
+            )
         ours = contents[OURS]
         if ours["format"] == FORMAT:
             _expect_whole_state(contents)

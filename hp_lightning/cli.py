@@ -63,6 +63,9 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
     """
     if not {"-m", "--multirun"} & set(sys.argv) and not {runs.HANDED_OVER, runs.IN_SWEEP} & os.environ.keys():
         sys.argv[1:] = [_quoted(word) if word.partition("=")[0] in free_text else word for word in sys.argv[1:]]
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     # Hydra prints what goes wrong in its own format, over several lines, with status 1; in this mode it raises.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -112,8 +115,12 @@ def _one_line(error: Exception, schema: type) -> str:
         return _unknown_key(str(cause.full_key or cause.key), schema)
     if isinstance(cause, OmegaConfBaseException) and "not a ListConfig" in str(cause):
         return f"{cause.full_key} must be a list: {cause.full_key}=[a,b]"
+    if isinstance(cause, OmegaConfBaseException) and "is not Optional" in str(cause):
+        return f"{cause.full_key}=null is no choice: give a value, or leave it out"
     if isinstance(cause, OmegaConfBaseException):
         return f"{cause.full_key}: {str(cause).splitlines()[0]}"
+    if unmatched := re.match(r"Could not override '([^'@]+)", str(error)):
+        return _unknown_key(unmatched[1], schema)
     message = str(error).partition("Config search path")[0].partition("See https://hydra.cc")[0]
     advice = """; a value with quotes, commas or brackets in it stands in quotes twice: 'key="value"'"""
     return " ".join(message.split()) + (advice if isinstance(error, OverrideParseException) else "")

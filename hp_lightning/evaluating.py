@@ -17,6 +17,7 @@ from hp_lightning.corpus import absolute_path
 from hp_lightning.encoding import Encoded, encode_corpus
 from hp_lightning.errors import InputError, RunError
 from hp_lightning.evaluation import Figures, copied_share, figures, figures_by_document, score_tokens
+from hp_lightning.files import check_target, write_whole
 from hp_lightning.generation import Sampling, continue_text
 from hp_lightning.judging_config import EvaluateConfig, OtherCorpusConfig
 from hp_lightning.machine import device_of
@@ -55,11 +56,13 @@ def evaluate(cfg: EvaluateConfig) -> None:
         data = data_config(cfg.data, trained.cfg.data)
         corpus = encode_corpus(data, trained.tokenizer)
         own = corpus.digest == trained.corpus
+        path = _report_path(trained.path, data, own)
+        check_target(str(path), path)
         log.info("%s, step %s, evaluated on %s", trained.path, f"{trained.step:,}", data.path)
         if not own:
             log.warning(
                 "this is not the corpus that the model was trained on: what is called validation or test here it may "
-                "have been trained on"
+                "have been trained on, and how much it copies can be told only beside its own"
             )
         device = device_of("auto")
         net = trained.net().to(device)
@@ -67,9 +70,8 @@ def evaluate(cfg: EvaluateConfig) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=trained.cfg.trainer.precision != "32-true"):
             parts = {part: _part(net, corpus, part, seq_len, cfg.stride) for part in _parts(cfg.parts, corpus)}
         _show_parts(parts, cfg.stride)
-        copied = _copied(net, corpus, seq_len, cfg) if cfg.num_samples else {}
+        copied = _copied(net, corpus, seq_len, cfg) if cfg.num_samples and own else {}
         _show_copied(copied)
-        path = _report_path(trained.path, data, own)
         _write(path, _report(trained, data, own, cfg, parts, copied))
         log.info("\n%s", path)
 
@@ -219,9 +221,7 @@ def _report_path(ckpt: Path, data: DataConfig, own: bool) -> Path:
 
 
 def _write(path: Path, report: dict[str, Any]) -> None:
-    unfinished = path.with_suffix(".unfinished")
     try:
-        unfinished.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        write_whole(path, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
     except OSError as error:
         raise RunError(f"{path} cannot be written ({error.strerror}): make room, or take a copy of the run") from error

@@ -52,6 +52,8 @@ def export(cfg: ExportConfig) -> None:
     if problems:
         raise InputError(f"{path} is not of GPT-2's form, which alone transformers can open: {problems}")
     folder = Path(cfg.to)
+    if not folder.name or folder.resolve() == Path.cwd():
+        raise InputError(f"to={cfg.to} is no new folder: name one")
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     try:
         if folder.exists() and any(folder.iterdir()):

@@ -132,7 +132,11 @@ def _sentiment_problems(cfg: SentimentConfig) -> Iterator[str]:
         yield from not_empty(key, getattr(cfg, key))
     given = [key for key in ("text", "file", "evaluate", "train") if getattr(cfg, key) is not None]
     if len(given) != 1:
-        yield f"{' and '.join(given) or 'nothing'} is given: give one of text=, file=, evaluate= and train="
+        yield f"{' and '.join(given) or 'nothing'} given: give one of text=, file=, evaluate= and train="
+    if cfg.text is not None and cfg.out is not None:
+        yield "out= is for file=, evaluate= and train=: what is said of a text= is printed"
+    if both := set(cfg.positive) & set(cfg.negative):
+        yield f"positive and negative both have {', '.join(sorted(both))}: name words of one sentiment"
     yield from one_of("method", cfg.method, "next_word", "calibrated")
     for key in ("positive", "negative"):
         if not getattr(cfg, key) or not all(map(str.strip, getattr(cfg, key))):

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -85,24 +84,6 @@ def make_run_dir(wanted: str | None, overrides: Iterable[str]) -> Path:
             f"the run folder {path} cannot be made ({error.strerror}): name another by run_dir="
         ) from error
     return path
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Puts a file in the place of the one before: whole and on the disk, or not at all.
-
-    Raises:
-        OSError: nothing was changed
-    """
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        with suppress(OSError):  # would hide the first error
-            unfinished.unlink(missing_ok=True)
 
 
 def command(program: str, *arguments: str) -> str:

@@ -9,11 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+import psutil
+
 from hp_lightning import checkpoint, runs
 from hp_lightning.config import GenerateConfig
 from hp_lightning.errors import InputError
 from hp_lightning.generation import Sample, Sampling, stream
 from hp_lightning.half_weights import halve_weights
+from hp_lightning.model import GPT
 from hp_lightning.printing import JsonPrinter, SamplePrinter, TextPrinter
 from hp_lightning.tokenization import unknown_tokens
 
@@ -69,11 +72,29 @@ def _converse(writer: "Writer", prompt: str, seed: int) -> None:
         import readline  # noqa: F401  lines can be edited, and brought back
     with suppress(EOFError):
         while True:
-            prompt = prompt or input("> " if sys.stdin.isatty() else "")
+            prompt = prompt or _typed()
             print(f"seed={seed}", file=sys.stderr)
             with suppress(KeyboardInterrupt):
                 writer.continue_(prompt, seed) if prompt else writer.go_on(seed)
             prompt, seed = "", (seed + 1) % 2**32
+
+
+def _typed() -> str:
+    line = input("> " if sys.stdin.isatty() else "")
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("a line of standard input is not UTF-8: save what is piped in as UTF-8") from error
+    return line
+
+
+def _check_memory(net: GPT, num_samples: int, context: int) -> None:
+    """Keys and values of all samples must fit into the memory that is free, and their logits twice."""
+    cfg = net.cfg
+    of_sample = 4 * (2 * cfg.num_layers * context * cfg.d_model + 3 * net.token_embedding.num_embeddings)
+    needed, free = num_samples * of_sample / 2**30, psutil.virtual_memory().available / 2**30
+    if needed > free:
+        raise InputError(f"num_samples={num_samples} needs {needed:,.1f} GiB of memory, {free:,.1f} are free: lower it")
 
 
 class Writer:
@@ -85,6 +106,7 @@ class Writer:
         self._tokenizer = trained.tokenizer
         self._net = halve_weights(trained.net())
         self._context = trained.cfg.data.seq_len
+        _check_memory(self._net, cfg.num_samples, self._context)
         self._as_json = cfg.format == "json"
         self._sampling = Sampling(
             cfg.temperature, cfg.top_k, cfg.top_p, cfg.min_p, cfg.repetition_penalty, cfg.max_new_tokens,

@@ -148,14 +148,14 @@ def test_other_corpus_is_read_as_it_is_and_told_apart(
     other = tmp_path / "other.csv"
     sentences = [f"{number},The lantern was lit again by number {number}." for number in range(60)]
     other.write_text("\n".join(["letter,line", *sentences]), encoding="utf-8")
-    data = [f"data.path={other}", "data.text_column=line", "data.group_columns=[letter]", "num_samples=0"]
+    data = [f"data.path={other}", "data.text_column=line", "data.group_columns=[letter]"]
     evaluated(run_dir, *data, "parts=[train,val,test]")
     report = json.loads((run_dir / "checkpoints" / "best.evaluation.other.json").read_text())
     assert not report["trained_on_this_corpus"]
     assert "not the corpus that the model was trained on" in capsys.readouterr().out
     documents = [document for part in report["parts"].values() for document in part["documents"]]
     assert len(documents) == 60, "the three parts are the whole corpus"
-    assert report["copied_n_grams"] == {}
+    assert report["copied_n_grams"] == {}, "from the text that it was trained on, which is not here"
 
 
 @pytest.mark.parametrize(

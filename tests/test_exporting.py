@@ -102,6 +102,9 @@ def test_nothing_is_overwritten(make_config: MakeConfig, tmp_path: Path) -> None
     for to in ("mine", "a.ckpt", "a.ckpt/to"):
         with pytest.raises(InputError, match=f"to=.*{to} (is not empty|cannot be written)"):
             export(ExportConfig(ckpt=str(tmp_path / "a.ckpt"), to=str(tmp_path / to)))
+    for to in (".", "/", str(Path.cwd())):
+        with pytest.raises(InputError, match="is no new folder"):
+            export(ExportConfig(ckpt=str(tmp_path / "a.ckpt"), to=to))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ckpt", "empty", "mine"]
     export(ExportConfig(ckpt=str(tmp_path / "a.ckpt"), to=str(tmp_path / "empty")))
     assert (tmp_path / "empty" / "config.json").is_file()

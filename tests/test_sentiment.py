@@ -248,6 +248,11 @@ def test_labels_are_taught_and_judged(ckpt: Path, capsys: pytest.CaptureFixture[
     sentiment(f"ckpt={taught}", f"evaluate={unseen}", f"out={folder / 'unseen'}")
     assert "taught with" not in capsys.readouterr().err
 
+    with pytest.raises(InputError, match="was taught labels, and can only judge"):
+        checkpoint.load(taught)
+    with pytest.raises(InputError, match="method=calibrated is a language model's"):
+        sentiment(f"ckpt={taught}", "text=a", "method=calibrated")
+
     sentiment(f"ckpt={taught}", "text=what a poor film")
     assert "negative, confidence" in capsys.readouterr().out
 
@@ -275,11 +280,28 @@ def test_first_weights_are_those_of_the_model_if_wanted(ckpt: Path) -> None:
     assert not torch.allclose(weights["false"], original, atol=0.1)
 
 
+def test_columns_that_the_rows_have_already_are_kept(ckpt: Path) -> None:
+    reviews, scores = ckpt.parent / "reviews.csv", ckpt.parent / "scores.csv"
+    reviews.write_text("text,sentiment\na good film,positive\n", encoding="utf-8")
+    sentiment(f"ckpt={ckpt}", f"file={reviews}", f"out={scores}")
+    with scores.open(newline="") as file:
+        [row] = csv.DictReader(file)
+    assert row["sentiment"] == "positive"
+    assert row["sentiment_judged"] in ("positive", "negative")
+
+
+def test_a_rate_that_is_too_high_leaves_no_model(ckpt: Path) -> None:
+    reviews = write_reviews(ckpt.parent / "reviews.csv", 40, seed=2)
+    with pytest.raises(InputError, match="is no number any more"):
+        sentiment(f"ckpt={ckpt}", f"train={reviews}", "teach.networks=1", "teach.lr=1e30")
+    assert not (ckpt.parent / "sentiment.ckpt").exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        ([], "nothing is given: give one of text="),
-        (["text=a", "file=b.csv"], "text and file is given"),
+        ([], "nothing given: give one of text="),
+        (["text=a", "file=b.csv"], "text and file given"),
         (["text=a", "method=vibes"], "method=vibes is not a choice"),
         (["text=a", "positive=[]"], "positive must be a list of words"),
         (["text=a", "positive=[lovely]"], "none of the positive words"),
@@ -287,20 +309,35 @@ def test_first_weights_are_those_of_the_model_if_wanted(ckpt: Path) -> None:
         (["evaluate={numbers}"], "has no column with labels; it has text, number"),
         (["evaluate={numbers}", "data.label_column=number"], "line 2: the label '7' is none"),
         (["evaluate={one}"], "every row has the same label"),
-        (["train={one}"], "there are 0 negative rows to learn from"),
+        (["train={one}"], "train= has 0 negative rows to learn from"),
         (["train={one}", "teach.epochs=0"], "teach.epochs=0"),
         (["train={one}", "teach.distillation=2"], "teach.distillation=2.0 is not a share"),
         (["file={one}", "out=no/such/folder.csv"], "out=no/such/folder.csv cannot be written"),
+        (["train={one}", "out=no/such/folder.ckpt"], "there is no folder no/such"),
+        (["file={one}", "out={folder}"], "is a folder: name a file"),
+        (["file={one}", "out={one}"], "would take the place of what is read"),
+        (["train={one}", "out={one}"], "would take the place of what is read"),
+        (["train={one}", "out={ckpt}"], "would take the place of what is read"),
+        (["file={gap}"], "line 3: no text in the column text"),
+        (["text=a", "out=a.csv"], "out= is for file="),
+        (["text=a", "positive=[good]", "negative=[good]"], "positive and negative both have good"),
     ],
 )
 def test_refusals(overrides: list[str], told: str, ckpt: Path, tmp_path: Path) -> None:
-    files = {"numbers": "text,number\na film,7\n", "one": "text,label\n" + 20 * "a film,positive\n"}
+    files = {
+        "numbers": "text,number\na film,7\n",
+        "one": "text,label\n" + 20 * "a film,positive\n",
+        "gap": "text,label\na film,positive\n ,negative\n",
+    }
     for name, content in files.items():
         (tmp_path / f"{name}.csv").write_text(content, encoding="utf-8")
-    paths = {name: tmp_path / f"{name}.csv" for name in files}
+    paths = {"folder": tmp_path, "ckpt": ckpt} | {name: tmp_path / f"{name}.csv" for name in files}
+    before = {path: path.read_bytes() for path in (ckpt, *tmp_path.glob("*.csv"))}
     with pytest.raises(RunError) as caught:
         sentiment(f"ckpt={ckpt}", *(override.format(**paths) for override in overrides))
     assert told in str(caught.value)
+    assert caught.value.exit_status == 2
+    assert before == {path: path.read_bytes() for path in before}
     assert not list(tmp_path.rglob("*unfinished"))
 
 

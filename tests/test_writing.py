@@ -5,7 +5,9 @@ import json
 import math
 import random
 import re
+import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from textwrap import TextWrapper
 
 import pytest
 import torch
-from conftest import PROJECT, save_untrained, start
+from conftest import PROJECT, save_untrained, script_command, script_environment, start
 from hydra import compose, initialize_config_dir
 
 from hp_lightning import writing
@@ -83,7 +85,7 @@ def test_prompts_of_a_file_are_its_lines(write: Callable, tmp_path: Path) -> Non
 
 def test_prompts_come_from_standard_input(write: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     typed(monkeypatch, b'The fog\n"The fox,"\n')
-    out, _ = write(prompt_file="-", max_new_tokens=2)
+    out, _ = write(prompt_file="-", max_new_tokens=2, seed=1)
     first, second = (line for line in out.splitlines() if line.startswith(("The fog", '"The fox,"')))
     assert len(first) > len("The fog")
     assert len(second) > len('"The fox,"')
@@ -194,6 +196,20 @@ def test_lines_in_a_terminal_break_between_words(seed: int, monkeypatch: pytest.
     lines.finish()
     wrap = TextWrapper(30, replace_whitespace=False, break_long_words=False, break_on_hyphens=False)
     assert terminal.getvalue() == "".join(wrap.fill(line) + "\n" for line in text.split("\n"))
+
+
+def test_more_samples_than_memory_holds_are_refused(write: Callable) -> None:
+    with pytest.raises(InputError, match=r"num_samples=100000000 needs .* GiB of memory, .* are free: lower it"):
+        write(prompt="the fog", num_samples=100_000_000)
+
+
+def test_standard_input_that_is_closed_is_an_empty_one(model: Model, tmp_path: Path) -> None:
+    command = shlex.join(script_command("generate.py", f"ckpt={model[0]}", "prompt_file=-"))
+    done = subprocess.run(
+        f"{command} <&-", shell=True, cwd=tmp_path, env=script_environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("generate.py: error: prompt_file=- holds no prompt")
 
 
 # A session

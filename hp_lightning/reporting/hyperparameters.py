@@ -14,8 +14,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from hp_lightning.config import TrainConfig, to_plain
 from hp_lightning.data import CorpusDataModule
+from hp_lightning.files import write_whole
 from hp_lightning.progress import log
-from hp_lightning.runs import write_whole
 
 # Before SummaryWriter's files in the alphabet, so that TensorBoard reads it first.
 FILE_NAME = "events.out.tfevents.0000000000.settings"

@@ -5,10 +5,10 @@ from pathlib import Path
 from tensorboard.plugins.projector.metadata import PROJECTOR_FILENAME
 
 from hp_lightning.data import CorpusDataModule
+from hp_lightning.files import write_whole
 from hp_lightning.model import GPT
 from hp_lightning.progress import log
 from hp_lightning.reporting.labels import labels
-from hp_lightning.runs import write_whole
 
 MOST_TOKENS = 5_000  # what a browser still turns smoothly
 VECTORS, TOKENS = "projector/vectors.bytes", "projector/tokens.tsv"

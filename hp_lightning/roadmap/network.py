@@ -136,7 +136,7 @@ def _norms(net: GPT, inside: Inside) -> Norms:
         figure=svg(norm_figure([(title, values.numpy()) for title, values in drawn]), alt),
         label=inside.labels[-1],
         spreads=[_spread(inside.labels[place], before[place], yours[place]) for place in places],
-        gain=None if gain is None else (float(gain.min()), float(gain.max())),
+        gain=None if gain is None else (gain.min().item(), gain.max().item()),
     )
 
 

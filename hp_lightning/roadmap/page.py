@@ -5,7 +5,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hp_lightning import runs
-from hp_lightning.errors import InputError, RunError
+from hp_lightning.errors import RunError
+from hp_lightning.files import check_target, write_whole
 from hp_lightning.messages import messages
 from hp_lightning.progress import log
 from hp_lightning.roadmap.learning import look_at_learning
@@ -31,7 +32,7 @@ def write_page(cfg: RoadmapConfig) -> None:
         path = _target(cfg.to, checkpoint)
         page = render(find_subject(checkpoint, cfg), cfg)
         try:
-            runs.write_whole(path, page.encode("utf-8", errors="replace"))  # a name may hold bytes that are no text
+            write_whole(path, page.encode("utf-8", errors="replace"))  # a name may hold bytes that are no text
         except OSError as error:
             raise RunError(f"{path} cannot be written ({error.strerror}): name another file by to=") from error
         log.info("%s", path)
@@ -67,8 +68,7 @@ def _target(to: str | None, checkpoint: Path) -> Path:
     if to is None:
         run_dir = run_folder(checkpoint)
         return checkpoint.with_suffix(f".{NAME}") if run_dir is None else run_dir / NAME
-    if Path(to).is_dir():
-        raise InputError(f"to={to} is a folder: name a file, as in to={Path(to) / NAME}")
+    check_target(f"to={to}", Path(to), checkpoint)
     return Path(to)
 
 

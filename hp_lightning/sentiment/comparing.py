@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from hp_lightning.errors import InputError, RunError
+from hp_lightning.files import check_target, write_whole
 from hp_lightning.judging_config import SentimentConfig
 from hp_lightning.sentiment.judging import Judge, say
 from hp_lightning.sentiment.quality import Quality, measure
@@ -22,6 +23,10 @@ def compare(judge: Judge, source: str, cfg: SentimentConfig) -> None:
         InputError: the file cannot be read, or its labels are of one kind
         RunError: a file cannot be written
     """
+    stem = judge.path.with_suffix(f".sentiment_{judge.method}") if cfg.out is None else _without_ending(Path(cfg.out))
+    picture, report = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.json")
+    for target in (picture, report):
+        check_target(str(target) if cfg.out is None else f"out={cfg.out}", target, judge.path, Path(source))
     rows = read_rows("evaluate", source, judge.data)
     labels = torch.tensor(rows.labels(f"evaluate={source}", cfg.data.label_column))
     if labels.all() or not labels.any():
@@ -35,16 +40,17 @@ def compare(judge: Judge, source: str, cfg: SentimentConfig) -> None:
     probabilities = judge.probabilities(rows.texts)
     quality = measure(probabilities, labels)
     print(_described(judge, quality))
-    stem = judge.path.with_suffix(f".sentiment_{judge.method}") if cfg.out is None else Path(cfg.out)
-    picture, report = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.json")
     try:
         draw_reliability(probabilities, labels, quality, picture)
-        unfinished = report.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(_report(judge, source, cfg, quality), indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(report)
+        write_whole(report, (json.dumps(_report(judge, source, cfg, quality), indent=2) + "\n").encode())
     except OSError as error:
         raise RunError(f"{report} cannot be written ({error.strerror}): name another place by out=") from error
     say(f"{report}, {picture.name}")
+
+
+def _without_ending(path: Path) -> Path:
+    """A report and its picture have the same name, with endings of their own."""
+    return path.with_suffix("") if path.suffix in (".json", ".png") else path
 
 
 def _described(judge: Judge, quality: Quality) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hp_lightning import checkpoint
 from hp_lightning.config import DataConfig
+from hp_lightning.errors import InputError
 from hp_lightning.judging_config import SentimentConfig
 from hp_lightning.sentiment import taught
 from hp_lightning.sentiment.reading import NextWordReader, WordLists
@@ -50,6 +51,8 @@ def find_judge(path: Path, cfg: SentimentConfig) -> Judge:
     """
     found = taught.load(path)
     if found is not None:
+        if cfg.method == "calibrated":
+            raise InputError(f"method=calibrated is a language model's, and {path} was taught labels: leave it out")
         data = reading_settings(found.cfg.data, cfg)
         return Judge(path, LABEL_METHOD, found.tokenizer, found.reader, None, data, found.texts)
     trained = checkpoint.load(path)

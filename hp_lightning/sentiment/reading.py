@@ -51,6 +51,7 @@ class NextWordReader:
     def __init__(
         self, net: GPT, tokenizer: Tokenizer, words: WordLists, template: str, calibrated: bool, context: int
     ) -> None:
+        self.calibrated = calibrated
         self._net = net
         self._tokenizer = tokenizer
         self._template = template

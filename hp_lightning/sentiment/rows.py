@@ -83,6 +83,9 @@ def read_rows(key: str, path: str, cfg: DataConfig) -> Rows:
                 continue
             if len(row) != width:
                 raise InputError(f"{where}, line {line}: {len(row)} cells where the header has {width} columns")
+            if not row[column].strip():
+                name = printable(table.names[column])
+                raise InputError(f"{where}, line {line}: no text in the column {name}: fill it, or leave the row out")
             rows.append((line, row))
     if not rows:
         raise InputError(f"{where} holds no text: a header and rows, or lines of text, were expected")
@@ -117,7 +120,7 @@ def _label_column(names: list[str], where: str, column: str | None) -> int:
 
 
 def write_scores(rows: Rows, scores: list[dict[str, str]], target: TextIO) -> None:
-    """The rows, with the scores in columns of their own behind."""
+    """The rows, with the scores in columns of their own behind, also where the rows have one of the same name."""
     writer = csv.writer(target, lineterminator="\n")
-    writer.writerow([*rows.names, *scores[0]])
+    writer.writerow([*rows.names, *(f"{name}_judged" if name in rows.names else name for name in scores[0])])
     writer.writerows([*row, *score.values()] for row, score in zip(rows.cells, scores, strict=True))

@@ -1,10 +1,12 @@
 """What `sentiment.py` does: judges texts, compares judgements with labels, or teaches a model labels."""
 
+import io
 import sys
 from pathlib import Path
 
 from hp_lightning import checkpoint, runs
 from hp_lightning.errors import RunError
+from hp_lightning.files import check_target, write_whole
 from hp_lightning.judging_config import SentimentConfig
 from hp_lightning.sentiment import taught
 from hp_lightning.sentiment.judging import Judge, find_judge, reading_settings, say, verdict
@@ -31,6 +33,8 @@ def run(cfg: SentimentConfig) -> None:
     if cfg.text is not None:
         _judge_text(judge, as_in_corpus(cfg.text, judge.data))
     elif cfg.file is not None:
+        if cfg.out is not None:
+            check_target(f"out={cfg.out}", Path(cfg.out), path, Path(cfg.file))
         _judge_rows(judge, read_rows("file", cfg.file, judge.data), cfg.out)
     elif cfg.evaluate is not None:
         # Imported only here: torchmetrics brings matplotlib, which takes a second and makes a folder of its own.
@@ -45,7 +49,7 @@ def _judge_text(judge: Judge, text: str) -> None:
         say(f"not in the model's vocabulary, read as <UNK>: {' '.join(unknown)}")
     probability = float(judge.probabilities([text])[0])
     print(text)
-    if isinstance(judge.reader, NextWordReader):
+    if isinstance(judge.reader, NextWordReader) and not judge.reader.calibrated:
         positive, negative = judge.reader.probabilities(text)
         print(f"next comes one of the positive words with {positive:.3%}, one of the negative with {negative:.3%}")
     print(f"{verdict(probability)}, confidence {max(probability, 1 - probability):.1%}  ({judge.method}, {judge.path})")
@@ -65,24 +69,23 @@ def _judge_rows(judge: Judge, rows: Rows, out: str | None) -> None:
     if out is None:
         write_scores(rows, scores, sys.stdout)
         return
-    path = Path(out)
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    content = io.StringIO(newline="")
+    write_scores(rows, scores, content)
     try:
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
-            write_scores(rows, scores, file)
-        unfinished.replace(path)
+        write_whole(Path(out), content.getvalue().encode())
     except OSError as error:
         raise RunError(f"out={out} cannot be written ({error.strerror}): name another file") from error
-    say(f"{len(scores):,} rows judged ({judge.method}): {path}")
+    say(f"{len(scores):,} rows judged ({judge.method}): {out}")
 
 
 def _teach(path: Path, source: str, cfg: SentimentConfig) -> None:
     trained = checkpoint.load(path)
+    target = path.with_name(TAUGHT_NAME) if cfg.out is None else Path(cfg.out)
+    check_target(str(target) if cfg.out is None else f"out={cfg.out}", target, path, Path(source))
     rows = read_rows("train", source, reading_settings(trained.cfg.data, cfg))
     labels = rows.labels(f"train={source}", cfg.data.label_column)
     examples = [Example(text, positive) for text, positive in zip(rows.texts, labels, strict=True)]
     reader = teach(trained, examples, cfg.teach, cfg.seed, say)
-    target = path.with_name(TAUGHT_NAME) if cfg.out is None else Path(cfg.out)
     taught.save(reader, trained, rows.texts, target)
     judging = runs.command("python", runs.script("sentiment.py"), f"ckpt={target}", "text=Simply wonderful.")
     say(f"{target}\njudge by it: {judging}")

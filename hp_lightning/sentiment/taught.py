@@ -7,14 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hp_lightning.checkpoint import Trained, blank_network, read_contents, refusals
+from hp_lightning.checkpoint import TAUGHT, Trained, blank_network, read_contents, refusals
 from hp_lightning.config import TrainConfig, from_plain, to_plain
 from hp_lightning.errors import InputError, RunError
 from hp_lightning.model import GPT
 from hp_lightning.sentiment.teaching import LabelReader
 from hp_lightning.tokenization import Tokenizer, tokenizer_from_state
 
-OURS = "hp_lightning_sentiment"
 FORMAT = 2
 DIGEST_BYTES = 8  # of a text: among a million texts, two have the same with a chance of 1 in 40 million
 
@@ -40,7 +39,7 @@ def save(reader: LabelReader, trained: Trained, texts: list[str], path: Path) ->
     }
     unfinished = path.with_suffix(".unfinished")
     try:
-        torch.save({OURS: contents}, unfinished)
+        torch.save({TAUGHT: contents}, unfinished)
         unfinished.replace(path)
     except (OSError, RuntimeError) as error:  # torch's own writer has no OSError
         unfinished.unlink(missing_ok=True)
@@ -71,9 +70,9 @@ def load(path: Path) -> Taught | None:
     """
     with refusals(path):
         contents = read_contents(path)
-        if OURS not in contents:
+        if TAUGHT not in contents:
             return None
-        ours = contents[OURS]
+        ours = contents[TAUGHT]
         if ours["format"] == FORMAT:
             cfg, tokenizer = from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"])
             nets = [_network(cfg, weights) for weights in ours["networks"]]

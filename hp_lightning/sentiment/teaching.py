@@ -113,6 +113,10 @@ def teach(
         truth = torch.tensor([example.positive for example in kept_back])
         accuracy = float(((log_odds > 0) == truth).double().mean())
         say(f"network {number + 1} of {cfg.networks}: {accuracy:.1%} of the {len(kept_back):,} rows kept back")
+    if not torch.isfinite(log_odds).all():
+        raise InputError(f"teach.lr={cfg.lr:g}: what the networks say is no number any more: take a lower rate")
+    if accuracy <= max(truth.double().mean().item(), 1 - truth.double().mean().item()):
+        say("no better than always naming the commoner sentiment: bring more rows, or take another teach.lr")
     return LabelReader(nets, trained.tokenizer, cfg.labels, fit_temperature(log_odds, truth), context)
 
 
@@ -141,7 +145,7 @@ def _parted(examples: list[Example], val_fraction: float, seed: int) -> tuple[li
         count = round(val_fraction * len(found))
         if not count or count == len(found):
             name = "positive" if positive else "negative"
-            raise InputError(f"there are {len(found)} {name} rows to learn from: bring more, at least ten of each")
+            raise InputError(f"train= has {len(found)} {name} rows to learn from: bring more, at least ten of each")
         order = random.permutation(len(found))
         kept_back.extend(found[place] for place in order[:count])
         learned.extend(found[place] for place in order[count:])

@@ -21,6 +21,9 @@ KINDS: dict[str, type[CharTokenizer] | type[WordTokenizer] | type[BPETokenizer]]
 }
 
 
+LONGEST_SHOWN = 60  # characters of an unknown token
+
+
 def learn_tokenizer(cfg: TokenizerConfig, texts: list[str]) -> Learned:
     """Learns the tokenizer `cfg.kind` from the texts of the training documents."""
     return KINDS[cfg.kind].learn(cfg, texts)
@@ -32,6 +35,7 @@ def tokenizer_from_state(state: dict[str, Any]) -> Tokenizer:
 
 
 def unknown_tokens(tokenizer: Tokenizer, text: str) -> list[str]:
-    """The tokens of a text that are read as `<UNK>`, each once, quotation marks as they are usually written."""
+    """The tokens of a text that are read as `<UNK>`, each once, as they are shown: quotes as usual, long ones cut."""
     unknown = tokenizer.vocabulary.unknown(tokenizer.tokens(text))
-    return [QUOTES[token][0] if token in QUOTES else token for token in unknown]
+    shown = [QUOTES[token][0] if token in QUOTES else token for token in unknown]
+    return [token if len(token) <= LONGEST_SHOWN else f"{token[:LONGEST_SHOWN]}…" for token in shown]
