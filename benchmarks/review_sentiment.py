@@ -99,7 +99,7 @@ def train_language_model(work: Path) -> Path:
         begun = (run_dir / ".hydra" / "config.yaml").is_file()
         settings = [
             f"data.path={work}/train.csv", "data=csv", "data.test_fraction=0", "data.val_fraction=0.05",
-            "regularization.early_stopping_patience=2", "tokenizer.vocab_size=null", "tokenizer.min_frequency=1",
+            "max_epochs=4", "tokenizer.vocab_size=null", "tokenizer.min_frequency=1",
             "logger=csv", f"run_dir={run_dir}", "model.num_layers=1", "model.d_model=64", "model.d_ff=256",
             "trainer.compile=false",
         ]  # fmt: skip
