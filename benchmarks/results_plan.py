@@ -45,7 +45,7 @@ def plans(data: str) -> dict[str, Plan]:
                 "small": ("model=small", "max_epochs=6", "regularization=none,strong"),
                 "presets": ("regularization=strong,none,light", "optim=muon"),
                 "adamw": ("regularization=strong,none", "optim=adamw"),
-                "seeds": ("regularization=strong,none", "optim=muon", "seed=2,3"),
+                "seeds": ("regularization=strong,none,light", "optim=muon", "seed=2,3"),
             },
         ),
         "widths": Plan(
@@ -74,8 +74,9 @@ def plans(data: str) -> dict[str, Plan]:
             corpus=(*shakespeare, "logger=csv"),
             about="Characters; nanoGPT's laptop network, 4 layers, 4 heads, d_model 128, context 64, batch 12.",
             sweeps={
-                "quarter": ("max_steps=450", "optim=muon", "trainer.val_every_steps=150"),
-                "full": ("max_steps=2000", "optim=adamw,muon"),
+                "quarter": ("max_steps=300", "trainer.val_every_steps=100"),
+                "same": ("max_steps=1200", "optim=muon,adamw", "trainer.val_every_steps=200"),
+                "preset": ("max_steps=2000",),
             },
             nanogpt={"nanoGPT": NanoGPT(0.0, shakespeare, steps=2000, validations=10)},
         ),
