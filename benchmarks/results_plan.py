@@ -64,7 +64,7 @@ def plans(data: str) -> dict[str, Plan]:
             corpus=(*state_union, "max_epochs=null", "logger=csv"),
             about="Words, 294,146 to learn from; `model=small`, the size in which nanoGPT was run, with dropout 0.1.",
             sweeps={
-                "sixth": ("max_steps=140", "regularization=none", "trainer.val_every_steps=20"),
+                "sixth": ("max_steps=160", "regularization=none", "trainer.val_every_steps=40"),
                 "full": ("max_steps=900", "regularization=strong", "trainer.val_every_steps=60"),
             },
             nanogpt={"nanoGPT": NanoGPT(0.1, state_union, minutes=20)},
