@@ -113,9 +113,13 @@ def _describe(run: Run) -> None:
     show_corpus(run.cfg.data.path, data.corpus, data.kneser_ney_loss)
     for reason in run.settled.reasons:
         log.info("%s", reason)
+    steps, epochs = run.cfg.max_steps, run.cfg.max_epochs
     log.info(
-        "length     %s steps of %s tokens, %s steps an epoch\n",
+        "length     %s steps of %s tokens, %s steps an epoch%s\n",
         f"{run.total_steps:,}", f"{data.tokens_per_step:,}", f"{data.steps_per_epoch:,}",
+        f" (max_epochs={epochs} comes before max_steps={steps}: max_epochs=null leaves it out)"
+        if steps is not None and run.total_steps < steps
+        else "",
     )  # fmt: skip
 
 

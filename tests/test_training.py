@@ -252,6 +252,7 @@ def test_early_stopping_keeps_the_best(run_script: Callable, first_book: Path, t
         "optim.warmup_steps=0",
     )
     assert done.returncode == 0, done.stderr
+    assert "(max_epochs=10 comes before max_steps=1000: max_epochs=null leaves it out)" in done.stdout
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "stopped early"
     assert summary["steps"] == summary["best/step"] + 3 * 5
