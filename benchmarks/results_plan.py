@@ -45,7 +45,7 @@ def plans(data: str) -> dict[str, Plan]:
                 "small": ("model=small", "max_epochs=6", "regularization=none,strong"),
                 "presets": ("regularization=strong,none,light", "optim=muon"),
                 "adamw": ("regularization=strong,none", "optim=adamw"),
-                "seeds": ("regularization=strong,none,light", "optim=muon", "seed=2,3"),
+                "seeds": ("regularization=strong,none", "optim=muon", "seed=2,3"),
             },
         ),
         "widths": Plan(
