@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hp_lightning"
 
 LEVELS = [
     {"errors"},
-    {"checks"},
+    {"checks", "files"},
     {"config", "judging_config", "progress", "kv_cache", "muon", "sampling"},
     {
         "runs",
