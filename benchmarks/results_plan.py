@@ -74,8 +74,8 @@ def plans(data: str) -> dict[str, Plan]:
             corpus=(*shakespeare, "logger=csv"),
             about="Characters; nanoGPT's laptop network, 4 layers, 4 heads, d_model 128, context 64, batch 12.",
             sweeps={
-                "quarter": ("max_steps=300", "trainer.val_every_steps=100"),
-                "same": ("max_steps=1200", "optim=muon,adamw", "trainer.val_every_steps=200"),
+                "quarter": ("max_steps=290", "trainer.val_every_steps=145"),
+                "same": ("max_steps=1150", "optim=muon,adamw", "trainer.val_every_steps=230"),
                 "preset": ("max_steps=2000",),
             },
             nanogpt={"nanoGPT": NanoGPT(0.0, shakespeare, steps=2000, validations=10)},
