@@ -75,7 +75,7 @@ def plans(data: str) -> dict[str, Plan]:
             about="Characters; nanoGPT's laptop network, 4 layers, 4 heads, d_model 128, context 64, batch 12.",
             sweeps={
                 "quarter": ("max_steps=290", "trainer.val_every_steps=145"),
-                "same": ("max_steps=1150", "optim=muon,adamw", "trainer.val_every_steps=230"),
+                "same": ("max_steps=1080", "optim=muon,adamw", "trainer.val_every_steps=216"),
                 "preset": ("max_steps=2000",),
             },
             nanogpt={"nanoGPT": NanoGPT(0.0, shakespeare, steps=2000, validations=10)},
