@@ -98,7 +98,8 @@ def measured(work: Path, plan: Plan) -> Measured:
             result = json.loads(path.read_text(encoding="utf-8"))
             points = [(seconds, loss) for _, seconds, loss in result["curve"]]
             others.append(Curve(label, result["parameters"], result["curve"][-1][0], points))
-    return Measured(plan, [work / name for name in plan.sweeps if (work / name).is_dir()], others)
+    trained = [work / name for name in plan.sweeps if any((work / name).glob("*/summary.json"))]
+    return Measured(plan, trained, others)
 
 
 if __name__ == "__main__":

@@ -59,16 +59,17 @@ def write_page(to: Path, found: dict[str, Measured]) -> None:
     for name, measured in found.items():
         found_runs = map(read_run, find_run_folders(measured.folders))
         records = [run for run in found_runs if run is not None and run.is_complete]
-        picture = to / "images" / f"results_{name}.png"
         comparison = compare(records)
-        _draw(comparison, measured, _counted(records), picture)
         parts += [
             f"## {measured.plan.title}",
             measured.plan.about,
             *_beside(comparison, measured, _counted(records)),
             markdown_table(comparison),
-            f"![Validation loss over time](images/{picture.name})",
         ]
+        if any(len(run.curve) > 1 for run in records):
+            picture = to / "images" / f"results_{name}.png"
+            _draw(comparison, measured, _counted(records), picture)
+            parts.append(f"![Validation loss over time](images/{picture.name})")
     (to / "RESULTS.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
