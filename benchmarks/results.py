@@ -2,7 +2,7 @@
 
     python benchmarks/results.py --data ../shared/data --nanogpt ../nanoGPT
 
-Takes about an hour on two cores. Every run has half of them: nanoGPT and ours are trained at the same time, so that
+Takes an hour and a half on two cores. Every run has half of them: nanoGPT and ours are begun at the same time, so that
 whatever else the machine does slows both. What has been done already in the folder `--work` is not done again, and what
 was broken off is gone on with.
 """
@@ -32,11 +32,14 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="train nothing, write the page only")
     args = parser.parse_args()
     found = plans(str(args.data.resolve()))
+    if unknown := set(args.only.split(",")) - found.keys():
+        parser.error(f"--only {','.join(sorted(unknown))}: there are {','.join(found)}")
     chosen = {name: found[name] for name in args.only.split(",")}
     if not args.page:
         for name, plan in chosen.items():
             train(args.work.resolve() / name, plan, args.nanogpt)
-    write_page(args.to, {name: measured(args.work.resolve() / name, plan) for name, plan in chosen.items()})
+    whole = {name: measured(args.work.resolve() / name, plan) for name, plan in found.items()}
+    write_page(args.to, {name: one for name, one in whole.items() if one.folders})
 
 
 def train(work: Path, plan: Plan, nanogpt: Path | None) -> None:

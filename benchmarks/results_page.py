@@ -53,7 +53,8 @@ def write_page(to: Path, found: dict[str, Measured]) -> None:
         "# What the presets come to",
         f"Made by `{COMMAND}`, which trains all of it (`--page`: writes it again). The losses are in nats a token over "
         "every token of the validation part. The minutes are of training, without the validations, on one of two cores "
-        "of a server, nanoGPT's at the same time on the other. *Counting* is the Kneser-Ney model of order 5 on the "
+        "of a server, another run on the other; where nanoGPT is compared, it and the first of ours were begun "
+        "together. *Counting* is the Kneser-Ney model of order 5 on the "
         "same tokens.",
     ]
     for name, measured in found.items():

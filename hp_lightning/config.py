@@ -29,6 +29,8 @@ from hp_lightning.checks import (
 )
 from hp_lightning.errors import InputError
 
+MOST_L2_DECAY = 0.1  # that Adam, not AdamW, can be told
+
 
 @dataclass
 class DataConfig:
@@ -126,7 +128,7 @@ class OptimConfig:
     warmup_steps: int
     schedule: str  # plateau | cosine | wsd
     decay_fraction: float  # of the run's steps, at its end: wsd
-    final_lr_fraction: float  # of the rate, that the last step of cosine and wsd comes to
+    final_lr_fraction: float  # of the rate, that cosine and wsd have come to after the last step
     plateau: PlateauConfig
 
 
@@ -355,6 +357,11 @@ def _train_problems(cfg: TrainConfig) -> Iterator[str]:
     yield from seed("seed", cfg.seed)
     if cfg.max_steps is None and cfg.max_epochs is None:
         yield "max_steps and max_epochs are both null: set at least one, or the run would never end"
+    if cfg.optim.name == "adam" and cfg.regularization.weight_decay > MOST_L2_DECAY:
+        yield (
+            f"optim=adam adds regularization.weight_decay={cfg.regularization.weight_decay} to the gradient, where so "
+            "much drowns the loss: take regularization=light, or optim=adamw"
+        )
 
 
 def _sweep_problems(cfg: SweepConfig) -> Iterator[str]:

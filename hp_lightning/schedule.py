@@ -15,8 +15,8 @@ class Schedule:
     The factor rises linearly from 0 to 1 in the warm-up, and then
 
     - `plateau`: stays 1;
-    - `cosine`: falls to `final_lr_fraction` at the last step as half a cosine (Loshchilov & Hutter 2017, SGDR,
-      arXiv:1608.03983, eq. 5);
+    - `cosine`: falls to `final_lr_fraction`, reached after the last step, as half a cosine (Loshchilov & Hutter 2017,
+      SGDR, arXiv:1608.03983, eq. 5);
     - `wsd`, warm-up, stable, decay: stays 1, and falls linearly in the last `decay_fraction` of the steps (Hägele
       et al. 2024, arXiv:2405.18392).
 

@@ -68,7 +68,7 @@ def test_frozen_parameters_are_left_out() -> None:
 
 @pytest.mark.parametrize("name", ["adamw", "adam"])
 def test_first_step_by_hand(name: str, make_config: Callable[..., TrainConfig]) -> None:
-    overrides = ("optim.lr=0.01", "optim.betas=[0.8,0.95]", "optim.eps=0.1")
+    overrides = ("regularization=light", "optim.lr=0.01", "optim.betas=[0.8,0.95]", "optim.eps=0.1")
     cfg = make_config(f"optim={name}", *overrides).optim
     torch.manual_seed(1)
     layer = nn.Linear(3, 4)
@@ -96,7 +96,7 @@ def test_clipped_steps_are_those_of_the_library(
     name: str, bound: float | None, dtype: torch.dtype, make_config: Callable[..., TrainConfig]
 ) -> None:
     """Gradients of very different size: Adam's first step alone would not show how they were scaled."""
-    optim = make_config(f"optim={name}", "optim.lr=0.1").optim
+    optim = make_config(f"optim={name}", "optim.lr=0.1", "regularization=light").optim
     torch.manual_seed(1)
     ours = nn.Linear(5, 3).to(dtype)
     theirs = nn.Linear(5, 3).to(dtype)

@@ -84,7 +84,14 @@ def untrained(path: Path, make_config: Callable[..., TrainConfig], *overrides: s
     [
         ["tokenizer=word", "optim=muon", "model.norm=rms_plain"],
         ["tokenizer=char", "model=roadmap", "regularization=none"],
-        ["tokenizer=bpe", "model=gpt2", "model.tie_embeddings=false", "optim=adam", "optim.schedule=cosine"],
+        [
+            "tokenizer=bpe",
+            "model=gpt2",
+            "model.tie_embeddings=false",
+            "optim=adam",
+            "regularization=light",
+            "optim.schedule=cosine",
+        ],
     ],
 )
 def test_a_checkpoint_alone_gives_the_whole_page(
