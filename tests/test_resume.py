@@ -298,7 +298,8 @@ def test_what_can_change_holds_from_there_on(settings: list[str], tmp_path: Path
 
 def test_an_early_end_is_one_until_more_patience_is_given(settings: list[str], tmp_path: Path) -> None:
     calm = ["regularization.dropout=0.3", "regularization.weight_decay=0.1"]  # a large decay would tame the rate
-    more = [*calm, "regularization.early_stopping_patience=1", "optim.lr=0.3"]
+    wild = ["optim.lr=0.3", "optim.muon_lr=0.02", "optim.muon_momentum=0.95"]  # so that the loss rises again
+    more = [*calm, *wild, "regularization.early_stopping_patience=1"]
     run = finished(tmp_path, *settings, *more)
     steps = json.loads((run / "summary.json").read_text())["steps"]
     assert steps < 200

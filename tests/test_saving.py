@@ -229,7 +229,7 @@ def fill(disk: Path) -> Path:
 
 def test_training_outlives_a_full_disk(settings: list[str], small_disk: Path, tmp_path: Path) -> None:
     """Saves fail, figures wait; once there is room again nothing is missing."""
-    more = ["max_steps=800", "trainer.val_every_steps=100", "checkpoint.every_steps=null", "run_dir=disk/run"]
+    more = ["max_steps=3000", "trainer.val_every_steps=100", "checkpoint.every_steps=null", "run_dir=disk/run"]
     unbroken = start(tmp_path, *settings, *more[:-1])
     process = start(tmp_path, *settings, *more)
     run = small_disk / "run"
