@@ -49,7 +49,7 @@ def plans(data: str) -> dict[str, Plan]:
             },
         ),
         "widths": Plan(
-            title="The presets' rates at four widths",
+            title="The presets' rates by width",
             corpus=("logger=csv", "max_steps=60", "trainer.val_every_steps=60"),
             about="The bundled stories and `model=tiny`, made wider; 60 steps. At each width the rates of "
             "`optim=muon`, which are 0.006 and 0.015 at all of them, and both halved and doubled.",
