@@ -110,11 +110,11 @@ def teach(
         nets.append(_taught(trained, learned, cfg, seed + number))
         reader = LabelReader(nets, trained.tokenizer, cfg.labels, 1.0, context)
         log_odds = reader.log_odds([example.text for example in kept_back])
+        if not torch.isfinite(log_odds).all():
+            raise InputError(f"teach.lr={cfg.lr:g}: what the network says is no number any more: take a lower rate")
         truth = torch.tensor([example.positive for example in kept_back])
         accuracy = float(((log_odds > 0) == truth).double().mean())
         say(f"network {number + 1} of {cfg.networks}: {accuracy:.1%} of the {len(kept_back):,} rows kept back")
-    if not torch.isfinite(log_odds).all():
-        raise InputError(f"teach.lr={cfg.lr:g}: what the networks say is no number any more: take a lower rate")
     if accuracy <= max(truth.double().mean().item(), 1 - truth.double().mean().item()):
         say("no better than always naming the commoner sentiment: bring more rows, or take another teach.lr")
     return LabelReader(nets, trained.tokenizer, cfg.labels, fit_temperature(log_odds, truth), context)
