@@ -70,11 +70,13 @@ def _train(model: Any, stream: torch.Tensor, windows: Any, cfg: Any, job: Job) -
     optimizer = model.configure_optimizers(WEIGHT_DECAY, LEARNING_RATE, BETAS, DEVICE.type)
     limit, seconds, step = 60 * job.minutes, 0.0, 0
     curve: list[tuple[int, float, float]] = []
-    progress = 0.0
+    progress = warmed_up = 0.0
     while progress < 1:
+        if step == WARMUP_STEPS:
+            warmed_up = progress
         begin = time.perf_counter()
         for group in optimizer.param_groups:
-            group["lr"] = _rate(step, progress)
+            group["lr"] = _rate(step, (progress - warmed_up) / (1 - warmed_up))
         token_ids, targets = _batch(stream, cfg.data.seq_len, cfg.data.batch_size or 32)
         _, loss = model(token_ids, targets)
         loss.backward()
@@ -91,8 +93,8 @@ def _train(model: Any, stream: torch.Tensor, windows: Any, cfg: Any, job: Job) -
 
 
 def _rate(step: int, progress: float) -> float:
-    """Its warm-up, and its cosine over the whole run."""
-    cosine = LEAST_RATE + (LEARNING_RATE - LEAST_RATE) * (1 + math.cos(math.pi * min(progress, 1))) / 2
+    """Its warm-up, and its cosine from there to the run's end, of which `progress` is the share that is over."""
+    cosine = LEAST_RATE + (LEARNING_RATE - LEAST_RATE) * (1 + math.cos(math.pi * progress)) / 2
     return LEARNING_RATE * (step + 1) / WARMUP_STEPS if step < WARMUP_STEPS else cosine
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from hp_lightning import config, judging_config, runs
-from hp_lightning.errors import Interrupted, RunError
+from hp_lightning.errors import InputError, Interrupted, RunError
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -69,7 +70,17 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
     # Hydra prints what goes wrong in its own format, over several lines, with status 1; in this mode it raises.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        main()
+        _check_options(sys.argv[1:])
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if not _output_is_gone():
+            raise
+        if isinstance(error, BrokenPipeError):  # whoever reads, as in `| head`, has read enough
+            raise SystemExit(128 + signal.SIGPIPE) from error
+        _refuse(RunError(f"what is printed cannot be written ({error.strerror})"), schema)
     except _Refused as refused:
         assert isinstance(refused.__cause__, Exception)
         _refuse(refused.__cause__, schema)
@@ -77,6 +88,27 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
         _refuse(error, schema)
     except KeyboardInterrupt:
         _refuse(Interrupted("stopped by SIGINT", signal.SIGINT), schema)
+
+
+def _check_options(arguments: list[str]) -> None:
+    """Hydra's parser answers an unknown option with its whole usage."""
+    known = [option for action in get_args_parser()._actions for option in action.option_strings]
+    for word in arguments:
+        option = word.partition("=")[0]
+        if re.match(r"--?[a-zA-Z]", word) and not any(name.startswith(option) for name in known):
+            raise InputError(
+                f"there is no option {option}: settings are given as key=value, without dashes; --help lists them"
+            )
+
+
+def _output_is_gone() -> bool:
+    """Whether standard output takes nothing any more; then what is left for it is given up."""
+    try:
+        print(flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _quoted(argument: str) -> str:

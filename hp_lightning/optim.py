@@ -26,8 +26,9 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), Adam (Kingma & Ba 2015, arXiv:1412.6980), or Muon and AdamW.
 
-    The rate of an Adam's matrices falls with the width, as 1 / d_model, so that one that is good for a narrow network
-    is good for a wide one (Yang et al. 2022, muP, arXiv:2203.03466, table 8): `cfg.lr` is that at
+    The rate of the matrices within the network, and of a head that shares no weights, falls with the width, as
+    1 / d_model, so that one that is good for a narrow network is good for a wide one; that of the embeddings, norms
+    and biases stays (Yang et al. 2022, muP, arXiv:2203.03466, table 3, Adam): `cfg.lr` is that of all of them at
     d_model = `cfg.lr_width`. Muon's steps have the same size at every width by themselves.
 
     Args:
@@ -35,27 +36,29 @@ def build_optimizer(
         width: the network's d_model
         dtype: in which Muon makes its steps orthogonal
     """
-    groups = parameter_groups(module, weight_decay)
-    groups[0]["lr"] = cfg.lr if cfg.lr_width is None else cfg.lr * cfg.lr_width / width
+    matrices, other = parameter_groups(module, weight_decay)
+    embeddings, dense = _parted(matrices, [layer for layer in module.modules() if isinstance(layer, nn.Embedding)])
+    dense["lr"] = cfg.lr if cfg.lr_width is None else cfg.lr * cfg.lr_width / width
     adam: type[torch.optim.Adam] = torch.optim.Adam if cfg.name == "adam" else torch.optim.AdamW
 
-    def build_adam(groups: list[Group]) -> torch.optim.Adam:
+    def build_adam(*groups: Group) -> torch.optim.Adam:
         return adam(groups, lr=cfg.lr, betas=(cfg.betas[0], cfg.betas[1]), eps=cfg.eps, fused=True)
 
     if cfg.name != "muon":
-        return build_adam(groups)
-    tables = {id(layer.weight) for layer in _tables(module)}
-    hidden = [p for p in groups[0]["params"] if id(p) not in tables]
-    groups[0]["params"] = [p for p in groups[0]["params"] if id(p) in tables]
-    muon = Muon(hidden, cfg.muon_lr, weight_decay, cfg.muon_momentum, dtype)
-    return MuonWithAdamW(build_adam(groups), muon)
+        return build_adam(embeddings, dense, other)
+    head, hidden = _parted(dense, [layer for name, layer in module.named_modules() if name == "head"])
+    muon = Muon(hidden["params"], cfg.muon_lr, weight_decay, cfg.muon_momentum, dtype)
+    return MuonWithAdamW(build_adam(embeddings, head, other), muon)
 
 
-def _tables(module: nn.Module) -> list[nn.Embedding | nn.Linear]:
-    """The layers whose rows stand for tokens or positions: those that look up, and the head."""
-    found: list[nn.Embedding | nn.Linear] = [layer for layer in module.modules() if isinstance(layer, nn.Embedding)]
-    head = getattr(module, "head", None)
-    return [*found, head] if isinstance(head, nn.Linear) else found
+def _parted(group: Group, layers: list[nn.Module]) -> tuple[Group, Group]:
+    """The weights of some layers, and those of all others, with the group's settings each."""
+    own = {id(layer.weight) for layer in layers}
+    parameters = group["params"]
+    return (
+        {**group, "params": [p for p in parameters if id(p) in own]},
+        {**group, "params": [p for p in parameters if id(p) not in own]},
+    )
 
 
 class MuonWithAdamW(torch.optim.Optimizer):

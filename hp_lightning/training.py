@@ -113,14 +113,29 @@ def _describe(run: Run) -> None:
     show_corpus(run.cfg.data.path, data.corpus, data.kneser_ney_loss)
     for reason in run.settled.reasons:
         log.info("%s", reason)
-    steps, epochs = run.cfg.max_steps, run.cfg.max_epochs
     log.info(
-        "length     %s steps of %s tokens, %s steps an epoch%s\n",
+        "length     %s steps of %s tokens, %s steps an epoch",
         f"{run.total_steps:,}", f"{data.tokens_per_step:,}", f"{data.steps_per_epoch:,}",
-        f" (max_epochs={epochs} comes before max_steps={steps}: max_epochs=null leaves it out)"
-        if steps is not None and run.total_steps < steps
-        else "",
     )  # fmt: skip
+    for remark in _remarks_on_length(run):
+        log.info("           %s", remark)
+    log.info("")
+
+
+def _remarks_on_length(run: Run) -> list[str]:
+    """What may surprise: a bound that comes before another, a run that is hardly longer than its warm-up."""
+    total, cfg = run.total_steps, run.cfg
+    remarks = []
+    if cfg.max_steps is not None and total < cfg.max_steps:
+        remarks.append(
+            f"max_epochs={cfg.max_epochs} comes before max_steps={cfg.max_steps}: max_epochs=null leaves it out"
+        )
+    if 2 * cfg.optim.warmup_steps > total:
+        remarks.append(
+            f"optim.warmup_steps={cfg.optim.warmup_steps} is more than half of them: for the full rate take fewer, or "
+            "train longer"
+        )
+    return remarks
 
 
 def _has_work_left(run: Run, trained: Trained) -> bool:

@@ -191,12 +191,22 @@ def test_muon_goes_on_from_its_state_bit_for_bit(make_config: Callable[..., Trai
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
 
 
-def test_the_rate_of_matrices_falls_with_the_width(make_config: Callable[..., TrainConfig]) -> None:
-    net, optim = network(make_config, "optim.name=adamw")
-    for width, factor in ((128, 2.0), (256, 1.0), (768, 1 / 3)):
-        matrices, other = build_optimizer(net, replace(optim, lr_width=256), 0.1, width).param_groups
-        assert (matrices["lr"], other["lr"]) == (pytest.approx(factor * optim.lr), optim.lr)
-    assert rates(build_optimizer(net, replace(optim, lr_width=None), 0.1, 768)) == [optim.lr] * 2
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("width", "factor"), [(128, 2.0), (256, 1.0), (768, 1 / 3)])
+def test_the_rate_of_what_is_not_looked_up_falls_with_the_width(
+    width: int, factor: float, tied: bool, name: str, make_config: Callable[..., TrainConfig]
+) -> None:
+    net, optim = network(make_config, f"optim.name={name}", f"model.tie_embeddings={tied}")
+    for lr_width, scaled in ((256, factor), (None, 1.0)):
+        optimizer = build_optimizer(net, replace(optim, lr_width=lr_width), 0.1, width)
+        rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        for parameter_name, parameter in net.named_parameters():
+            if "blocks" in parameter_name and parameter.dim() == 2:
+                expected = optim.muon_lr if name == "muon" else scaled * optim.lr
+            else:
+                expected = scaled * optim.lr if parameter_name == "head.weight" else optim.lr
+            assert rate[id(parameter)] == pytest.approx(expected), parameter_name
 
 
 def course(optim: OptimConfig, steps: int) -> list[float]:

@@ -1,10 +1,13 @@
 """What a person gets wrong is one line on stderr that says what to do, with status 2, and nothing is left behind."""
 
+import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import script_command, script_environment
 
 HEADER = "text,book,chapter\n"
 
@@ -30,6 +33,7 @@ def refusal(run_script: Callable, folder: Path, script: str, *arguments: str) ->
     [
         (["model.n_heads=4"], "no config key model.n_heads: did you mean model.num_heads?"),
         (["num_heads=4"], "did you mean model.num_heads?"),
+        (["--epochs", "5"], "there is no option --epochs: settings are given as key=value"),
         (["+model.colour=red"], "no config key model.colour"),
         (["model=huge"], "there is no model=huge: take one of base, gpt2, roadmap, small, tiny"),
         (["model.num_heads=three"], "model.num_heads: Value 'three'"),
@@ -102,3 +106,21 @@ def test_generate_refuses(run_script: Callable, tmp_path: Path) -> None:
         (["num_samples=0"], "num_samples=0"),
     ):
         assert said in refusal(run_script, tmp_path, "generate.py", *arguments)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_can_take(unbuffered: str, tmp_path: Path) -> None:
+    environment = {**script_environment(), "PYTHONUNBUFFERED": unbuffered}
+    command = script_command("generate.py", "--help")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "generate.py: error: what is printed cannot be written (No space left on device)\n"
+    reader = subprocess.run(
+        f"{shlex.join(command)} | head -c 1", shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert reader.stderr == "", "whoever reads may have read enough"

@@ -232,7 +232,7 @@ def test_labels_are_taught_and_judged(ckpt: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
 
     sentiment(f"ckpt={taught}", f"evaluate={held_out}")
-    report = json.loads((folder / "sentiment.sentiment_label.json").read_text())
+    report = json.loads((folder / "sentiment.sentiment_label.b.json").read_text())
     assert report["accuracy"] >= 0.97
     assert report["auc"] >= 0.97
     said = capsys.readouterr()
@@ -241,7 +241,7 @@ def test_labels_are_taught_and_judged(ckpt: Path, capsys: pytest.CaptureFixture[
     again = sum(text in seen for text, _ in sentences(100, seed=3))
     assert 0 < again < 100
     assert f"{again} of 100 rows are ones the model was taught with" in said.err
-    assert (folder / "sentiment.sentiment_label.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "sentiment.sentiment_label.b.png").read_bytes().startswith(b"\x89PNG")
 
     unseen = folder / "unseen.csv"
     unseen.write_text("text,label\na new good film,positive\na new bad film,negative\n", encoding="utf-8")

@@ -249,10 +249,11 @@ def test_early_stopping_keeps_the_best(run_script: Callable, first_book: Path, t
         "optim=adamw",
         "optim.lr=1e-9",  # the loss stands still
         "regularization.early_stopping_patience=3",
-        "optim.warmup_steps=0",
+        "optim.warmup_steps=501",
     )
     assert done.returncode == 0, done.stderr
-    assert "(max_epochs=10 comes before max_steps=1000: max_epochs=null leaves it out)" in done.stdout
+    assert "optim.warmup_steps=501 is more than half of them" in done.stdout
+    assert "max_epochs=10 comes before max_steps=1000: max_epochs=null leaves it out" in done.stdout
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "stopped early"
     assert summary["steps"] == summary["best/step"] + 3 * 5

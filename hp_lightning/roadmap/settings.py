@@ -46,6 +46,8 @@ def _problems(cfg: RoadmapConfig) -> Iterator[str]:
         yield from not_empty(key, getattr(cfg, key))
     if cfg.text is not None and not cfg.text.strip():
         yield "text is empty: give a passage, or leave it out"
+    if cfg.names == []:
+        yield "names is empty: name some, names=[Harry,Hermione], or leave it out"
     for key in ("path", "delimiter", "encoding", "text_column", "cache_dir"):
         yield from not_empty(f"data.{key}", getattr(cfg.data, key))
     for key in ("names", "positive", "negative"):

@@ -17,13 +17,16 @@ from hp_lightning.sentiment.rows import read_rows
 
 
 def compare(judge: Judge, source: str, cfg: SentimentConfig) -> None:
-    """Prints the measures, writes them as JSON and draws a reliability diagram; beside the checkpoint, or at `cfg.out`.
+    """Prints the measures, writes them as JSON and draws a reliability diagram; at `cfg.out`.
+
+    Or else beside the checkpoint, with the names of the method and of the file of rows.
 
     Raises:
         InputError: the file cannot be read, or its labels are of one kind
         RunError: a file cannot be written
     """
-    stem = judge.path.with_suffix(f".sentiment_{judge.method}") if cfg.out is None else _without_ending(Path(cfg.out))
+    beside = judge.path.with_suffix(f".sentiment_{judge.method}.{Path(source).stem}")
+    stem = beside if cfg.out is None else _without_ending(Path(cfg.out))
     picture, report = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.json")
     for target in (picture, report):
         check_target(str(target) if cfg.out is None else f"out={cfg.out}", target, judge.path, Path(source))
