@@ -4,6 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from hp_lightning import cli
+from hp_lightning.garbage import without_collection
 from hp_lightning.judging_config import EvaluateConfig, evaluate_config
 
 
@@ -12,7 +13,8 @@ from hp_lightning.judging_config import EvaluateConfig, evaluate_config
 def main(cfg: DictConfig) -> None:
     """Prints the figures and writes them beside the checkpoint."""
     checked = evaluate_config(cfg)
-    from hp_lightning.evaluating import evaluate  # torch is imported only once the config is known to be good
+    with without_collection():  # torch is imported only once the config is known to be good
+        from hp_lightning.evaluating import evaluate
 
     evaluate(checked)
 

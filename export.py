@@ -5,6 +5,7 @@ from omegaconf import DictConfig
 
 from hp_lightning import cli
 from hp_lightning.config import ExportConfig, export_config
+from hp_lightning.garbage import without_collection
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="export")
@@ -12,7 +13,8 @@ from hp_lightning.config import ExportConfig, export_config
 def main(cfg: DictConfig) -> None:
     """Writes the folder."""
     checked = export_config(cfg)
-    from hp_lightning.exporting import export  # torch is imported only once the config is known to be good
+    with without_collection():  # torch is imported only once the config is known to be good
+        from hp_lightning.exporting import export
 
     export(checked)
 

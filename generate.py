@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from hp_lightning import cli
 from hp_lightning.config import GenerateConfig, generate_config
+from hp_lightning.garbage import without_collection
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="generate")
@@ -14,7 +15,8 @@ from hp_lightning.config import GenerateConfig, generate_config
 def main(cfg: DictConfig) -> None:
     """Prints the samples."""
     checked = generate_config(cfg)
-    from hp_lightning.writing import write  # torch is imported only once the config is known to be good
+    with without_collection():  # torch is imported only once the config is known to be good
+        from hp_lightning.writing import write
 
     write(checked)
 

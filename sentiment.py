@@ -6,6 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from hp_lightning import cli
+from hp_lightning.garbage import without_collection
 from hp_lightning.judging_config import SentimentConfig, sentiment_config
 
 
@@ -14,7 +15,8 @@ from hp_lightning.judging_config import SentimentConfig, sentiment_config
 def main(cfg: DictConfig) -> None:
     """Judges, evaluates, or teaches."""
     checked = sentiment_config(cfg)
-    from hp_lightning.sentiment.running import run  # torch is imported only once the config is known to be good
+    with without_collection():  # torch is imported only once the config is known to be good
+        from hp_lightning.sentiment.running import run
 
     run(checked)
 

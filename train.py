@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from hp_lightning import cli
 from hp_lightning.config import TrainConfig, TrainScriptConfig, train_config
 from hp_lightning.corpus import check_local_sources
+from hp_lightning.garbage import without_collection
 from hp_lightning.runs import HANDED_OVER, check_run_dir, find_resumable
 from hp_lightning.slurm import run_of_requeued_job
 from hp_lightning.sweeping.folder import complete_arguments, placed_job
@@ -34,7 +35,8 @@ def main(cfg: DictConfig) -> None:
         checked.resume, overrides = str(begun), []
     if HANDED_OVER not in os.environ:  # what a run starts for its other devices has been checked
         _refuse_early(checked)
-    from hp_lightning.training import train
+    with without_collection():
+        from hp_lightning.training import train
 
     train(checked, overrides, OmegaConf.structured(hydra_cfg))
 
@@ -46,7 +48,8 @@ def _refuse_early(cfg: TrainConfig) -> None:
         return
     check_local_sources(cfg.data)
     check_run_dir(cfg.run_dir)
-    from hp_lightning.machine import check_devices
+    with without_collection():
+        from hp_lightning.machine import check_devices
 
     check_devices(cfg)
 

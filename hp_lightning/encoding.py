@@ -5,11 +5,8 @@ token of every document is predicted once.
 """
 
 import dataclasses
-import gc
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -32,6 +29,7 @@ from hp_lightning.corpus import (
     read_documents,
     split_documents,
 )
+from hp_lightning.garbage import without_collection
 from hp_lightning.progress import log, watched
 from hp_lightning.tokenization import Learned, Tokenizer, learn_tokenizer, tokenizer_from_state
 
@@ -94,20 +92,8 @@ def encode_corpus(cfg: DataConfig, tokenizer: TokenizerConfig | Tokenizer) -> En
     Raises:
         InputError: the corpus cannot be read or split
     """
-    with _without_garbage_collection():
+    with without_collection():
         return _Encoder(cfg, find_sources(cfg)).encoded(tokenizer)
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """A corpus is millions of strings that stay; looking through them for garbage took a sixth of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class _Encoder:

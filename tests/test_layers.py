@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hp_lightning"
 
 LEVELS = [
     {"errors"},
-    {"checks", "files"},
+    {"checks", "files", "garbage"},
     {"config", "judging_config", "progress", "kv_cache", "muon", "sampling"},
     {
         "runs",

@@ -97,13 +97,9 @@ def test_generate_refuses(run_script: Callable, tmp_path: Path) -> None:
         (["ckpt=other.ckpt"], "other.ckpt is no checkpoint of hp_lightning"),
         (["ckpt=other_version.ckpt"], "other_version.ckpt has the checkpoint format 1, and this version reads"),
         (["ckpt=empty.ckpt"], "empty.ckpt is no checkpoint of hp_lightning"),
-        (["temperature=-1"], "temperature=-1"),
         (["model=small"], "there is no config key model"),
         (["prompt=null"], "prompt=null is no choice"),
-        (["temperature=inf"], "temperature=inf"),
-        (["seed=99999999999"], "seed=99999999999"),
         (["top_p=0"], "top_p=0"),
-        (["num_samples=0"], "num_samples=0"),
     ):
         assert said in refusal(run_script, tmp_path, "generate.py", *arguments)
 

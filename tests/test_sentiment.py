@@ -167,12 +167,12 @@ def test_lists_without_a_known_word_are_refused() -> None:
 # What is taught
 
 
-def test_counting_is_naive_bayes() -> None:
-    evidence = word_evidence([[2, 3, 3], [3], [3, 4]], [True, True, False], vocab_size=5)
-    positive, negative = [1, 1, 2, 3, 1], [1, 1, 1, 2, 2]  # texts that have the word, and one more
-    assert evidence.tolist() == pytest.approx(
-        [math.log((p / 8) / (n / 7)) for p, n in zip(positive, negative, strict=True)]
-    )
+def test_counting_is_naive_bayes_by_the_other_texts() -> None:
+    first, second, third = word_evidence([[2, 3, 3], [3], [3, 4]], [True, True, False], vocab_size=5)
+    # Shares of the texts that have the word, and one more: of 6 and 7, of 7 and 7, of 8 and 5.
+    assert first.tolist() == pytest.approx([math.log((1 / 6) / (1 / 7)), *[math.log((2 / 6) / (2 / 7))] * 2])
+    assert second.tolist() == pytest.approx([math.log((2 / 7) / (2 / 7))])
+    assert third.tolist() == pytest.approx([math.log((3 / 8) / (1 / 5)), math.log((1 / 8) / (1 / 5))])
 
 
 # How far it can be trusted

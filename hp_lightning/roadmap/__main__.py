@@ -6,6 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from hp_lightning import cli
+from hp_lightning.garbage import without_collection
 from hp_lightning.roadmap import settings
 
 
@@ -14,7 +15,8 @@ from hp_lightning.roadmap import settings
 def main(cfg: DictConfig) -> None:
     """Writes the page."""
     checked = settings.roadmap_config(cfg)
-    from hp_lightning.roadmap.page import write_page  # torch is imported only once the config is known to be good
+    with without_collection():  # torch is imported only once the config is known to be good
+        from hp_lightning.roadmap.page import write_page
 
     write_page(checked)
 

@@ -93,7 +93,10 @@ def label_ids(tokenizer: Tokenizer, labels: list[str]) -> list[list[int]]:
 def teach(
     trained: Trained, examples: list[Example], cfg: TeachConfig, seed: int, say: Callable[[str], None]
 ) -> LabelReader:
-    """Teaches `cfg.networks` networks; a share of the examples is kept back to watch them and to set the temperature.
+    """Teaches `cfg.networks` networks; each has a share of the examples kept back, as far as possible one of its own.
+
+    By these it is watched, and by those of all networks the temperature is set: each example is judged by a network
+    that has not learned it, so that the average, which knows more, is rather too modest than too sure.
 
     Args:
         trained: gives the tokenizer, the form of the networks and, with `cfg.from_weights`, their first weights
@@ -104,18 +107,21 @@ def teach(
         InputError: the vocabulary lacks the labels, or there are too few examples
     """
     context = trained.cfg.data.seq_len
-    kept_back, learned = _parted(examples, cfg.val_fraction, seed)
     nets: list[GPT] = []
+    log_odds, truth = torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.bool)
     for number in range(cfg.networks):
+        kept_back, learned = _parted(examples, cfg.val_fraction, seed, number)
         nets.append(_taught(trained, learned, cfg, seed + number))
-        reader = LabelReader(nets, trained.tokenizer, cfg.labels, 1.0, context)
-        log_odds = reader.log_odds([example.text for example in kept_back])
-        if not torch.isfinite(log_odds).all():
+        reader = LabelReader(nets[-1:], trained.tokenizer, cfg.labels, 1.0, context)
+        found = reader.log_odds([example.text for example in kept_back])
+        if not torch.isfinite(found).all():
             raise InputError(f"teach.lr={cfg.lr:g}: what the network says is no number any more: take a lower rate")
-        truth = torch.tensor([example.positive for example in kept_back])
-        accuracy = float(((log_odds > 0) == truth).double().mean())
-        say(f"network {number + 1} of {cfg.networks}: {accuracy:.1%} of the {len(kept_back):,} rows kept back")
-    if accuracy <= max(truth.double().mean().item(), 1 - truth.double().mean().item()):
+        positive = torch.tensor([example.positive for example in kept_back])
+        share = float(((found > 0) == positive).double().mean())
+        say(f"network {number + 1} of {cfg.networks}: {share:.1%} right of the {len(kept_back):,} rows kept back")
+        log_odds, truth = torch.cat([log_odds, found]), torch.cat([truth, positive])
+    of_positive = float(truth.double().mean())
+    if float(((log_odds > 0) == truth).double().mean()) <= max(of_positive, 1 - of_positive):
         say("no better than always naming the commoner sentiment: bring more rows, or take another teach.lr")
     return LabelReader(nets, trained.tokenizer, cfg.labels, fit_temperature(log_odds, truth), context)
 
@@ -135,8 +141,10 @@ def fit_temperature(log_odds: Tensor, truth: Tensor) -> float:
     return math.exp((low + high) / 2)
 
 
-def _parted(examples: list[Example], val_fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """The same share of each sentiment kept back, at random, and the others."""
+def _parted(
+    examples: list[Example], val_fraction: float, seed: int, number: int
+) -> tuple[list[Example], list[Example]]:
+    """The same share of each sentiment kept back, at random, and the others; the next share for the next number."""
     kept_back: list[Example] = []
     learned: list[Example] = []
     random = np.random.default_rng(seed)
@@ -146,7 +154,7 @@ def _parted(examples: list[Example], val_fraction: float, seed: int) -> tuple[li
         if not count or count == len(found):
             name = "positive" if positive else "negative"
             raise InputError(f"train= has {len(found)} {name} rows to learn from: bring more, at least ten of each")
-        order = random.permutation(len(found))
+        order = np.roll(random.permutation(len(found)), -number * count)
         kept_back.extend(found[place] for place in order[:count])
         learned.extend(found[place] for place in order[count:])
     return kept_back, learned
@@ -197,7 +205,7 @@ class _Shown:
 
 
 class _Encoded:
-    """A labelled text in ids: its own, the mark behind it, and the labels."""
+    """A labelled text in ids: its own, the mark behind it, and the labels; and what counting says of each word."""
 
     def __init__(self, ids: list[int], positive: bool, labels: list[list[int]], evidence: NDArray[np.float64]) -> None:
         self.ids = ids
@@ -208,10 +216,11 @@ class _Encoded:
     def shown(self, cfg: TeachConfig, random: np.random.Generator) -> list[_Shown]:
         """Without some of the words, perhaps shuffled; once with each label, by how likely it is."""
         first, *words, mark = self.ids
-        kept = np.array(words, np.int64)[random.random(len(words)) >= cfg.word_deletion]
+        keep = random.random(len(words)) >= cfg.word_deletion
+        kept = np.array(words, np.int64)[keep]
         if random.random() < cfg.shuffle:
             random.shuffle(kept)
-        log_odds = self._evidence[kept].sum() / COUNTING_TEMPERATURE
+        log_odds = self._evidence[keep].sum() / COUNTING_TEMPERATURE
         by_counting = (1 + math.tanh(log_odds / 2)) / 2  # the sigmoid, which a long text cannot overflow
         positive = cfg.distillation * by_counting + (1 - cfg.distillation) * self._positive
         text = [first, *kept.tolist(), mark]
@@ -224,12 +233,15 @@ class _Encoded:
 
 
 def _encoded(tokenizer: Tokenizer, examples: list[Example], labels: list[str]) -> list[_Encoded]:
-    """The examples in ids, with what counting all of them says of each word."""
+    """The examples in ids, with what counting says of each word; of a text's own, by the other texts."""
     texts = [context_ids(tokenizer, example.text, MARK) for example in examples]
     positive = [example.positive for example in examples]
     evidence = word_evidence([ids[1:-1] for ids in texts], positive, len(tokenizer.vocabulary))
     ids_of_labels = label_ids(tokenizer, labels)
-    return [_Encoded(ids, label, ids_of_labels, evidence) for ids, label in zip(texts, positive, strict=True)]
+    return [
+        _Encoded(ids, label, ids_of_labels, of_words)
+        for ids, label, of_words in zip(texts, positive, evidence, strict=True)
+    ]
 
 
 def _batches(lengths: Sequence[int], batch_size: int, random: np.random.Generator) -> list[list[int]]:
