@@ -67,6 +67,7 @@ def plans(data: str) -> dict[str, Plan]:
             sweeps={
                 "sixth": ("max_steps=160", "regularization=none", "trainer.val_every_steps=40"),
                 "full": ("max_steps=900", "regularization=strong", "trainer.val_every_steps=60"),
+                "overfit": ("max_steps=900", "regularization=none", "trainer.val_every_steps=60"),
             },
             nanogpt={"nanoGPT": NanoGPT(0.1, state_union, minutes=20)},
         ),

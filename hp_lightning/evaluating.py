@@ -18,7 +18,7 @@ from hp_lightning.encoding import Encoded, encode_corpus
 from hp_lightning.errors import InputError, RunError
 from hp_lightning.evaluation import Figures, copied_share, figures, figures_by_document, score_tokens
 from hp_lightning.files import check_target, write_whole
-from hp_lightning.generation import Sampling, continue_text
+from hp_lightning.generation import Sampling, check_memory, continue_text
 from hp_lightning.judging_config import EvaluateConfig, OtherCorpusConfig
 from hp_lightning.machine import device_of
 from hp_lightning.messages import log_table, messages
@@ -66,6 +66,7 @@ def evaluate(cfg: EvaluateConfig) -> None:
             )
         device = device_of("auto")
         net = trained.net().to(device)
+        check_memory(net, cfg.num_samples, seq_len)
         # Computed as in the run.
         with torch.autocast(device.type, torch.bfloat16, enabled=trained.cfg.trainer.precision != "32-true"):
             parts = {part: _part(net, corpus, part, seq_len, cfg.stride) for part in _parts(cfg.parts, corpus)}

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import psutil
 import torch
 from torch import Tensor
 
+from hp_lightning.errors import InputError
 from hp_lightning.model import GPT
 from hp_lightning.sampling import draw, keep_min_p, keep_top_k, keep_top_p, penalize_repetition
 from hp_lightning.tokenization import Tokenizer
@@ -128,6 +130,19 @@ def generate(
             window.add(chosen)
     finally:
         net.train(was_training)
+
+
+def check_memory(net: GPT, num_samples: int, context: int) -> None:
+    """Keys and values of all samples must fit into the memory that is free, and their logits twice.
+
+    Raises:
+        InputError: they do not
+    """
+    cfg = net.cfg
+    of_sample = 4 * (2 * cfg.num_layers * context * cfg.d_model + 3 * net.token_embedding.num_embeddings)
+    needed, free = num_samples * of_sample / 2**30, psutil.virtual_memory().available / 2**30
+    if needed > free:
+        raise InputError(f"num_samples={num_samples} needs {needed:,.1f} GiB of memory, {free:,.1f} are free: lower it")
 
 
 class _Window:

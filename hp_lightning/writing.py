@@ -9,14 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-import psutil
-
 from hp_lightning import checkpoint, runs
 from hp_lightning.config import GenerateConfig
 from hp_lightning.errors import InputError
-from hp_lightning.generation import Sample, Sampling, stream
+from hp_lightning.generation import Sample, Sampling, check_memory, stream
 from hp_lightning.half_weights import halve_weights
-from hp_lightning.model import GPT
 from hp_lightning.printing import JsonPrinter, SamplePrinter, TextPrinter
 from hp_lightning.tokenization import unknown_tokens
 
@@ -88,15 +85,6 @@ def _typed() -> str:
     return line
 
 
-def _check_memory(net: GPT, num_samples: int, context: int) -> None:
-    """Keys and values of all samples must fit into the memory that is free, and their logits twice."""
-    cfg = net.cfg
-    of_sample = 4 * (2 * cfg.num_layers * context * cfg.d_model + 3 * net.token_embedding.num_embeddings)
-    needed, free = num_samples * of_sample / 2**30, psutil.virtual_memory().available / 2**30
-    if needed > free:
-        raise InputError(f"num_samples={num_samples} needs {needed:,.1f} GiB of memory, {free:,.1f} are free: lower it")
-
-
 class Writer:
     """A trained model that writes to standard output."""
 
@@ -106,7 +94,7 @@ class Writer:
         self._tokenizer = trained.tokenizer
         self._net = halve_weights(trained.net())
         self._context = trained.cfg.data.seq_len
-        _check_memory(self._net, cfg.num_samples, self._context)
+        check_memory(self._net, cfg.num_samples, self._context)
         self._as_json = cfg.format == "json"
         self._sampling = Sampling(
             cfg.temperature, cfg.top_k, cfg.top_p, cfg.min_p, cfg.repetition_penalty, cfg.max_new_tokens,

@@ -165,6 +165,7 @@ def test_other_corpus_is_read_as_it_is_and_told_apart(
         (["parts=[all]"], "parts=all is not a choice"),
         (["parts=[]"], "parts is empty"),
         (["stride=0"], "stride=0"),
+        (["num_samples=100000000"], "num_samples=100000000 needs"),
         (["data.path=gone.csv"], r"data\.path=gone\.csv does not exist"),
     ],
 )

@@ -3,9 +3,9 @@
 The networks have the form of the one they come from, and the loss is the language model's own; only that of the
 label's tokens counts. From a few thousand sentences a network learns the words by heart long before it has learned what
 they say. So every time a sentence is shown, some of its words are left out and their order may be shuffled; what it is
-to say of the rest is, for the most part, how likely each sentiment is by counting these words, which no network can
-learn by heart (distillation, Hinton et al. 2015, arXiv:1503.02531, from Naive Bayes); and the log-odds of several
-networks, which differ by the seed alone, are averaged.
+to say of the rest is, by half, how likely each sentiment is by counting these words in the other sentences, which no
+network can learn by heart (distillation, Hinton et al. 2015, arXiv:1503.02531, from Naive Bayes); and the log-odds of
+several networks are averaged.
 """
 
 import math
@@ -33,7 +33,6 @@ MARK = "→"
 SORTED_TOGETHER = 20  # batches: texts of about the same length, so that little is filled up
 WARMUP_STEPS = 50
 CLIP_NORM = 1.0
-COUNTING_TEMPERATURE = 1.5  # Naive Bayes is too sure: it takes the words for independent
 
 
 @dataclass(frozen=True)
@@ -220,7 +219,7 @@ class _Encoded:
         kept = np.array(words, np.int64)[keep]
         if random.random() < cfg.shuffle:
             random.shuffle(kept)
-        log_odds = self._evidence[keep].sum() / COUNTING_TEMPERATURE
+        log_odds = self._evidence[keep].sum()
         by_counting = (1 + math.tanh(log_odds / 2)) / 2  # the sigmoid, which a long text cannot overflow
         positive = cfg.distillation * by_counting + (1 - cfg.distillation) * self._positive
         text = [first, *kept.tolist(), mark]
