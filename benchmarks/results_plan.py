@@ -46,6 +46,9 @@ def plans(data: str) -> dict[str, Plan]:
                 "presets": ("regularization=strong,none,light", "optim=muon"),
                 "adamw": ("regularization=strong,none", "optim=adamw"),
                 "seeds": ("regularization=strong,none", "optim=muon", "seed=2,3"),
+                "no_dropout": ("regularization=strong", "regularization.dropout=0"),
+                "no_decay": ("regularization=strong", "regularization.weight_decay=0"),
+                "usual_decay": ("regularization=strong", "regularization.weight_decay=0.1"),
             },
         ),
         "widths": Plan(

@@ -111,7 +111,7 @@ class PlateauConfig:
 
     factor: float
     patience: Optional[int]  # validations without a better loss; null: the validation loss has no say
-    min_lr: float
+    min_lr: float  # of optim.lr; every other rate falls by the same factor
 
 
 @dataclass
