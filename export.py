@@ -4,8 +4,8 @@ import hydra
 from omegaconf import DictConfig
 
 from hp_lightning import cli
-from hp_lightning.config import ExportConfig, export_config
 from hp_lightning.garbage import without_collection
+from hp_lightning.writing_config import ExportConfig, export_config
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="export")

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from hp_lightning import config, judging_config, runs
+from hp_lightning import config, judging_config, runs, writing_config
 from hp_lightning.errors import InputError, Interrupted, RunError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -31,6 +31,7 @@ FREE_TEXT = (
 
 config.register()
 judging_config.register()
+writing_config.register()
 OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
 
 

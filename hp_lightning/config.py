@@ -21,9 +21,7 @@ from hp_lightning.checks import (
     fraction,
     not_empty,
     one_of,
-    probability,
     resolved,
-    sampling,
     seed,
     validated,
 )
@@ -204,39 +202,9 @@ class TrainScriptConfig(TrainConfig):
     resume_sweep: Optional[str]  # folder of a sweep to go on with
 
 
-@dataclass
-class GenerateConfig:
-    """Writing with a trained model: the root of `conf/generate.yaml`."""
-
-    ckpt: Optional[str]  # checkpoint file or run folder; null: the newest run below outputs/
-    prompt: str
-    prompt_file: Optional[str]  # a prompt in each line; -: standard input
-    interactive: bool  # asks for one prompt after the other
-    format: str  # text | json: an object a line for each sample
-    num_samples: int  # of each prompt
-    max_new_tokens: int
-    temperature: float  # 0: always the likeliest token
-    top_k: Optional[int]
-    top_p: Optional[float]
-    min_p: Optional[float]
-    repetition_penalty: float  # 1: none
-    seed: Optional[int]  # null: drawn
-
-
-@dataclass
-class ExportConfig:
-    """Taking a trained model along: the root of `conf/export.yaml`."""
-
-    ckpt: Optional[str]  # checkpoint file or run folder; null: the newest run below outputs/
-    to: str  # the folder that is made
-
-
 def register() -> None:
-    """Makes the dataclasses known to Hydra as the schemas of `conf/*.yaml`."""
-    store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainScriptConfig)
-    store.store(name="generate_schema", node=GenerateConfig)
-    store.store(name="export_schema", node=ExportConfig)
+    """Makes the dataclasses known to Hydra as the schema of `conf/train.yaml`."""
+    ConfigStore.instance().store(name="train_schema", node=TrainScriptConfig)
 
 
 def train_config(cfg: DictConfig) -> TrainConfig:
@@ -256,24 +224,6 @@ def sweep_config(cfg: DictConfig) -> SweepConfig:
         InputError: a value is out of its range; names every such key.
     """
     return validated(resolved(cfg.sweep), SweepConfig, _sweep_problems)
-
-
-def generate_config(cfg: DictConfig) -> GenerateConfig:
-    """A composed Hydra config as a checked `GenerateConfig`.
-
-    Raises:
-        InputError: a value is out of its range; names every such key.
-    """
-    return validated(resolved(cfg), GenerateConfig, _generate_problems)
-
-
-def export_config(cfg: DictConfig) -> ExportConfig:
-    """A composed Hydra config as a checked `ExportConfig`.
-
-    Raises:
-        InputError: a value is missing
-    """
-    return validated(resolved(cfg), ExportConfig, _export_problems)
 
 
 def to_plain(cfg: TrainConfig) -> dict[str, Any]:
@@ -460,25 +410,6 @@ def _optim_problems(optim: OptimConfig) -> Iterator[str]:
         yield f"optim.plateau.factor={optim.plateau.factor} must be above 0 and below 1"
     yield from at_least("optim.plateau.patience", optim.plateau.patience, 0)
     yield from at_least("optim.plateau.min_lr", optim.plateau.min_lr, 0)
-
-
-def _generate_problems(cfg: GenerateConfig) -> Iterator[str]:
-    yield from not_empty("ckpt", cfg.ckpt)
-    yield from not_empty("prompt_file", cfg.prompt_file)
-    if cfg.prompt_file is not None and (cfg.prompt or cfg.interactive):
-        yield f"prompt_file and {'prompt' if cfg.prompt else 'interactive'} are both given: leave one of the two out"
-    yield from one_of("format", cfg.format, "text", "json")
-    yield from at_least("num_samples", cfg.num_samples, 1)
-    yield from sampling(cfg.max_new_tokens, cfg.temperature, cfg.top_k, cfg.top_p)
-    yield from above("repetition_penalty", cfg.repetition_penalty, 0)
-    yield from probability("min_p", cfg.min_p)
-    if cfg.seed is not None:
-        yield from seed("seed", cfg.seed)
-
-
-def _export_problems(cfg: ExportConfig) -> Iterator[str]:
-    yield from not_empty("ckpt", cfg.ckpt)
-    yield from not_empty("to", cfg.to)
 
 
 def _nearest_divisor(number: int, wish: int) -> int:

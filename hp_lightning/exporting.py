@@ -14,10 +14,11 @@ from torch import Tensor
 
 from hp_lightning import checkpoint, runs
 from hp_lightning.checkpoint import Trained
-from hp_lightning.config import ExportConfig, ModelConfig
+from hp_lightning.config import ModelConfig
 from hp_lightning.errors import InputError
 from hp_lightning.model import GPT
 from hp_lightning.tokenization import EOS, UNK, Tokenizer
+from hp_lightning.writing_config import ExportConfig
 
 GPT2_FORM = {
     "position": "learned", "norm": "layer", "norm_position": "pre", "qk_norm": False, "embedding_norm": False,

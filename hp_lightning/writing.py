@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hp_lightning import checkpoint, runs
-from hp_lightning.config import GenerateConfig
 from hp_lightning.errors import InputError
 from hp_lightning.generation import Sample, Sampling, check_memory, stream
 from hp_lightning.half_weights import halve_weights
 from hp_lightning.printing import JsonPrinter, SamplePrinter, TextPrinter
 from hp_lightning.tokenization import unknown_tokens
+from hp_lightning.writing_config import GenerateConfig
 
 STANDARD_INPUT = "-"
 

@@ -8,11 +8,12 @@ import torch
 from conftest import save_untrained
 from torch.testing import assert_close
 
-from hp_lightning.config import ExportConfig, TrainConfig
+from hp_lightning.config import TrainConfig
 from hp_lightning.errors import InputError
 from hp_lightning.exporting import export
 from hp_lightning.generation import Sampling, stream
 from hp_lightning.tokenization import Tokenizer, learn_tokenizer
+from hp_lightning.writing_config import ExportConfig
 
 transformers = pytest.importorskip("transformers")
 

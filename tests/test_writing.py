@@ -19,12 +19,13 @@ from conftest import PROJECT, save_untrained, script_command, script_environment
 from hydra import compose, initialize_config_dir
 
 from hp_lightning import writing
-from hp_lightning.config import GenerateConfig, TrainConfig, generate_config
+from hp_lightning.config import TrainConfig
 from hp_lightning.errors import InputError
 from hp_lightning.generation import Sample, Step, stream
 from hp_lightning.model import GPT
 from hp_lightning.printing import WrappedLines
 from hp_lightning.tokenization import Tokenizer, learn_tokenizer
+from hp_lightning.writing_config import GenerateConfig, generate_config
 
 SIZES = ["d_model=16", "num_heads=2", "num_layers=1", "d_ff=16", "max_seq_len=16"]
 TEXTS = ['"The fog, the fox," said Wren, "sat down."\nThe fox sat.', "The fog came in, and the fox sat. The end."] * 2
