@@ -24,9 +24,11 @@ from throughput_shapes import PROJECT
 def main() -> None:
     """Trains what is missing, then writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of state_union.csv and tinyshakespeare.csv")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the corpora' CSV files")
     parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT")
-    parser.add_argument("--only", default="bundled,widths,state_union,tinyshakespeare", help="of these")
+    parser.add_argument(
+        "--only", default="bundled,widths,state_union,tinyshakespeare", help="of these, and two_million"
+    )
     parser.add_argument("--work", type=Path, default=PROJECT / "outputs" / "results", help="folder of the runs")
     parser.add_argument("--to", type=Path, default=PROJECT / "docs", help="folder for RESULTS.md and its pictures")
     parser.add_argument("--page", action="store_true", help="train nothing, write the page only")

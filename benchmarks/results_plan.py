@@ -32,7 +32,7 @@ class Plan:
 
 
 def plans(data: str) -> dict[str, Plan]:
-    """By name; `data` is the folder in which state_union.csv and tinyshakespeare.csv lie."""
+    """By name; `data` is the folder in which state_union.csv, tinyshakespeare.csv and two_million.csv lie."""
     state_union = (f"data.path={data}/state_union.csv", "data.group_columns=[president,year]", "model=small")
     shakespeare = ("experiment=shakespeare_char", f"data.path={data}/tinyshakespeare.csv")
     return {
@@ -61,6 +61,21 @@ def plans(data: str) -> dict[str, Plan]:
                 for width in (128, 256, 512, 768)
                 for name, rates in RATES.items()
             },
+        ),
+        "two_million": Plan(
+            title="The presets' rates on two million words",
+            corpus=(
+                f"data.path={data}/two_million.csv",
+                "data.group_columns=[source,document]",
+                "model=small",
+                "max_steps=300",
+                "max_epochs=null",
+                "trainer.val_every_steps=100",
+                "logger=csv",
+            ),
+            about="`model=small`, 300 steps, a third of an epoch. two_million.csv has the columns text, source and "
+            "document; here it was the King James Bible, Debian's fortune cookies and all of the other corpora.",
+            sweeps={**RATES},
         ),
         "state_union": Plan(
             title="Speeches: state_union.csv",

@@ -12,7 +12,6 @@ from urllib.parse import unquote
 
 import fsspec
 import platformdirs
-from aiohttp import ClientTimeout
 from fsspec.callbacks import Callback
 
 from hp_lightning.config import DataConfig
@@ -118,6 +117,8 @@ def _fetch(url: str, target: Path) -> None:
 
 def _options(url: str) -> dict[str, Any]:
     """What fsspec is told about HTTP: aiohttp's own bound of five minutes in all would end large downloads."""
+    from aiohttp import ClientTimeout  # takes longer to import than most corpora to find
+
     timeout = ClientTimeout(total=None, sock_connect=SECONDS_TO_CONNECT, sock_read=SECONDS_WITHOUT_DATA)
     http = {
         "client_kwargs": {"timeout": timeout, "trust_env": True},
