@@ -1,7 +1,5 @@
 """Let a trained model write: python generate.py prompt="The lantern" """
 
-import signal
-
 import hydra
 from omegaconf import DictConfig
 
@@ -22,5 +20,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads, as in `| head`, may have read enough
     cli.run(main, GenerateConfig, free_text=("prompt", "prompt_file", "ckpt"))

@@ -1,7 +1,5 @@
 """The sentiment of a text: python sentiment.py text="The movie was fantastic and entertaining." """
 
-import signal
-
 import hydra
 from omegaconf import DictConfig
 
@@ -22,7 +20,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads, as in `| head`, may have read enough
     cli.run(
         main,
         SentimentConfig,

@@ -2,7 +2,7 @@
 
     python benchmarks/results.py --data ../shared/data --nanogpt ../nanoGPT
 
-Takes an hour and a half on two cores. Every run has half of them: nanoGPT and ours are begun at the same time, so that
+Takes about two hours on two cores. Every run has half of them: nanoGPT and ours are begun at the same time, so that
 whatever else the machine does slows both. What has been done already in the folder `--work` is not done again, and what
 was broken off is gone on with.
 """

@@ -73,7 +73,7 @@ def plans(data: str) -> dict[str, Plan]:
                 "trainer.val_every_steps=100",
                 "logger=csv",
             ),
-            about="`model=small`, 300 steps, a third of an epoch. two_million.csv has the columns text, source and "
+            about="`model=small`, 200 steps, a fifth of an epoch. two_million.csv has the columns text, source and "
             "document; here it was the King James Bible, Debian's fortune cookies and all of the other corpora.",
             sweeps={**RATES},
         ),
@@ -94,7 +94,7 @@ def plans(data: str) -> dict[str, Plan]:
             corpus=(*shakespeare, "logger=csv"),
             about="Characters; nanoGPT's laptop network, 4 layers, 4 heads, d_model 128, context 64, batch 12.",
             sweeps={
-                "quarter": ("max_steps=290", "trainer.val_every_steps=145"),
+                "quarter": ("max_steps=272", "trainer.val_every_steps=136"),
                 "same": ("max_steps=1080", "optim=muon,adamw", "trainer.val_every_steps=216"),
                 "preset": ("max_steps=2000",),
             },

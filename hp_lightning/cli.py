@@ -29,6 +29,8 @@ FREE_TEXT = (
     "logger.sample_prompts",
 )  # fmt: skip
 
+TOLD = (HydraException, OmegaConfBaseException, RunError)  # in one line; some of Hydra's are OSErrors, too
+
 config.register()
 judging_config.register()
 writing_config.register()
@@ -46,7 +48,7 @@ def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     def wrapped(cfg: DictConfig) -> None:
         try:
             task(cfg)
-        except (RunError, OmegaConfBaseException) as error:
+        except (RunError, OmegaConfBaseException, OSError) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             raise _Refused from error
@@ -70,46 +72,66 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     # Hydra prints what goes wrong in its own format, over several lines, with status 1; in this mode it raises.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    ending = _ending(main)
+    told = isinstance(ending, TOLD)
+    lost = _lost_output(probing=isinstance(ending, OSError) and not told)
+    if lost is not None and not told:
+        ending = lost
+    if isinstance(ending, TOLD):
+        _refuse(ending, schema)
+    if ending is not None:
+        raise ending
+
+
+def _ending(main: Callable[[], None]) -> Exception | SystemExit | None:
+    """Runs it; gives what is to be told of its end, if it was not a good one."""
     try:
         _check_options(sys.argv[1:])
-        try:
-            main()
-        finally:
-            sys.stdout.flush()
-    except OSError as error:
-        if not _output_is_gone():
-            raise
-        if isinstance(error, BrokenPipeError):  # whoever reads, as in `| head`, has read enough
-            raise SystemExit(128 + signal.SIGPIPE) from error
-        _refuse(RunError(f"what is printed cannot be written ({error.strerror})"), schema)
+        main()
     except _Refused as refused:
         assert isinstance(refused.__cause__, Exception)
-        _refuse(refused.__cause__, schema)
-    except (HydraException, OmegaConfBaseException, RunError) as error:
-        _refuse(error, schema)
+        return refused.__cause__
+    except (*TOLD, OSError, SystemExit) as end:
+        return end
     except KeyboardInterrupt:
-        _refuse(Interrupted("stopped by SIGINT", signal.SIGINT), schema)
+        return Interrupted("stopped by SIGINT", signal.SIGINT)
+    return None
 
 
 def _check_options(arguments: list[str]) -> None:
-    """Hydra's parser answers an unknown option with its whole usage."""
-    known = [option for action in get_args_parser()._actions for option in action.option_strings]
-    for word in arguments:
-        option = word.partition("=")[0]
-        if re.match(r"--?[a-zA-Z]", word) and not any(name.startswith(option) for name in known):
-            raise InputError(
-                f"there is no option {option}: settings are given as key=value, without dashes; --help lists them"
-            )
+    """Hydra's parser answers what it does not know with the whole of its usage."""
+
+    def refuse(message: str) -> NoReturn:
+        raise InputError(
+            f"{message}: settings are given as key=value, and options such as -m stand before or after all of them; "
+            "--help lists the keys"
+        )
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(arguments)
 
 
-def _output_is_gone() -> bool:
-    """Whether standard output takes nothing any more; then what is left for it is given up."""
+def _lost_output(probing: bool) -> RunError | SystemExit | None:
+    """How a program ends whose output nobody takes; None where it is taken.
+
+    Args:
+        probing: writes an empty line to find out
+    """
     try:
-        print(flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        print(end="\n" if probing else "", flush=True)
+    except BrokenPipeError:  # whoever reads, as in `| head`, may have read enough
+        _give_output_up()
+        return SystemExit(128 + signal.SIGPIPE)
+    except OSError as error:
+        _give_output_up()
+        return RunError(f"what is printed cannot be written ({error.strerror})")
+    return None
+
+
+def _give_output_up() -> None:
+    """Python, too, would write what is left of it, in the end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _quoted(argument: str) -> str:

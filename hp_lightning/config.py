@@ -118,7 +118,7 @@ class OptimConfig:
 
     name: str  # adamw | adam | muon: for the hidden matrices, with AdamW for the others
     lr: float  # of Adam's steps
-    lr_width: Optional[int]  # the d_model for which lr is meant, as 1 / d_model for matrices within; null: for any
+    lr_width: Optional[int]  # the d_model for which lr is meant, as 1 / d_model but for embeddings; null: for any
     betas: list[float]
     eps: float
     muon_lr: float

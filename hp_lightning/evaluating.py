@@ -66,7 +66,8 @@ def evaluate(cfg: EvaluateConfig) -> None:
             )
         device = device_of("auto")
         net = trained.net().to(device)
-        check_memory(net, cfg.num_samples, seq_len)
+        if own:
+            check_memory(net, cfg.num_samples, seq_len)
         # Computed as in the run.
         with torch.autocast(device.type, torch.bfloat16, enabled=trained.cfg.trainer.precision != "32-true"):
             parts = {part: _part(net, corpus, part, seq_len, cfg.stride) for part in _parts(cfg.parts, corpus)}

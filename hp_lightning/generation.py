@@ -138,9 +138,10 @@ def check_memory(net: GPT, num_samples: int, context: int) -> None:
     Raises:
         InputError: they do not
     """
-    cfg = net.cfg
+    cfg, device = net.cfg, net.token_embedding.weight.device
     of_sample = 4 * (2 * cfg.num_layers * context * cfg.d_model + 3 * net.token_embedding.num_embeddings)
-    needed, free = num_samples * of_sample / 2**30, psutil.virtual_memory().available / 2**30
+    free_bytes = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    needed, free = num_samples * of_sample / 2**30, free_bytes / 2**30
     if needed > free:
         raise InputError(f"num_samples={num_samples} needs {needed:,.1f} GiB of memory, {free:,.1f} are free: lower it")
 

@@ -55,7 +55,7 @@ class TeachConfig:
     """How a language model is taught to write the sentiment of a text behind it."""
 
     labels: list[str]  # the word that is taught for positive, and for negative
-    networks: int  # that differ by the seed, and whose log-odds are averaged
+    networks: int  # that differ by seed and rows, and whose log-odds are averaged
     from_weights: bool  # whether they begin with the model's weights, or afresh
     epochs: int
     batch_size: int  # texts
@@ -66,7 +66,7 @@ class TeachConfig:
     word_deletion: float  # share of a text's words that are left out when it is shown
     distillation: float  # share of what is taught that counting the words says; the rest is the row's own label
     shuffle: float  # share of the texts whose words are shown in any order
-    val_fraction: float  # of the rows, kept back to set the temperature
+    val_fraction: float  # of the rows, kept back from each network to set the temperature
 
 
 @dataclass

@@ -123,7 +123,7 @@ def _describe(run: Run) -> None:
 
 
 def _remarks_on_length(run: Run) -> list[str]:
-    """What may surprise: a bound that comes before another, a run that is hardly longer than its warm-up."""
+    """What may surprise: a bound that comes before another, a warm-up that is long for the run."""
     total, cfg = run.total_steps, run.cfg
     remarks = []
     if cfg.max_steps is not None and total < cfg.max_steps:
@@ -132,8 +132,7 @@ def _remarks_on_length(run: Run) -> list[str]:
         )
     if 2 * cfg.optim.warmup_steps > total:
         remarks.append(
-            f"optim.warmup_steps={cfg.optim.warmup_steps} is more than half of them: for the full rate take fewer, or "
-            "train longer"
+            f"optim.warmup_steps={cfg.optim.warmup_steps} is more than half of them: take fewer, or train longer"
         )
     return remarks
 

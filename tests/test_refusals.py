@@ -33,7 +33,8 @@ def refusal(run_script: Callable, folder: Path, script: str, *arguments: str) ->
     [
         (["model.n_heads=4"], "no config key model.n_heads: did you mean model.num_heads?"),
         (["num_heads=4"], "did you mean model.num_heads?"),
-        (["--epochs", "5"], "there is no option --epochs: settings are given as key=value"),
+        (["--epochs", "5"], "unrecognized arguments: --epochs: settings are given as key=value"),
+        (["seed=1,2", "-m", "model=tiny"], "options such as -m stand before or after all of them"),
         (["+model.colour=red"], "no config key model.colour"),
         (["model=huge"], "there is no model=huge: take one of base, gpt2, roadmap, small, tiny"),
         (["model.num_heads=three"], "model.num_heads: Value 'three'"),

@@ -219,9 +219,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def fill(disk: Path, process: subprocess.Popen[str]) -> Path:
     """A file that takes all room there is; that of a checkpoint which was just being replaced, too."""
     filler = disk / "filler"
-    process.send_signal(signal.SIGSTOP)  # not a step further meanwhile
+    process.send_signal(signal.SIGSTOP)  # not a step further until it is full
     with filler.open("wb", buffering=0) as file:
-        for _ in range(10):
+        for _ in range(20):
             with suppress(OSError):
                 while True:
                     file.write(bytes(4096))
@@ -260,23 +260,23 @@ def test_training_outlives_a_full_disk(settings: list[str], small_disk: Path, tm
 
 def test_a_disk_that_stays_full(settings: list[str], small_disk: Path, run_script: Callable, tmp_path: Path) -> None:
     """The last line and the status tell; with room the run is finished from what was kept."""
-    process = start(tmp_path, *settings, "max_steps=300", "trainer.val_every_steps=100", "run_dir=disk/run")
+    process = start(tmp_path, *settings, "max_steps=500", "trainer.val_every_steps=100", "run_dir=disk/run")
     run = small_disk / "run"
     wait_for_step(run, 110)
     filler = fill(small_disk, process)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     [line] = errors.strip().split("\n")
-    assert "step 300, the last, could not be saved in disk/run (No space left on device)" in line
+    assert "step 500, the last, could not be saved in disk/run (No space left on device)" in line
     kept = checkpoint.load(run / "checkpoints" / "last.ckpt").step
-    assert 100 <= kept < 300
+    assert 100 <= kept < 500
     filler.unlink()
     done = run_script("train.py", "resume=disk/run")
     assert done.returncode == 0, done.stderr
     assert f"resumed at step {kept}" in done.stdout
     steps = [row["step"] for row in metrics(run)]
     assert steps == sorted(steps)
-    assert [row["step"] for row in metrics(run) if row["val/loss"]] == [100, 200, 300]
+    assert [row["step"] for row in metrics(run) if row["val/loss"]] == [100, 200, 300, 400, 500]
 
 
 def test_a_signal_on_a_full_disk(settings: list[str], small_disk: Path, tmp_path: Path) -> None:

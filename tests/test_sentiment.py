@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import script_command, script_environment
@@ -168,7 +169,8 @@ def test_lists_without_a_known_word_are_refused() -> None:
 
 
 def test_counting_is_naive_bayes_by_the_other_texts() -> None:
-    first, second, third = word_evidence([[2, 3, 3], [3], [3, 4]], [True, True, False], vocab_size=5)
+    texts = [np.array(ids) for ids in ([2, 3, 3], [3], [3, 4])]
+    first, second, third = word_evidence(texts, [True, True, False], vocab_size=5)
     # Shares of the texts that have the word, and one more: of 6 and 7, of 7 and 7, of 8 and 5.
     assert first.tolist() == pytest.approx([math.log((1 / 6) / (1 / 7)), *[math.log((2 / 6) / (2 / 7))] * 2])
     assert second.tolist() == pytest.approx([math.log((2 / 7) / (2 / 7))])
@@ -309,7 +311,7 @@ def test_a_rate_that_is_too_high_leaves_no_model(ckpt: Path) -> None:
         (["evaluate={numbers}"], "has no column with labels; it has text, number"),
         (["evaluate={numbers}", "data.label_column=number"], "line 2: the label '7' is none"),
         (["evaluate={one}"], "every row has the same label"),
-        (["train={one}"], "train= has 0 negative rows to learn from"),
+        (["train={one}"], "train= has 0 negative rows, too few to keep some back"),
         (["train={one}", "teach.epochs=0"], "teach.epochs=0"),
         (["train={one}", "teach.distillation=2"], "teach.distillation=2.0 is not a share"),
         (["file={one}", "out=no/such/folder.csv"], "out=no/such/folder.csv cannot be written"),

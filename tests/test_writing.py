@@ -259,8 +259,20 @@ def test_an_early_end_is_no_error(ending: str, model: Model, tmp_path: Path) -> 
         assert err.splitlines()[1:] == ["generate.py: error: stopped by SIGINT"]
     else:
         process.stdout.close()
-        assert process.wait(timeout=60) == -signal.SIGPIPE
+        assert process.wait(timeout=60) == 128 + signal.SIGPIPE
         assert len(process.stderr.read().splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_that_has_no_room_is_one_line(model: Model, tmp_path: Path) -> None:
+    command = script_command("generate.py", f"ckpt={model[0]}", "prompt=The fog")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=script_environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    told = "generate.py: error: what is printed cannot be written (No space left on device)"
+    assert done.stderr.splitlines()[1:] == [told], "behind the line that tells the seed"
 
 
 # Values out of range

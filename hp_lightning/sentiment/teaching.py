@@ -152,7 +152,7 @@ def _parted(
         count = round(val_fraction * len(found))
         if not count or count == len(found):
             name = "positive" if positive else "negative"
-            raise InputError(f"train= has {len(found)} {name} rows to learn from: bring more, at least ten of each")
+            raise InputError(f"train= has {len(found)} {name} rows, too few to keep some back: bring more")
         order = np.roll(random.permutation(len(found)), -number * count)
         kept_back.extend(found[place] for place in order[:count])
         learned.extend(found[place] for place in order[count:])
@@ -181,7 +181,7 @@ def _taught(trained: Trained, examples: list[Example], cfg: TeachConfig, seed: i
     steps = cfg.epochs * -(-len(texts) // cfg.batch_size)
     step = 0
     for _ in range(cfg.epochs):
-        for batch in _batches([len(text.ids) for text in texts], cfg.batch_size, random):
+        for batch in _batches([text.length for text in texts], cfg.batch_size, random):
             shown = [with_label for place in batch for with_label in texts[place].shown(cfg, random)]
             loss = _loss(net, shown, trained.cfg.data.seq_len)
             optimizer.zero_grad()
@@ -203,43 +203,50 @@ class _Shown:
     weight: float  # how likely the label is to be the right one
 
 
+@dataclass(frozen=True)
 class _Encoded:
-    """A labelled text in ids: its own, the mark behind it, and the labels; and what counting says of each word."""
+    """A labelled text in ids, what counting says of each of its words, and what stands around them."""
 
-    def __init__(self, ids: list[int], positive: bool, labels: list[list[int]], evidence: NDArray[np.float64]) -> None:
-        self.ids = ids
-        self._positive = positive
-        self._labels = labels
-        self._evidence = evidence
+    words: NDArray[np.int64]  # (words,)
+    evidence: NDArray[np.float64]  # (words,), log-odds of a positive sentiment, by the other texts
+    positive: bool
+    first: int
+    mark: list[int]
+    labels: list[list[int]]
+
+    @property
+    def length(self) -> int:
+        """In tokens, without a label."""
+        return 1 + len(self.words) + len(self.mark)
 
     def shown(self, cfg: TeachConfig, random: np.random.Generator) -> list[_Shown]:
         """Without some of the words, perhaps shuffled; once with each label, by how likely it is."""
-        first, *words, mark = self.ids
-        keep = random.random(len(words)) >= cfg.word_deletion
-        kept = np.array(words, np.int64)[keep]
+        keep = random.random(len(self.words)) >= cfg.word_deletion
+        kept = self.words[keep]
         if random.random() < cfg.shuffle:
             random.shuffle(kept)
-        log_odds = self._evidence[keep].sum()
-        by_counting = (1 + math.tanh(log_odds / 2)) / 2  # the sigmoid, which a long text cannot overflow
-        positive = cfg.distillation * by_counting + (1 - cfg.distillation) * self._positive
-        text = [first, *kept.tolist(), mark]
+        by_counting = (1 + math.tanh(self.evidence[keep].sum() / 2)) / 2  # the sigmoid, which cannot overflow
+        positive = cfg.distillation * by_counting + (1 - cfg.distillation) * self.positive
+        text = [self.first, *kept.tolist(), *self.mark]
         weights = (positive, 1 - positive)
         return [
             _Shown([*text, *label], len(label), weight)
-            for label, weight in zip(self._labels, weights, strict=True)
+            for label, weight in zip(self.labels, weights, strict=True)
             if weight
         ]
 
 
 def _encoded(tokenizer: Tokenizer, examples: list[Example], labels: list[str]) -> list[_Encoded]:
-    """The examples in ids, with what counting says of each word; of a text's own, by the other texts."""
+    """The examples in ids, with what counting says of each word."""
+    length = len(word_ids(tokenizer, MARK))  # bytes, where the tokenizer does not know it
     texts = [context_ids(tokenizer, example.text, MARK) for example in examples]
+    words = [np.array(ids[1:-length], np.int64) for ids in texts]
     positive = [example.positive for example in examples]
-    evidence = word_evidence([ids[1:-1] for ids in texts], positive, len(tokenizer.vocabulary))
+    evidence = word_evidence(words, positive, len(tokenizer.vocabulary))
     ids_of_labels = label_ids(tokenizer, labels)
     return [
-        _Encoded(ids, label, ids_of_labels, of_words)
-        for ids, label, of_words in zip(texts, positive, evidence, strict=True)
+        _Encoded(words_of_it, evidence_of_it, label, ids[0], ids[-length:], ids_of_labels)
+        for words_of_it, evidence_of_it, label, ids in zip(words, evidence, positive, texts, strict=True)
     ]
 
 
