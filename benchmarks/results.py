@@ -38,10 +38,23 @@ def main() -> None:
         parser.error(f"--only {','.join(sorted(unknown))}: there are {','.join(found)}")
     chosen = {name: found[name] for name in args.only.split(",")}
     if not args.page:
+        if missing := missing_files(list(chosen.values()), args.nanogpt):
+            parser.error(f"there is no {missing[0]}: name the folders in which such files lie by --data and --nanogpt")
         for name, plan in chosen.items():
             train(args.work.resolve() / name, plan, args.nanogpt)
     whole = {name: measured(args.work.resolve() / name, plan) for name, plan in found.items()}
-    write_page(args.to, {name: one for name, one in whole.items() if one.folders})
+    trained = {name: one for name, one in whole.items() if one.folders}
+    if not trained:
+        parser.error(f"nothing has been trained in {args.work}: leave --page out, or name the folder by --work")
+    write_page(args.to, trained)
+
+
+def missing_files(chosen: list[Plan], nanogpt: Path | None) -> list[Path]:
+    """What the runs need and is not there."""
+    settings = [setting.partition("=") for plan in chosen for setting in plan.corpus]
+    needed = [Path(value) for key, _, value in settings if key == "data.path"]
+    needed += [] if nanogpt is None else [nanogpt / "model.py"]
+    return [path for path in needed if not path.is_file()]
 
 
 def train(work: Path, plan: Plan, nanogpt: Path | None) -> None:
