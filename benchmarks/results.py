@@ -20,6 +20,10 @@ from results_page import Curve, Measured, write_page
 from results_plan import NanoGPT, Plan, plans
 from throughput_shapes import PROJECT
 
+sys.path.insert(0, str(PROJECT))
+
+from hp_lightning.sweeping.folder import read_plan
+
 
 def main() -> None:
     """Trains what is missing, then writes the page."""
@@ -42,8 +46,11 @@ def main() -> None:
             parser.error(f"there is no {missing[0]}: name the folders in which such files lie by --data and --nanogpt")
         for name, plan in chosen.items():
             train(args.work.resolve() / name, plan, args.nanogpt)
+    args.to.mkdir(parents=True, exist_ok=True)
     whole = {name: measured(args.work.resolve() / name, plan) for name, plan in found.items()}
     trained = {name: one for name, one in whole.items() if one.folders}
+    for name in whole.keys() - trained.keys():
+        print(f"{name}: nothing in {args.work}, left out of the page", file=sys.stderr)
     if not trained:
         parser.error(f"nothing has been trained in {args.work}: leave --page out, or name the folder by --work")
     write_page(args.to, trained)
@@ -77,9 +84,11 @@ def train_ours(work: Path, plan: Plan, sweeps: list[str]) -> None:
     for name in sweeps:
         print(f"== {plan.title}: {name}", flush=True)
         sweep = work / name
+        settings = [f"sweep.dir={sweep}", *plan.corpus, *plan.sweeps[name]]
         begun = (sweep / "sweep.yaml").is_file()
-        told = [f"resume_sweep={sweep}"] if begun else [f"sweep.dir={sweep}", *plan.corpus, *plan.sweeps[name]]
-        program("train.py", "-m", "sweep.jobs=1", *told)
+        if begun and set(read_plan(sweep)) != {"sweep.jobs=1", *settings}:
+            raise SystemExit(f"results.py: error: {sweep} holds runs with other settings: delete it, or change --work")
+        program("train.py", "-m", "sweep.jobs=1", *([f"resume_sweep={sweep}"] if begun else settings))
 
 
 def train_nanogpt(work: Path, plan: Plan, folder: Path) -> None:

@@ -93,6 +93,10 @@ def _ending(main: Callable[[], None]) -> Exception | SystemExit | None:
         return refused.__cause__
     except (*TOLD, OSError, SystemExit) as end:
         return end
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):
+            raise
+        return InputError("a config group was given null or a number: give the name of a choice, as in model=tiny")
     except KeyboardInterrupt:
         return Interrupted("stopped by SIGINT", signal.SIGINT)
     return None

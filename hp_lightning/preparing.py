@@ -5,6 +5,7 @@ import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -136,9 +137,8 @@ def keep_what_is_new(run: Run, trained: Trained) -> None:
     if run.cfg == trained.cfg and trained.path == path:
         return
     contents = trained.contents
+    _set_rates(run, trained, contents["schedule"])
     contents[checkpoint.OURS]["config"] = to_plain(run.cfg)
-    if run.cfg.optim.lr != trained.cfg.optim.lr or run.cfg.optim.muon_lr != trained.cfg.optim.muon_lr:
-        contents["schedule"]["factor"] = 1.0  # the new rate as it was told, not as the plateau had lowered the old one
     best, names = runs.best_checkpoint(run.dir), []
     if trained.step == trained.record.best_step:
         names = [best]
@@ -146,6 +146,16 @@ def keep_what_is_new(run: Run, trained: Trained) -> None:
         contents[checkpoint.OURS]["record"]["best"] = []  # it was surpassed by what the run does not go on from
     saving.write_checkpoint(contents, path, names)
     run.resumed = replace(trained, path=path, cfg=run.cfg)
+
+
+def _set_rates(run: Run, trained: Trained, schedule: dict[str, Any]) -> None:
+    """A new rate holds as it was told, not as the plateau had lowered the old one; the other rate stays lowered."""
+    optim, before = run.cfg.optim, trained.cfg.optim
+    same = {key: getattr(optim, key) for key in ("lr", "muon_lr") if getattr(optim, key) == getattr(before, key)}
+    if len(same) < 2:
+        lowered = {key: rate * schedule["factor"] for key, rate in same.items()}
+        run.cfg = replace(run.cfg, optim=replace(optim, **lowered))
+        schedule["factor"] = 1.0
 
 
 def _is_of_step(path: Path, step: int) -> bool:

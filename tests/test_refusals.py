@@ -37,6 +37,7 @@ def refusal(run_script: Callable, folder: Path, script: str, *arguments: str) ->
         (["seed=1,2", "-m", "model=tiny"], "options such as -m stand before or after all of them"),
         (["+model.colour=red"], "no config key model.colour"),
         (["model=huge"], "there is no model=huge: take one of base, gpt2, roadmap, small, tiny"),
+        (["model=null"], "a config group was given null or a number"),
         (["model.num_heads=three"], "model.num_heads: Value 'three'"),
         (["model.num_heads=3"], "model.num_heads=3 does not divide model.d_model=128"),
         (["data.group_columns=book"], "data.group_columns must be a list"),

@@ -283,13 +283,18 @@ def test_a_complete_run_goes_on_only_when_more_is_asked(
 
 
 def test_what_can_change_holds_from_there_on(settings: list[str], tmp_path: Path) -> None:
-    """A new rate, though the run is killed before it saves again and resumed without a word."""
-    killed(signalled(tmp_path, "KILL", TRAINING_STEP, 45, *settings, "optim.schedule=plateau"))
+    """A new rate, though the run is killed before it saves again and resumed without a word; and the other rate."""
+    killed(signalled(tmp_path, "KILL", TRAINING_STEP, 133, *settings, "optim.schedule=plateau"))
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    before = torch.load(last, weights_only=True)
     killed(signalled(tmp_path, "KILL", TRAINING_STEP, 3, "resume=run", "optim.lr=0.004", "optim.plateau.patience=99"))
-    run = finished(tmp_path, "resume=run", "max_steps=90")
+    run = finished(tmp_path, "resume=run", "max_steps=160")
     rates = {row["step"]: float(row["lr"]) for row in metrics(run) if row["lr"]}
     assert rates[30] > 0.004
-    assert {rate for step, rate in rates.items() if step > 40} == {0.004}
+    assert {rate for step, rate in rates.items() if step > 130} == {0.004}
+    muon_lr = before["hp_lightning"]["config"]["optim"]["muon_lr"]
+    *_, hidden = torch.load(last, weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert hidden["lr"] == pytest.approx(muon_lr * before["schedule"]["factor"]), "what was not told stays as it was"
 
 
 def test_an_early_end_is_one_until_more_patience_is_given(settings: list[str], tmp_path: Path) -> None:
