@@ -73,9 +73,9 @@ def plans(data: str) -> dict[str, Plan]:
                 "trainer.val_every_steps=100",
                 "logger=csv",
             ),
-            about="`model=small`, 200 steps, a fifth of an epoch. two_million.csv is yours to make, with the columns text, "
-            "source and document; here it was the King James Bible, Debian's fortune cookies and all of the other "
-            "corpora.",
+            about="`model=small`, 200 steps, a fifth of an epoch. two_million.csv is yours to make, with the columns "
+            "text, source and document; here it was the King James Bible, Debian's fortune cookies and all of the "
+            "other corpora.",
             sweeps={**RATES},
         ),
         "state_union": Plan(
