@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import logging
 import os
 import re
 import signal
@@ -65,14 +66,13 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
         free_text: keys whose values are text or paths as they were typed, commas, quotes and all; in a sweep, where
             commas part the values, and in its jobs, Hydra's own rules hold
     """
-    if not {"-m", "--multirun"} & set(sys.argv) and not {runs.HANDED_OVER, runs.IN_SWEEP} & os.environ.keys():
-        sys.argv[1:] = [_quoted(word) if word.partition("=")[0] in free_text else word for word in sys.argv[1:]]
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by whoever started this
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     # Hydra prints what goes wrong in its own format, over several lines, with status 1; in this mode it raises.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    ending = _ending(main)
+    logging.raiseExceptions = False  # an output that takes nothing is told once, in the end
+    ending = _ending(main, schema, free_text)
     told = isinstance(ending, TOLD)
     lost = _lost_output(probing=isinstance(ending, OSError) and not told)
     if lost is not None and not told:
@@ -83,10 +83,12 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
         raise ending
 
 
-def _ending(main: Callable[[], None]) -> Exception | SystemExit | None:
+def _ending(main: Callable[[], None], schema: type, free_text: tuple[str, ...]) -> Exception | SystemExit | None:
     """Runs it; gives what is to be told of its end, if it was not a good one."""
     try:
-        _check_options(sys.argv[1:])
+        sys.argv[1:] = _settled_options(sys.argv[1:], may_sweep=schema is config.TrainScriptConfig)
+        if "-m" not in sys.argv and not {runs.HANDED_OVER, runs.IN_SWEEP} & os.environ.keys():
+            sys.argv[1:] = [_quoted(word) if word.partition("=")[0] in free_text else word for word in sys.argv[1:]]
         main()
     except _Refused as refused:
         assert isinstance(refused.__cause__, Exception)
@@ -102,18 +104,27 @@ def _ending(main: Callable[[], None]) -> Exception | SystemExit | None:
     return None
 
 
-def _check_options(arguments: list[str]) -> None:
-    """Hydra's parser answers what it does not know with the whole of its usage."""
+def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
+    """The words with -m before all others, where Hydra's parser takes it; it answers nonsense with its whole usage.
+
+    Raises:
+        InputError: there are options that it does not know, or that exclude each other
+    """
 
     def refuse(message: str) -> NoReturn:
-        raise InputError(
-            f"{message}: settings are given as key=value, and options such as -m stand before or after all of them; "
-            "--help lists the keys"
-        )
+        raise InputError(f"{message}: settings are given as key=value, options before them; --help lists the keys")
 
+    others = [word for word in arguments if word not in ("-m", "--multirun")]
     parser = get_args_parser()
+    parser.allow_abbrev = False
     parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args(arguments)
+    options = parser.parse_args(others)
+    sweeps = options.multirun or len(others) < len(arguments)
+    if sweeps and not may_sweep:
+        raise InputError("-m begins a sweep, and only train.py has sweeps: leave it out")
+    if sum((sweeps, options.run, bool(options.cfg), options.info is not None, options.shell_completion)) > 1:
+        raise InputError("-m, --run, --cfg, --info and --shell-completion exclude each other: leave all but one out")
+    return ["-m", *others] if sweeps else others
 
 
 def _lost_output(probing: bool) -> RunError | SystemExit | None:

@@ -19,6 +19,8 @@ def check_target(named: str, path: Path, *sources: Path) -> None:
     """
     if path.is_dir():
         raise InputError(f"{named} is a folder: name a file")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{named} is a device or a pipe, which a file would take the place of: name a file")
     if not path.parent.is_dir():
         raise InputError(f"{named} cannot be written, there is no folder {path.parent}: make it, or name another place")
     if not os.access(path.parent, os.W_OK):
@@ -28,11 +30,12 @@ def check_target(named: str, path: Path, *sources: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Puts a file in the place of the one before: whole and on the disk, or not at all.
+    """Puts a file in the place of the one before: whole and on the disk, or not at all; a link stays one.
 
     Raises:
         OSError: nothing was changed
     """
+    path = path.resolve()
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         with unfinished.open("wb") as file:

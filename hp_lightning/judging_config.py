@@ -145,6 +145,8 @@ def _sentiment_problems(cfg: SentimentConfig) -> Iterator[str]:
         yield from not_empty(f"data.{key}", getattr(cfg.data, key))
     if len(cfg.teach.labels) != 2 or not all(map(str.strip, cfg.teach.labels)):
         yield "teach.labels must be two words, for positive and for negative: teach.labels=[good,bad]"
+    if len(set(cfg.teach.labels)) < len(cfg.teach.labels):
+        yield f"teach.labels={cfg.teach.labels} are the same word twice: name one for each sentiment"
     for key in ("networks", "epochs", "batch_size"):
         yield from at_least(f"teach.{key}", getattr(cfg.teach, key), 1)
     yield from above("teach.lr", cfg.teach.lr, 0)

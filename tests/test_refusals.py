@@ -34,7 +34,8 @@ def refusal(run_script: Callable, folder: Path, script: str, *arguments: str) ->
         (["model.n_heads=4"], "no config key model.n_heads: did you mean model.num_heads?"),
         (["num_heads=4"], "did you mean model.num_heads?"),
         (["--epochs", "5"], "unrecognized arguments: --epochs: settings are given as key=value"),
-        (["seed=1,2", "-m", "model=tiny"], "options such as -m stand before or after all of them"),
+        (["seed=1", "--resolve", "model=tiny"], "options before them"),
+        (["--cfg", "job", "-m", "seed=1,2"], "exclude each other"),
         (["+model.colour=red"], "no config key model.colour"),
         (["model=huge"], "there is no model=huge: take one of base, gpt2, roadmap, small, tiny"),
         (["model=null"], "a config group was given null or a number"),
@@ -100,6 +101,7 @@ def test_generate_refuses(run_script: Callable, tmp_path: Path) -> None:
         (["ckpt=other_version.ckpt"], "other_version.ckpt has the checkpoint format 1, and this version reads"),
         (["ckpt=empty.ckpt"], "empty.ckpt is no checkpoint of hp_lightning"),
         (["model=small"], "there is no config key model"),
+        (["seed=1,2", "-m"], "only train.py has sweeps"),
         (["prompt=null"], "prompt=null is no choice"),
         (["top_p=0"], "top_p=0"),
     ):

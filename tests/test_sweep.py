@@ -122,7 +122,7 @@ def test_a_sweep_that_was_stopped_and_killed_ends_as_an_unbroken_one(
 
 def test_too_many_failures_end_a_sweep(settings: list[str], run_script: Callable, tmp_path: Path) -> None:
     options = ["sweep.jobs=1", "sweep.max_failures=2", "sweep.dir=here", "hydra/launcher=processes"]
-    done = run_script("train.py", "-m", *settings, "model.num_heads=3,5,7,9", *options)
+    done = run_script("train.py", *settings, "model.num_heads=3,5,7,9", *options, "-m")
     assert done.returncode == 1
     assert "4 jobs: 2 failed, 2 not finished" in done.stdout
     assert sorted(path.name for path in (tmp_path / "here").iterdir() if path.is_dir()) == [

@@ -37,10 +37,10 @@ def save(reader: LabelReader, trained: Trained, texts: list[str], path: Path) ->
         "texts": text_digests(texts),
         "networks": [net.state_dict() for net in reader.nets],
     }
-    unfinished = path.with_suffix(".unfinished")
+    unfinished = path.resolve().with_suffix(".unfinished")
     try:
         torch.save({TAUGHT: contents}, unfinished)
-        unfinished.replace(path)
+        unfinished.replace(path.resolve())
     except (OSError, RuntimeError) as error:  # torch's own writer has no OSError
         unfinished.unlink(missing_ok=True)
         raise RunError(f"{path} cannot be written ({error}): make room, or name another file by out=") from error
