@@ -115,7 +115,7 @@ def _sooner(comparison: Comparison, loss: float, seconds: float) -> str:
 
 def _draw(comparison: Comparison, measured: Measured, counted: float, path: Path) -> None:
     """The best of the runs of each configuration, over minutes."""
-    picture = Figure(figsize=(10, 5), dpi=DPI, layout="constrained")
+    picture = Figure(figsize=(9, 6.5), dpi=DPI, layout="constrained")
     axes = picture.subplots()
     for place, configuration in enumerate(comparison.ranked):
         colour, style = COLOURS[place % len(COLOURS)], ("-", "--", ":")[place // len(COLOURS) % 3]
@@ -128,7 +128,7 @@ def _draw(comparison: Comparison, measured: Measured, counted: float, path: Path
     least = min(comparison.value(each) for each in comparison.ranked)
     axes.set_ylim(min(least, counted) - 0.05 * SHOWN, least + SHOWN)
     axes.set(xlabel="minutes of training", ylabel="validation loss, nats a token", title=measured.plan.title)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=7)
+    picture.legend(loc="outside lower left", fontsize=7)
     axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.savefig(path)
