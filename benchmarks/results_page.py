@@ -51,7 +51,8 @@ def write_page(to: Path, found: dict[str, Measured]) -> None:
     """Writes the page and its pictures into the folder `to`."""
     parts = [
         "# What the presets come to",
-        f"Made by `{COMMAND}`, which trains all of it (`--page`: writes it again). The losses are in nats a token over "
+        f"Made by `{COMMAND}`, which trains all but the two million words (`--only two_million`) and writes it "
+        "(`--page`: writes it again). The losses are in nats a token over "
         "every token of the validation part. The minutes are of training, without the validations, on one of two cores "
         "of a server, another run on the other; where nanoGPT is compared, it and the first of ours were begun "
         "together. *Counting* is the Kneser-Ney model of order 5 on the "
