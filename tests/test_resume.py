@@ -231,13 +231,17 @@ def test_a_second_signal_leaves_at_once(settings: list[str], tmp_path: Path) -> 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a device of a processor is a core")
 def test_two_processes(settings: list[str], tmp_path: Path) -> None:
     """Each draws a dropout of its own, and draws the same again after the whole group was killed."""
-    more = ["trainer.devices=2", "trainer.accelerator=cpu", "max_steps=100"]
+    more = ["trainer.devices=2", "trainer.accelerator=cpu", "max_steps=150"]
     (tmp_path / "unbroken").mkdir()
     unbroken = finished(tmp_path / "unbroken", *settings, *more)
     process = start(tmp_path, *settings, *more)
     wait_for_step(tmp_path / "run", 45)
     os.killpg(process.pid, signal.SIGKILL)
     killed(process)
+    process = start(tmp_path, "resume=run")
+    wait_for_step(tmp_path / "run", 70)
+    process.terminate()
+    assert process.wait(60) == 143
     finished(tmp_path, "resume=run")
     expect_same_run(tmp_path / "run", unbroken)
 

@@ -1,6 +1,7 @@
 """The file in which a model that was taught labels is kept: tensors and plain values, whole or absent."""
 
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from hp_lightning.checkpoint import TAUGHT, Trained, blank_network, read_contents, refusals
 from hp_lightning.config import TrainConfig, from_plain, to_plain
 from hp_lightning.errors import InputError, RunError
+from hp_lightning.files import write_whole
 from hp_lightning.model import GPT
 from hp_lightning.sentiment.teaching import LabelReader
 from hp_lightning.tokenization import Tokenizer, tokenizer_from_state
@@ -37,12 +39,11 @@ def save(reader: LabelReader, trained: Trained, texts: list[str], path: Path) ->
         "texts": text_digests(texts),
         "networks": [net.state_dict() for net in reader.nets],
     }
-    unfinished = path.resolve().with_suffix(".unfinished")
+    archive = io.BytesIO()
+    torch.save({TAUGHT: contents}, archive)
     try:
-        torch.save({TAUGHT: contents}, unfinished)
-        unfinished.replace(path.resolve())
-    except (OSError, RuntimeError) as error:  # torch's own writer has no OSError
-        unfinished.unlink(missing_ok=True)
+        write_whole(path, archive.getvalue())
+    except OSError as error:
         raise RunError(f"{path} cannot be written ({error}): make room, or name another file by out=") from error
 
 
