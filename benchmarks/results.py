@@ -28,7 +28,7 @@ from hp_lightning.sweeping.folder import read_plan
 def main() -> None:
     """Trains what is missing, then writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the corpora' CSV files")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the corpora, such as state_union.csv")
     parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT")
     parser.add_argument(
         "--only", default="bundled,widths,state_union,tinyshakespeare", help="of these, and two_million"
@@ -44,6 +44,9 @@ def main() -> None:
     if not args.page:
         if missing := missing_files(list(chosen.values()), args.nanogpt):
             parser.error(f"there is no {missing[0]}: name the folders in which such files lie by --data and --nanogpt")
+        for name, plan in chosen.items():
+            if other := runs_of_other_settings(args.work.resolve() / name, plan):
+                parser.error(f"{other[0]} holds runs with other settings: delete it, or name another folder by --work")
         for name, plan in chosen.items():
             train(args.work.resolve() / name, plan, args.nanogpt)
     args.to.mkdir(parents=True, exist_ok=True)
@@ -62,6 +65,17 @@ def missing_files(chosen: list[Plan], nanogpt: Path | None) -> list[Path]:
     needed = [Path(value) for key, _, value in settings if key == "data.path"]
     needed += [] if nanogpt is None else [nanogpt / "model.py"]
     return [path for path in needed if not path.is_file()]
+
+
+def runs_of_other_settings(work: Path, plan: Plan) -> list[Path]:
+    """Folders of sweeps that were begun otherwise than the plan has them now."""
+    begun = [work / name for name in plan.sweeps if (work / name / "sweep.yaml").is_file()]
+    return [sweep for sweep in begun if set(read_plan(sweep)) != set(told(sweep, plan))]
+
+
+def told(sweep: Path, plan: Plan) -> list[str]:
+    """What train.py -m is told for a sweep of a plan."""
+    return ["sweep.jobs=1", f"sweep.dir={sweep}", *plan.corpus, *plan.sweeps[sweep.name]]
 
 
 def train(work: Path, plan: Plan, nanogpt: Path | None) -> None:
@@ -84,11 +98,8 @@ def train_ours(work: Path, plan: Plan, sweeps: list[str]) -> None:
     for name in sweeps:
         print(f"== {plan.title}: {name}", flush=True)
         sweep = work / name
-        settings = [f"sweep.dir={sweep}", *plan.corpus, *plan.sweeps[name]]
         begun = (sweep / "sweep.yaml").is_file()
-        if begun and set(read_plan(sweep)) != {"sweep.jobs=1", *settings}:
-            raise SystemExit(f"results.py: error: {sweep} holds runs with other settings: delete it, or change --work")
-        program("train.py", "-m", "sweep.jobs=1", *([f"resume_sweep={sweep}"] if begun else settings))
+        program("train.py", "-m", *(["sweep.jobs=1", f"resume_sweep={sweep}"] if begun else told(sweep, plan)))
 
 
 def train_nanogpt(work: Path, plan: Plan, folder: Path) -> None:
