@@ -36,7 +36,7 @@ from hp_lightning import cli  # noqa: F401  makes schemas and resolvers known
 from hp_lightning.config import ModelConfig, train_config
 from hp_lightning.exporting import gpt2_weights
 from hp_lightning.generation import Sampling, generate
-from hp_lightning.half_weights import halve_weights
+from hp_lightning.inference import optimize_for_inference
 from hp_lightning.model import GPT
 
 SHAPES = {"step 11": "roadmap", "small": "small"}  # by the name of their size in conf/model
@@ -72,11 +72,11 @@ def _contenders(name: str, nanogpt: Path | None) -> dict[str, Contender]:
         if parameter.dim() == 2:
             parameter.data *= 5
     contenders = {
-        "ours": _ours(halve_weights(copy.deepcopy(net))),
+        "ours": _ours(optimize_for_inference(copy.deepcopy(net))),
         "ours, float32": _ours(net),
         "without cache": _without_cache(net),
         "transformers": _transformers(net),
-        "own form": _ours(halve_weights(GPT(own).eval())),
+        "own form": _ours(optimize_for_inference(GPT(own).eval())),
     }
     return contenders if nanogpt is None else {**contenders, "nanoGPT": _nanogpt(nanogpt, gpt2)}
 

@@ -178,10 +178,10 @@ class CausalSelfAttention(nn.Module):
 
     rotation: Tensor  # (max_seq_len, D / 2, 2), where positions are rotary
 
-    def __init__(self, cfg: ModelConfig, dropout: float = 0.0) -> None:
+    def __init__(self, cfg: ModelConfig, dropout_rate: float = 0.0) -> None:
         super().__init__()
         self.cfg = cfg
-        self.dropout = Dropout(dropout)
+        self.dropout_rate = dropout_rate
         self.head_dim = cfg.d_model // cfg.num_heads
         self.query_key_value = nn.Linear(cfg.d_model, 3 * cfg.d_model, bias=cfg.bias)
         self.output = nn.Linear(cfg.d_model, cfg.d_model, bias=cfg.bias)
@@ -191,7 +191,7 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """(B, T, C) to (B, T, C); the tokens also see those in the cache, and are added to it."""
         batch, length, d_model = x.shape
-        mixed = attend(*self._heads(x, cache), self.dropout)
+        mixed = attend(*self._heads(x, cache), self.dropout_rate, self.training)
         out: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, d_model))
         return out
 
@@ -204,7 +204,7 @@ class CausalSelfAttention(nn.Module):
         """Queries, (B, H, T, D), and keys and values, (B, H, S, D), with those from the cache."""
         batch, length, _ = x.shape
         heads = self.query_key_value(x).view(batch, length, 3, self.cfg.num_heads, self.head_dim)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind()
         if self.cfg.qk_norm:  # Henry et al. 2020, arXiv:2010.04245; here without a learned scale
             query, key = F.rms_norm(query, (self.head_dim,)), F.rms_norm(key, (self.head_dim,))
         if self.cfg.position == "rotary":
@@ -214,7 +214,7 @@ class CausalSelfAttention(nn.Module):
         return (query, key, value) if cache is None else (query, *cache.extend(key, value))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, dropout: "Dropout") -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, dropout_rate: float, training: bool) -> Tensor:
     """softmax(Q Kᵀ / √D) V with a causal mask: (B, H, T, D), (B, H, S, D) and (B, H, S, D) to (B, H, T, D).
 
     The queries are those of the last T of S tokens.
@@ -223,13 +223,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: "Dropout") -> Ten
     the (B, H, T, T) weights are written out.
     """
     length, seen = query.shape[-2], key.shape[-2]
-    if query.device.type == "cpu" and dropout.training and (dropout.rate > 0 or _short_in_bf16(query, length)):
-        mixed: Tensor = dropout(attention_weights(query, key)).to(value.dtype) @ value
-        return mixed
-    rate = dropout.rate if dropout.training else 0.0
+    if training and query.is_cpu and (dropout_rate > 0 or _short_in_bf16(query, length)):
+        return dropout(attention_weights(query, key), dropout_rate, training).to(value.dtype) @ value
+    rate = dropout_rate if training else 0.0
     whole = length == seen
     mask = None if whole or length == 1 else _visible(length, seen, query.device)  # the last token sees all
-    return F.scaled_dot_product_attention(query, key, value, mask, dropout_p=rate, is_causal=whole)
+    return F.scaled_dot_product_attention(query, key, value, mask, rate, whole)
 
 
 def _visible(length: int, seen: int, device: torch.device) -> Tensor:
@@ -249,12 +248,25 @@ def _short_in_bf16(query: Tensor, length: int) -> bool:
     return in_bf16 and length <= 256
 
 
-class Dropout(nn.Module):
+def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     """Sets features to zero at random, while training, and scales the others (Srivastava et al. 2014, JMLR 15).
 
-    `torch.nn.Dropout` draws a number of 64 bits for each feature one after the other on a processor; here a number
-    serves four of them, 16 bits each, which is eight times as fast. The rate is kept to within 1/131072.
+    PyTorch's own draws a number of 64 bits for each feature one after the other on a processor; here a number serves
+    four of them, 16 bits each, which is eight times as fast. The rate is kept to within 1/131072.
     """
+    if rate == 0 or not training:
+        return x
+    if not x.is_cpu:
+        return F.dropout(x, rate)
+    dropped = min(round(rate * 2**16), 2**16 - 1)
+    count = x.numel()
+    numbers = torch.randint(-(2**63), 2**63 - 1, (-(-count // 4),), device=x.device)
+    keep = numbers.view(torch.int16)[:count].view(x.shape) >= dropped - 2**15
+    return x * keep * (1 / (1 - dropped / 2**16))
+
+
+class Dropout(nn.Module):
+    """`dropout` with a rate, of any shape."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -262,15 +274,7 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape to the same shape."""
-        if self.rate == 0 or not self.training:
-            return x
-        if x.device.type != "cpu":
-            return F.dropout(x, self.rate)
-        dropped = min(round(self.rate * 2**16), 2**16 - 1)
-        count = x.numel()
-        numbers = torch.randint(-(2**63), 2**63 - 1, (-(-count // 4),), device=x.device)
-        keep = numbers.view(torch.int16)[:count].view(x.shape) >= dropped - 2**15
-        return x * keep * (1 / (1 - dropped / 2**16))
+        return dropout(x, self.rate, self.training)
 
 
 class FeedForward(nn.Module):

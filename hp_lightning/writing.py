@@ -12,7 +12,7 @@ from typing import BinaryIO
 from hp_lightning import checkpoint, runs
 from hp_lightning.errors import InputError
 from hp_lightning.generation import Sample, Sampling, check_memory, stream
-from hp_lightning.half_weights import halve_weights
+from hp_lightning.inference import optimize_for_inference
 from hp_lightning.printing import JsonPrinter, SamplePrinter, TextPrinter
 from hp_lightning.tokenization import unknown_tokens
 from hp_lightning.writing_config import GenerateConfig
@@ -92,7 +92,7 @@ class Writer:
         trained = checkpoint.load(path)
         self._path = path
         self._tokenizer = trained.tokenizer
-        self._net = halve_weights(trained.net())
+        self._net = optimize_for_inference(trained.net())
         self._context = trained.cfg.data.seq_len
         check_memory(self._net, cfg.num_samples, self._context)
         self._as_json = cfg.format == "json"

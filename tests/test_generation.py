@@ -4,6 +4,7 @@ import itertools
 import math
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.testing import assert_close
 
 from hp_lightning.config import ModelConfig, RegularizationConfig, TokenizerConfig
 from hp_lightning.generation import Sampling, continue_text, generate, stream
-from hp_lightning.half_weights import halve_weights
+from hp_lightning.inference import optimize_for_inference
 from hp_lightning.model import GPT
 from hp_lightning.tokenization import Tokenizer, learn_tokenizer
 
@@ -126,21 +127,29 @@ def test_greedy_decoding_with_the_smallest_windows(gpt: GPT, context: int) -> No
 
 
 @pytest.mark.skipif("fbgemm" not in torch.backends.quantized.supported_engines, reason="for x86 processors")
-@pytest.mark.parametrize("tie", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
-def test_half_weights_are_rounded_weights_and_nothing_else(tie: bool, bias: bool) -> None:
-    cfg = replace(SMALL, tie_embeddings=tie, bias=bias, position="rotary")
-    rounded, half = stirred(cfg), halve_weights(stirred(cfg))
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"position": "rotary"},
+        {"position": "rotary", "qk_norm": True, "tie_embeddings": True, "activation": "relu_squared", "norm": "rms"},
+        {"position": "learned", "bias": False, "embedding_norm": True, "norm": "rms_plain"},
+        {"position": "sinusoidal", "norm_position": "post", "activation": "relu", "logit_cap": None},
+        {"vocab_size": 2**16},  # its head runs on all cores
+    ],
+)
+def test_optimized_network_has_rounded_weights_and_nothing_else(form: dict[str, Any]) -> None:
+    cfg = replace(SMALL, **form)
+    rounded, optimized = stirred(cfg), optimize_for_inference(stirred(cfg))
     for module in rounded.modules():
         if isinstance(module, nn.Linear):
             module.weight = nn.Parameter(module.weight.half().float())
     token_ids = torch.tensor([[3, 1, 4, 1, 5]])
     with torch.no_grad():
-        assert_close(half(token_ids), rounded(token_ids), rtol=0, atol=1e-5)
-        assert not torch.equal(half(token_ids), stirred(cfg)(token_ids))
+        assert_close(optimized(token_ids), rounded(token_ids), rtol=0, atol=1e-4)
+        assert not torch.equal(optimized(token_ids), stirred(cfg)(token_ids))
         for prompt_ids in ([3], [2, 7, 1, 8, 2, 8, 1]):
-            expected = without_cache(half, prompt_ids, 6, 20)
-            assert continued(half, prompt_ids, 0, [0], 6, GREEDY) == [expected]
+            expected = without_cache(optimized, prompt_ids, 6, 20)
+            assert continued(optimized, prompt_ids, 0, [0], 6, GREEDY) == [expected]
 
 
 def test_window_begins_anew_with_its_last_half() -> None:

@@ -22,7 +22,7 @@ LEVELS = [
         "optim",
         "schedule",
     },
-    {"checkpoint", "cli", "encoding", "generation", "half_weights", "loss", "slurm"},
+    {"checkpoint", "cli", "encoding", "generation", "inference", "loss", "slurm"},
     {"baselines"},
     {"data", "auto", "exporting", "printing"},
     {"lightning_module"},

@@ -548,7 +548,7 @@ def test_attention_is_the_library_s(length: int, dtype: torch.dtype, tolerance: 
     def value_and_gradients(mixed: Tensor) -> list[Tensor]:
         return [mixed, *torch.autograd.grad((mixed * weights).sum(), given)]
 
-    ours = value_and_gradients(attend(*given, Dropout(0.0).train(training)))
+    ours = value_and_gradients(attend(*given, 0.0, training))
     theirs = value_and_gradients(nn.functional.scaled_dot_product_attention(*given, is_causal=True))
     exact = value_and_gradients(by_formula(*given))
     for our, their, true in zip(ours, theirs, exact, strict=True):
@@ -561,14 +561,13 @@ def test_attention_is_the_library_s(length: int, dtype: torch.dtype, tolerance: 
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_attention_sees_nothing_later(rate: float, dtype: torch.dtype) -> None:
     query, key, value = queries_keys_values(20, dtype)
-    dropout = Dropout(rate).train()
     torch.manual_seed(1)
-    before = attend(query, key, value, dropout)
+    before = attend(query, key, value, rate, True)
     for place in (0, 7, 19):
         other_key, other_value = key.clone(), value.clone()
         other_key[..., place, :] = other_value[..., place, :] = 5.0
         torch.manual_seed(1)
-        after = attend(query, other_key, other_value, dropout)
+        after = attend(query, other_key, other_value, rate, True)
         assert torch.equal(after[..., :place, :], before[..., :place, :])
         assert not torch.equal(after[..., place:, :], before[..., place:, :])
 
@@ -577,9 +576,9 @@ def test_attention_sees_nothing_later(rate: float, dtype: torch.dtype) -> None:
 def test_attention_s_dropout_keeps_the_mean(autocast: bool) -> None:
     query, key, value = queries_keys_values(9)
     torch.manual_seed(1)
-    dropout, draws = Dropout(0.3).train(), 4000
+    draws = 4000
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        found = torch.stack([attend(query, key, value, dropout) for _ in range(draws)]).double()
+        found = torch.stack([attend(query, key, value, 0.3, True) for _ in range(draws)]).double()
     assert found.std(0).min() > 0.01, "each number is drawn"
     error = (found.mean(0) - by_formula(query, key, value)).abs()
     rounding = 0.02 if autocast else 1e-5
