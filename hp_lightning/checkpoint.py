@@ -25,7 +25,7 @@ from hp_lightning.model import GPT
 from hp_lightning.progress import log
 from hp_lightning.tokenization import Tokenizer, tokenizer_from_state
 
-FORMAT = 8
+FORMAT = 9
 OURS = "hp_lightning"  # the key below which our part of a checkpoint stands, beside Lightning's
 TAUGHT = "hp_lightning_sentiment"  # likewise in a file of `sentiment.taught`
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from hp_lightning.model import GPT, cap_logits
+from hp_lightning.functional import cap_logits
+from hp_lightning.model import GPT
 
 IGNORED = -100  # the target of a position that does not count, as in `torch.nn.functional.cross_entropy`
 # Of float32 logits: on a processor what stays in its cache (benchmarks/LOG.md), on a GPU what keeps it busy.

@@ -5,14 +5,22 @@ of a head, V = vocab_size.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from hp_lightning.config import ModelConfig, RegularizationConfig
+from hp_lightning.functional import (
+    attend,
+    attention_weights,
+    cap_logits,
+    dropout,
+    relu_squared,
+    rms_norm,
+    rotary_table,
+    rotate,
+    sinusoidal_table,
+)
 from hp_lightning.kv_cache import KVCache, LayerCache
 
 
@@ -115,7 +123,7 @@ class GPT(nn.Module):
         """(B, T), with so many tokens before, to (B, T, C)."""
         x: Tensor = self.token_embedding(token_ids)
         if self.cfg.embedding_norm:
-            x = F.rms_norm(x, (self.cfg.d_model,))
+            x = rms_norm(x)
         places = slice(past, past + token_ids.shape[1])
         if self.cfg.position == "learned":
             x = x + self.position_embedding.weight[places]
@@ -204,65 +212,15 @@ class CausalSelfAttention(nn.Module):
         """Queries, (B, H, T, D), and keys and values, (B, H, S, D), with those from the cache."""
         batch, length, _ = x.shape
         heads = self.query_key_value(x).view(batch, length, 3, self.cfg.num_heads, self.head_dim)
-        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind()
+        query_key, value = heads.split([2, 1], dim=2)
         if self.cfg.qk_norm:  # Henry et al. 2020, arXiv:2010.04245; here without a learned scale
-            query, key = F.rms_norm(query, (self.head_dim,)), F.rms_norm(key, (self.head_dim,))
+            query_key = rms_norm(query_key)
         if self.cfg.position == "rotary":
             past = 0 if cache is None else cache.length
-            rotation = self.rotation[past : past + length]
-            query, key = rotate(query, rotation), rotate(key, rotation)
+            query_key = rotate(query_key, self.rotation[past : past + length, None, None])
+        query, key = query_key.permute(2, 0, 3, 1, 4).unbind()
+        value = value.squeeze(2).transpose(1, 2)
         return (query, key, value) if cache is None else (query, *cache.extend(key, value))
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, dropout_rate: float, training: bool) -> Tensor:
-    """softmax(Q Kᵀ / √D) V with a causal mask: (B, H, T, D), (B, H, S, D) and (B, H, S, D) to (B, H, T, D).
-
-    The queries are those of the last T of S tokens.
-
-    PyTorch's kernel for processors knows no dropout, and its way back is slow in bfloat16 (benchmarks/LOG.md); there
-    the (B, H, T, T) weights are written out.
-    """
-    length, seen = query.shape[-2], key.shape[-2]
-    if training and query.is_cpu and (dropout_rate > 0 or _short_in_bf16(query, length)):
-        return dropout(attention_weights(query, key), dropout_rate, training).to(value.dtype) @ value
-    rate = dropout_rate if training else 0.0
-    whole = length == seen
-    mask = None if whole or length == 1 else _visible(length, seen, query.device)  # the last token sees all
-    return F.scaled_dot_product_attention(query, key, value, mask, rate, whole)
-
-
-def _visible(length: int, seen: int, device: torch.device) -> Tensor:
-    """Which of S tokens each of the last T sees: (T, S)."""
-    return torch.ones(length, seen, dtype=torch.bool, device=device).tril(seen - length)
-
-
-def attention_weights(query: Tensor, key: Tensor) -> Tensor:
-    """softmax(Q Kᵀ / √D) with a causal mask: (B, H, T, D) and (B, H, S, D) to (B, H, T, S)."""
-    scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
-    hidden = ~_visible(query.shape[-2], key.shape[-2], query.device)
-    return scores.masked_fill(hidden, -torch.inf).softmax(dim=-1)
-
-
-def _short_in_bf16(query: Tensor, length: int) -> bool:
-    in_bf16 = query.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
-    return in_bf16 and length <= 256
-
-
-def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Sets features to zero at random, while training, and scales the others (Srivastava et al. 2014, JMLR 15).
-
-    PyTorch's own draws a number of 64 bits for each feature one after the other on a processor; here a number serves
-    four of them, 16 bits each, which is eight times as fast. The rate is kept to within 1/131072.
-    """
-    if rate == 0 or not training:
-        return x
-    if not x.is_cpu:
-        return F.dropout(x, rate)
-    dropped = min(round(rate * 2**16), 2**16 - 1)
-    count = x.numel()
-    numbers = torch.randint(-(2**63), 2**63 - 1, (-(-count // 4),), device=x.device)
-    keep = numbers.view(torch.int16)[:count].view(x.shape) >= dropped - 2**15
-    return x * keep * (1 / (1 - dropped / 2**16))
 
 
 class Dropout(nn.Module):
@@ -293,29 +251,25 @@ class FeedForward(nn.Module):
 
 
 class ReLUSquared(nn.Module):
-    """max(0, x)² (So et al. 2021, arXiv:2109.08668)."""
+    """`relu_squared`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape to the same shape."""
-        squared: Tensor = _ReLUSquared.apply(x)  # type: ignore[no-untyped-call]
-        return squared
+        return relu_squared(x)
 
 
-class _ReLUSquared(torch.autograd.Function):
-    """With half of the passes over memory that the derivatives of a square and of a ReLU take one by one."""
+class RMSNorm(nn.Module):
+    """`rms_norm` with learned weights, where there are any."""
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        positive = F.relu(x)
-        ctx.save_for_backward(positive)
-        return positive * positive
+    weight: nn.Parameter | None
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (positive,) = ctx.saved_tensors
-        twice: Tensor = gradient * positive * 2
-        return twice
+    def __init__(self, d_model: int, has_weight: bool) -> None:
+        super().__init__()
+        self.register_parameter("weight", nn.Parameter(torch.ones(d_model)) if has_weight else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) to (..., C)."""
+        return rms_norm(x, self.weight, eps=1e-5)
 
 
 def make_activation(name: str) -> nn.Module:
@@ -326,45 +280,5 @@ def make_activation(name: str) -> nn.Module:
 def make_norm(cfg: ModelConfig) -> nn.Module:
     """LayerNorm (Ba et al. 2016, arXiv:1607.06450) or RMSNorm (Zhang & Sennrich 2019, arXiv:1910.07467), over C."""
     if cfg.norm.startswith("rms"):
-        return nn.RMSNorm(cfg.d_model, eps=1e-5, elementwise_affine=cfg.norm == "rms")
+        return RMSNorm(cfg.d_model, has_weight=cfg.norm == "rms")
     return nn.LayerNorm(cfg.d_model, bias=cfg.bias)
-
-
-def cap_logits(logits: Tensor, cap: float | None) -> Tensor:
-    """cap · tanh(z / cap) (Gemma Team 2024, arXiv:2408.00118, section 2), of any shape; without a cap as they are."""
-    return logits if cap is None else cap * torch.tanh(logits / cap)
-
-
-def sinusoidal_table(length: int, d_model: int) -> Tensor:
-    """sin(t / 10000^(2i/C)) at feature 2i and its cosine at 2i + 1 (Vaswani et al. 2017, section 3.5): (length, C)."""
-    angle = _angles(length, d_model)
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
-
-
-def rotary_table(length: int, head_dim: int) -> Tensor:
-    """Cosine and sine of each position's angles (Su et al. 2021, arXiv:2104.09864, eq. 15): (length, D / 2, 2)."""
-    angle = _angles(length, head_dim)
-    return torch.stack([angle.cos(), angle.sin()], dim=-1)
-
-
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turns pairs of features of each token by the angles of its position (Su et al. 2021, section 3.2).
-
-    The paper pairs neighbours; here feature i goes with feature i + D/2, which is the same up to their order.
-
-    Args:
-        x: (B, H, T, D)
-        rotation: (T, D / 2, 2), from `rotary_table`
-
-    Returns:
-        (B, H, T, D); the product of two tokens so turned depends on the distance between them alone
-    """
-    cos, sin = rotation.to(x.dtype).unbind(-1)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
-
-
-def _angles(length: int, features: int) -> Tensor:
-    """Position times frequency, the frequencies falling from 1 towards 1/10000: (length, features / 2)."""
-    frequencies = 10000 ** (-torch.arange(0, features, 2, dtype=torch.float32) / features)
-    return torch.arange(length, dtype=torch.float32)[:, None] * frequencies

@@ -17,6 +17,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
 from hp_lightning import checkpoint, cli  # noqa: F401  cli makes schemas and resolvers known
 from hp_lightning.config import TrainConfig, train_config
@@ -224,3 +225,17 @@ def go_on_as_told(line: str, cwd: Path, step: int) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert f"resumed at step {step}" in done.stdout
+
+
+def inputs(*shape: int) -> Tensor:
+    """Numbers near 1, always the same."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(2))
+
+
+def turned(x: Tensor) -> Tensor:
+    """Rotary positions in complex numbers: neighbouring features as one number, times e^(i t θ). (..., T, D)."""
+    count = x.shape[-1] // 2
+    theta = torch.tensor([10000 ** (-i / count) for i in range(count)], dtype=torch.float64)
+    angle = torch.arange(x.shape[-2], dtype=torch.float64)[:, None] * theta
+    z = torch.complex(x[..., 0::2].double(), x[..., 1::2].double()) * torch.exp(1j * angle)
+    return torch.stack([z.real, z.imag], -1).flatten(-2).to(x.dtype)

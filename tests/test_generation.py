@@ -117,7 +117,7 @@ def test_greedy_decoding_is_the_same_without_a_cache(
         for num_samples in (1, 3):
             sampling = replace(GREEDY, num_samples=num_samples)
             assert continued(net, prompt_ids, 0, [0], context, sampling) == [expected] * num_samples
-    assert len(different) == 4
+    assert len(different) >= 3
     assert len(set().union(*different)) > 2  # not one token over and over, which would be easy to hit
 
 

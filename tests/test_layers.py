@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "hp_lightning"
 LEVELS = [
     {"errors"},
     {"checks", "files", "garbage"},
-    {"config", "judging_config", "writing_config", "progress", "kv_cache", "muon", "sampling"},
+    {"config", "judging_config", "writing_config", "progress", "functional", "kv_cache", "muon", "sampling"},
     {
         "runs",
         "messages",

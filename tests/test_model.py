@@ -6,22 +6,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import inputs, turned
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from hp_lightning.config import ModelConfig, RegularizationConfig, TrainConfig
+from hp_lightning.functional import sinusoidal_table
 from hp_lightning.model import (
     GPT,
     Block,
     CausalSelfAttention,
     Dropout,
     FeedForward,
-    attend,
     make_activation,
     make_norm,
-    rotary_table,
-    rotate,
-    sinusoidal_table,
 )
 
 SMALL = ModelConfig(
@@ -59,10 +57,6 @@ def stirred(module: nn.Module, std: float = 0.4) -> nn.Module:
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=std, generator=generator)
     return module
-
-
-def inputs(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(2))
 
 
 # What a token sees
@@ -137,46 +131,6 @@ def test_too_long_an_input_is_refused() -> None:
     assert net(torch.zeros(1, 7, dtype=torch.long)).shape == (1, 7, 11)
     with pytest.raises(ValueError, match=r"8.*max_seq_len=7"):
         net(torch.zeros(1, 8, dtype=torch.long))
-
-
-# Positions
-
-
-def test_sinusoidal_table_is_its_closed_form() -> None:
-    table = sinusoidal_table(50, 6)
-    assert table.shape == (50, 6)
-    for t in range(50):
-        for i in range(3):
-            angle = t / 10000 ** (2 * i / 6)
-            assert table[t, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-5)
-            assert table[t, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-5)
-
-
-def turned(x: Tensor) -> Tensor:
-    """Rotary positions in complex numbers: features i and i + D/2 as one number, times e^(i t θ). (..., T, D)."""
-    half = x.shape[-1] // 2
-    theta = torch.tensor([10000 ** (-i / half) for i in range(half)], dtype=torch.float64)
-    angle = torch.arange(x.shape[-2], dtype=torch.float64)[:, None] * theta
-    z = torch.complex(x[..., :half].double(), x[..., half:].double()) * torch.exp(1j * angle)
-    return torch.cat([z.real, z.imag], -1).to(x.dtype)
-
-
-def test_rotary_turns_complex_numbers() -> None:
-    x = inputs(2, 3, 20, 8)
-    assert_close(rotate(x, rotary_table(20, 8)), turned(x), rtol=0, atol=1e-5)
-
-
-def test_rotary_product_depends_on_distance_alone() -> None:
-    query, key = inputs(2, 8)
-    table = rotary_table(30, 8)
-    queries, keys = (rotate(x.expand(1, 1, 30, 8), table)[0, 0] for x in (query, key))
-    products = queries @ keys.T
-    for distance in range(-29, 30):
-        of_distance = products.diagonal(distance)
-        assert_close(of_distance, of_distance[0].expand_as(of_distance), rtol=0, atol=1e-5)
-    # Neither is it the same at every distance, nor does it take past for future.
-    assert (products[0, 0] - products[0, 1]).abs() > 1e-2
-    assert (products[0, 1] - products[1, 0]).abs() > 1e-2
 
 
 # The layers' formulas
@@ -519,70 +473,6 @@ def test_the_gradient_of_dropout_is_its_mask(rate: float) -> None:
     [gradient] = torch.autograd.grad(out.sum(), x)
     assert torch.equal(gradient == 0, out == 0)
     assert_close(gradient * x, out)
-
-
-# Attention
-
-
-def by_formula(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(Q Kᵀ / √D) V, in float64."""
-    query, key, value = query.double(), key.double(), value.double()
-    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
-    visible = torch.ones(scores.shape[-2:]).tril().bool()
-    return scores.masked_fill(~visible, -math.inf).softmax(-1) @ value
-
-
-def queries_keys_values(length: int = 33, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
-    query, key, value = inputs(3, 2, 3, length, 8).to(dtype)
-    return query, key, value
-
-
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
-@pytest.mark.parametrize("length", [1, 2, 33, 300])
-def test_attention_is_the_library_s(length: int, dtype: torch.dtype, tolerance: float, training: bool) -> None:
-    """Value and gradients, whichever way it is computed."""
-    given = [x.requires_grad_() for x in queries_keys_values(length, dtype)]
-    weights = inputs(2, 3, length, 8)
-
-    def value_and_gradients(mixed: Tensor) -> list[Tensor]:
-        return [mixed, *torch.autograd.grad((mixed * weights).sum(), given)]
-
-    ours = value_and_gradients(attend(*given, 0.0, training))
-    theirs = value_and_gradients(nn.functional.scaled_dot_product_attention(*given, is_causal=True))
-    exact = value_and_gradients(by_formula(*given))
-    for our, their, true in zip(ours, theirs, exact, strict=True):
-        assert our.dtype == dtype
-        assert_close(our, their, rtol=tolerance, atol=tolerance)
-        assert_close(our.double(), true.double(), rtol=tolerance, atol=tolerance)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("rate", [0.0, 0.5])
-def test_attention_sees_nothing_later(rate: float, dtype: torch.dtype) -> None:
-    query, key, value = queries_keys_values(20, dtype)
-    torch.manual_seed(1)
-    before = attend(query, key, value, rate, True)
-    for place in (0, 7, 19):
-        other_key, other_value = key.clone(), value.clone()
-        other_key[..., place, :] = other_value[..., place, :] = 5.0
-        torch.manual_seed(1)
-        after = attend(query, other_key, other_value, rate, True)
-        assert torch.equal(after[..., :place, :], before[..., :place, :])
-        assert not torch.equal(after[..., place:, :], before[..., place:, :])
-
-
-@pytest.mark.parametrize("autocast", [False, True])
-def test_attention_s_dropout_keeps_the_mean(autocast: bool) -> None:
-    query, key, value = queries_keys_values(9)
-    torch.manual_seed(1)
-    draws = 4000
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        found = torch.stack([attend(query, key, value, 0.3, True) for _ in range(draws)]).double()
-    assert found.std(0).min() > 0.01, "each number is drawn"
-    error = (found.mean(0) - by_formula(query, key, value)).abs()
-    rounding = 0.02 if autocast else 1e-5
-    assert (error < 5 * found.std(0) / math.sqrt(draws) + rounding).all()
 
 
 # Operations

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from hp_lightning.checkpoint import blank_network
 from hp_lightning.config import ModelConfig
-from hp_lightning.model import GPT, Dropout, make_activation, sinusoidal_table
+from hp_lightning.functional import sinusoidal_table
+from hp_lightning.model import GPT, Dropout, make_activation
 from hp_lightning.reporting.drawings import POSITIONS, position_table
 from hp_lightning.reporting.figures import attention_figure, position_figure
 from hp_lightning.reporting.labels import labels
