@@ -112,8 +112,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout_rate: float, train
 def attention_weights(query: Tensor, key: Tensor) -> Tensor:
     """softmax(Q Kᵀ / √D) with a causal mask: (B, H, T, D) and (B, H, S, D) to (B, H, T, S)."""
     scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
-    hidden = ~_visible(query.shape[-2], key.shape[-2], query.device)
-    return scores.masked_fill(hidden, -torch.inf).softmax(dim=-1)
+    length, seen = scores.shape[-2:]
+    hidden = torch.full((length, seen), -torch.inf, dtype=scores.dtype, device=scores.device).triu(seen - length + 1)
+    return scores.add_(hidden).softmax(dim=-1)  # `masked_fill` would copy, and once more on the way back
 
 
 def _visible(length: int, seen: int, device: torch.device) -> Tensor:
