@@ -124,6 +124,10 @@ def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
         raise InputError("-m begins a sweep, and only train.py has sweeps: leave it out")
     if sum((sweeps, options.run, bool(options.cfg), options.info is not None, options.shell_completion)) > 1:
         raise InputError("-m, --run, --cfg, --info and --shell-completion exclude each other: leave all but one out")
+    if options.experimental_rerun is not None:
+        raise InputError("--experimental-rerun reads a pickled job, and pickles can run anything: use resume=RUN")
+    if options.shell_completion and not {"install", "uninstall", "query"} & {w.partition("=")[0] for w in others}:
+        raise InputError("--shell-completion does not say what to do: add install=bash or uninstall=bash")
     return ["-m", *others] if sweeps else others
 
 

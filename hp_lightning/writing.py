@@ -1,5 +1,6 @@
 """What `generate.py` does: a trained model writes."""
 
+import itertools
 import secrets
 import sys
 import unicodedata
@@ -28,14 +29,16 @@ def write(cfg: GenerateConfig) -> None:
     """
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a prompt may hold bytes that are no text
     path = runs.find_checkpoint(cfg.ckpt)
+    prompts = iter([cfg.prompt]) if cfg.prompt_file is None else _prompts(cfg.prompt_file)
+    first = next(prompts)  # a file that cannot be read is told before a model is loaded
     writer = Writer(path, cfg)
     seed = secrets.randbelow(2**32) if cfg.seed is None else cfg.seed
     if cfg.interactive:
         print(f"{path}: a line is a prompt, an empty one goes on with the text; Ctrl-D ends", file=sys.stderr)
-        _converse(writer, cfg.prompt, seed)
+        _converse(writer, first, seed)
         return
     print(f"{path}, seed={seed}", file=sys.stderr)
-    for prompt in [cfg.prompt] if cfg.prompt_file is None else _prompts(cfg.prompt_file):
+    for prompt in itertools.chain([first], prompts):
         writer.continue_(prompt, seed)
 
 

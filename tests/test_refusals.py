@@ -36,6 +36,8 @@ def refusal(run_script: Callable, folder: Path, script: str, *arguments: str) ->
         (["--epochs", "5"], "unrecognized arguments: --epochs: settings are given as key=value"),
         (["seed=1", "--resolve", "model=tiny"], "options before them"),
         (["--cfg", "job", "-m", "seed=1,2"], "exclude each other"),
+        (["--experimental-rerun", "job.pickle"], "pickles can run anything"),
+        (["--shell-completion"], "add install=bash"),
         (["+model.colour=red"], "no config key model.colour"),
         (["model=huge"], "there is no model=huge: take one of base, gpt2, roadmap, small, tiny"),
         (["model=null"], "a config group was given null or a number"),
