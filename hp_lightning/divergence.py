@@ -67,7 +67,7 @@ class Divergence(L.Callback):
         data: CorpusDataModule = trainer.datamodule  # type: ignore[attr-defined]
         documents = data.documents_of_step(int(step))
         named = ", ".join(documents[:NAMED_DOCUMENTS])
-        others = f" and {len(documents) - NAMED_DOCUMENTS} others" if len(documents) > NAMED_DOCUMENTS else ""
+        others = f" and {len(documents) - NAMED_DOCUMENTS} more" if len(documents) > NAMED_DOCUMENTS else ""
         if loss < self._bound:
             what = f"the gradients are not finite at step {step:.0f}, the training loss is {loss:.4g}"
         else:
@@ -89,12 +89,13 @@ class Divergence(L.Callback):
     def _advice(self, trainer: L.Trainer) -> str:
         module = trainer.lightning_module
         assert isinstance(module, GPTModule)
-        optim = module.cfg.optim
+        optim, precision = module.cfg.optim, module.cfg.trainer.precision
         muon = f" optim.muon_lr={optim.muon_lr / 4:g}" if optim.name == "muon" else ""
+        exact = "" if precision == "32-true" else f" or trainer.precision=32-true (now {precision})"
         return (
-            f"the run is stopped, and its last good checkpoint kept; go on from it with a lower rate by "
-            f"resume={self._run} optim.lr={optim.lr / 4:g}{muon}, or begin again with a longer optim.warmup_steps "
-            f"(now {optim.warmup_steps}) or trainer.precision=32-true (now {module.cfg.trainer.precision})"
+            f"the run is stopped; go on from its last good checkpoint, or from its start where there is none, with a "
+            f"lower rate by resume={self._run} optim.lr={optim.lr / 4:g}{muon}, or begin again with a longer "
+            f"optim.warmup_steps (now {optim.warmup_steps}){exact}"
         )
 
 

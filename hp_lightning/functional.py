@@ -27,7 +27,7 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = torch.finfo()
         return F.rms_norm(x, x.shape[-1:], weight, eps)
     # Where there is no derivative, that call would take longer than the rest.
     normed: Tensor = _RMSNorm.apply(x, eps) if torch.is_grad_enabled() else _normalized(x, eps)[0]  # type: ignore[no-untyped-call]
-    return normed if weight is None else normed * weight
+    return normed if weight is None else (normed * weight).to(x.dtype)
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -139,7 +139,7 @@ def test_a_run_shows_its_corpus_and_its_curves(make_config: Callable[..., TrainC
     (run / "checkpoints").mkdir(parents=True)
     save_untrained(run / "checkpoints" / "best.ckpt", cfg, encoded.tokenizer)
     (run / "metrics.csv").write_text(
-        "step,train/loss,lr,val/loss,val/perplexity\n10,5.0,0.1,4.5,90.0\n20,4.0,0.05,4.25,70.1\n30,3.5,0.05,4.75,115.6\n"
+        "step,train/loss,lr,val/loss,val/perplexity\n5,,0.1,4.9,134.3\n10,5.0,0.1,4.5,90.0\n20,4.0,0.05,4.25,70.1\n30,3.5,0.05,4.75,115.6\n"
     )
     look(ckpt=str(run))
     page = Page(run / "roadmap.html")
@@ -150,6 +150,7 @@ def test_a_run_shows_its_corpus_and_its_curves(make_config: Callable[..., TrainC
     assert "i" not in page.tags
     assert "had risen to 4.750" in page.texts["step-13"]
     assert "lowest at step 20: 4.250" in page.texts["step-13"]
+    assert not any("nan" in text for text in page.texts.values()), "validated before there was a training loss"
     assert "was lowered 1 time afterwards" in " ".join(page.texts["step-13"].split())
     assert "good" in page.texts["step-15"]
 
