@@ -87,6 +87,8 @@ def plans(data: str) -> dict[str, Plan]:
                 "sixth": ("max_steps=160", "regularization=none", "trainer.val_every_steps=40"),
                 "full": ("max_steps=900", "regularization=strong", "trainer.val_every_steps=60"),
                 "overfit": ("max_steps=900", "regularization=none", "trainer.val_every_steps=60"),
+                "light": ("max_steps=900", "regularization=light", "trainer.val_every_steps=60"),
+                "adamw": ("max_steps=900", "regularization=strong", "optim=adamw", "trainer.val_every_steps=60"),
             },
             nanogpt={"nanoGPT": NanoGPT(0.1, state_union, minutes=20)},
         ),
