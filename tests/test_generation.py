@@ -111,13 +111,13 @@ def test_greedy_decoding_is_the_same_without_a_cache(
     """For prompts shorter and longer than the context, in a batch or alone, far past the context."""
     net = stirred(replace(SMALL, position=position, norm=norm, norm_position=norm_position, qk_norm=qk_norm))
     different: set[tuple[int, ...]] = set()
-    for context, prompt_ids in ((6, [3]), (6, [3, 1, 4, 1, 5]), (6, [2, 7, 1, 8, 2, 8, 1]), (5, [3, 1, 4, 1, 5])):
+    for context, prompt_ids in ((6, [3]), (6, [3, 1, 4, 1, 5]), (6, [2, 7, 1, 8, 2, 8, 1]), (5, [9, 2, 6, 5, 3])):
         expected = without_cache(net, prompt_ids, context, 20)
         different.add(tuple(expected))
         for num_samples in (1, 3):
             sampling = replace(GREEDY, num_samples=num_samples)
             assert continued(net, prompt_ids, 0, [0], context, sampling) == [expected] * num_samples
-    assert len(different) >= 3
+    assert len(different) == 4
     assert len(set().union(*different)) > 2  # not one token over and over, which would be easy to hit
 
 
@@ -145,7 +145,7 @@ def test_optimized_network_has_rounded_weights_and_nothing_else(form: dict[str, 
             module.weight = nn.Parameter(module.weight.half().float())
     token_ids = torch.tensor([[3, 1, 4, 1, 5]])
     with torch.no_grad():
-        assert_close(optimized(token_ids), rounded(token_ids), rtol=0, atol=1e-4)
+        assert_close(optimized(token_ids), rounded(token_ids), rtol=0, atol=1e-5)
         assert not torch.equal(optimized(token_ids), stirred(cfg)(token_ids))
         for prompt_ids in ([3], [2, 7, 1, 8, 2, 8, 1]):
             expected = without_cache(optimized, prompt_ids, 6, 20)
