@@ -12,7 +12,8 @@ import torch
 from hp_lightning.config import TrainConfig
 from hp_lightning.errors import InputError
 
-SAMPLES = 20  # the best of them counts: others may be using the machine
+# The best of the samples counts, since others may be using the machine; a slow number format has fewer.
+MOST_SAMPLES, LEAST_SAMPLES, SECONDS = 20, 3, 0.4
 SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices that are multiplied: some milliseconds of work
 
 
@@ -55,8 +56,8 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, side: int | None = Non
     """FLOP/s of a product of two square matrices, the best of several."""
     side = side or SIDE.get(device.type, 2048)
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))  # equal numbers take less power
-    seconds = []
-    for _ in range(SAMPLES):
+    seconds: list[float] = []
+    while len(seconds) < LEAST_SAMPLES or (len(seconds) < MOST_SAMPLES and sum(seconds) < SECONDS):
         begin = time.perf_counter()
         torch.mm(left, right)
         if device.type != "cpu":
