@@ -20,4 +20,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, EvaluateConfig, free_text=("ckpt", *(key for key in cli.FREE_TEXT if key.startswith("data."))))
+    cli.run(main, EvaluateConfig, free_text=("ckpt", "out", *(key for key in cli.FREE_TEXT if key.startswith("data."))))

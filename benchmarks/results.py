@@ -10,6 +10,7 @@ was broken off is gone on with.
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -89,8 +90,12 @@ def train(work: Path, plan: Plan, nanogpt: Path | None) -> None:
             sides.append(side_by_side.submit(train_ours, work, plan, list(plan.sweeps)))
         else:
             sides += [side_by_side.submit(train_ours, work, plan, [name]) for name in plan.sweeps]
-        for side in sides:
-            side.result()
+        try:
+            for side in sides:
+                side.result()
+        except BaseException:  # what runs saves and leaves, what waits does not begin any more
+            side_by_side.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def train_ours(work: Path, plan: Plan, sweeps: list[str]) -> None:
@@ -127,6 +132,11 @@ def program(name: str, *arguments: str) -> None:
     subprocess.run([sys.executable, str(PROJECT / name), *arguments], check=True, cwd=PROJECT, env=os.environ | threads)
 
 
+def has_validated(summary: Path) -> bool:
+    """Whether a run has come to a loss that the page can show."""
+    return json.loads(summary.read_text(encoding="utf-8")).get("best/val/loss") is not None
+
+
 def measured(work: Path, plan: Plan) -> Measured:
     """What lies in the folder of a corpus."""
     others = []
@@ -136,9 +146,14 @@ def measured(work: Path, plan: Plan) -> Measured:
             result = json.loads(path.read_text(encoding="utf-8"))
             points = [(seconds, loss) for _, seconds, loss in result["curve"]]
             others.append(Curve(label, result["parameters"], result["curve"][-1][0], points))
-    trained = [work / name for name in plan.sweeps if any((work / name).glob("*/summary.json"))]
+    trained = [work / name for name in plan.sweeps if any(map(has_validated, (work / name).glob("*/summary.json")))]
     return Measured(plan, trained, others)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(f"stopped; to go on: {shlex.join([sys.executable, *sys.argv])}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{shlex.join(error.cmd)} ended with status {error.returncode}; the same command goes on from there")

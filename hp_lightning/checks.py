@@ -81,10 +81,16 @@ def probability(key: str, value: Optional[float]) -> Iterator[str]:
         yield f"{key}={value} is not a probability: it must be above 0 and at most 1"
 
 
+def between(key: str, value: float, lowest: float, highest: float) -> Iterator[str]:
+    """A number outside of two bounds, or none at all."""
+    if not lowest <= value <= highest:
+        yield f"{key}={value} is out of range: it must be a number from {lowest} to {highest}"
+
+
 def sampling(max_new_tokens: int, temperature: float, top_k: Optional[int], top_p: Optional[float]) -> Iterator[str]:
     """What decoding does not take."""
     yield from at_least("max_new_tokens", max_new_tokens, 1)
-    yield from at_least("temperature", temperature, 0)
+    yield from between("temperature", temperature, 0, 100)
     if 0 < temperature < 0.01:
         yield f"temperature={temperature} is too small: take 0 for always the likeliest token, or at least 0.01"
     yield from at_least("top_k", top_k, 1)

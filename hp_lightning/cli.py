@@ -30,6 +30,8 @@ FREE_TEXT = (
     "logger.sample_prompts",
 )  # fmt: skip
 
+LITERAL = ("prompt", "text", "template")  # of those of any config, what is text, in brackets too
+
 TOLD = (HydraException, OmegaConfBaseException, RunError)  # in one line; some of Hydra's are OSErrors, too
 
 config.register()
@@ -154,9 +156,9 @@ def _give_output_up() -> None:
 
 
 def _quoted(argument: str) -> str:
-    """key=value with the value in Hydra's quotes; a list stays one."""
+    """key=value with the value in Hydra's quotes; a list stays one, where there can be one."""
     key, _, value = argument.partition("=")
-    if value == "null" or re.fullmatch(r"\[.*\]", value, re.DOTALL):
+    if value == "null" or (key not in LITERAL and re.fullmatch(r"\[.*\]", value, re.DOTALL)):
         return argument
     return f"{key}={quoted(value)}"
 

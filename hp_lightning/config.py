@@ -307,6 +307,8 @@ def _train_problems(cfg: TrainConfig) -> Iterator[str]:
     yield from seed("seed", cfg.seed)
     if cfg.max_steps is None and cfg.max_epochs is None:
         yield "max_steps and max_epochs are both null: set at least one, or the run would never end"
+    if cfg.resume is None:  # else what is not told here is as the run has it, with which it is checked again
+        yield from _decay_problems(cfg.optim, cfg.regularization.weight_decay)
     if cfg.optim.name == "adam" and cfg.regularization.weight_decay > MOST_L2_DECAY:
         yield (
             f"optim=adam adds regularization.weight_decay={cfg.regularization.weight_decay} to the gradient, where so "
@@ -410,6 +412,17 @@ def _optim_problems(optim: OptimConfig) -> Iterator[str]:
         yield f"optim.plateau.factor={optim.plateau.factor} must be above 0 and below 1"
     yield from at_least("optim.plateau.patience", optim.plateau.patience, 0)
     yield from at_least("optim.plateau.min_lr", optim.plateau.min_lr, 0)
+
+
+def _decay_problems(optim: OptimConfig, weight_decay: float) -> Iterator[str]:
+    """A step multiplies each weight of a matrix with 1 minus the product of the two."""
+    rates = {"muon": ("lr", "muon_lr"), "adamw": ("lr",)}.get(optim.name, ())
+    for key in rates:
+        if getattr(optim, key) * weight_decay >= 1:
+            yield (
+                f"optim.{key}={getattr(optim, key)} times regularization.weight_decay={weight_decay} must be below 1, "
+                "or every step would undo the weights: lower one of the two"
+            )
 
 
 def _nearest_divisor(number: int, wish: int) -> int:

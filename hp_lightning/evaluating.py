@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,9 @@ def evaluate(cfg: EvaluateConfig) -> None:
         data = data_config(cfg.data, trained.cfg.data)
         corpus = encode_corpus(data, trained.tokenizer)
         own = corpus.digest == trained.corpus
-        path = _report_path(trained.path, data, own)
-        check_target(str(path), path)
+        path = _report_path(trained.path, data, own) if cfg.out is None else Path(cfg.out)
+        named = f"{path}, for the figures," if cfg.out is None else f"out={cfg.out}"
+        check_target(named, path, trained.path)
         log.info("%s, step %s, evaluated on %s", trained.path, f"{trained.step:,}", data.path)
         if not own:
             log.warning(
@@ -219,11 +221,18 @@ def _report(
 def _report_path(ckpt: Path, data: DataConfig, own: bool) -> Path:
     """Beside the checkpoint; that of another corpus has its name in it."""
     first = data.path[0] if isinstance(data.path, list) else data.path
-    return ckpt.with_name(f"{ckpt.stem}.evaluation{'' if own else f'.{Path(first).stem}'}.json")
+    return ckpt.with_name(f"{ckpt.stem}.evaluation{'' if own else f'.{_file_name(first)}'}.json")
+
+
+def _file_name(path: str) -> str:
+    """What a corpus is called, of characters that a file's name may have: a pattern has stars."""
+    return re.sub(r"[^\w.-]+", "_", Path(path).stem)
 
 
 def _write(path: Path, report: dict[str, Any]) -> None:
     try:
         write_whole(path, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
     except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror}): make room, or take a copy of the run") from error
+        raise RunError(
+            f"{path} cannot be written ({error.strerror}): make room, or name another place by out="
+        ) from error

@@ -25,6 +25,8 @@ def check_target(named: str, path: Path, *sources: Path) -> None:
         raise InputError(f"{named} cannot be written, there is no folder {path.parent}: make it, or name another place")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{named} cannot be written, nobody may write in {path.parent}: name another place")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise InputError(f"{named} is write-protected: name another file")
     if any(path.exists() and source.exists() and path.samefile(source) for source in sources):
         raise InputError(f"{named} would take the place of what is read: name another file")
 

@@ -21,6 +21,9 @@ class OtherCorpusConfig:
     group_columns: Optional[list[str]]
     row_separator: Optional[str]
     header: Optional[bool]
+    split: Optional[str]  # documents | tail | auto
+    val_fraction: Optional[float]
+    test_fraction: Optional[float]
     cache_dir: Optional[str]  # null: the user's cache folder
 
 
@@ -30,6 +33,7 @@ class EvaluateConfig:
 
     ckpt: Optional[str]  # checkpoint file or run folder; null: the newest run below outputs/
     data: OtherCorpusConfig
+    out: Optional[str]  # the JSON file with all figures; null: beside the checkpoint
     parts: list[str]  # train, val, test
     stride: Optional[int]  # tokens from a window to the next; null: windows side by side, as in training
     num_samples: int  # that are written to see what is copied; 0: none
@@ -116,6 +120,13 @@ def sentiment_config(cfg: DictConfig) -> SentimentConfig:
 def _evaluate_problems(cfg: EvaluateConfig) -> Iterator[str]:
     for key in ("path", "delimiter", "encoding", "text_column", "cache_dir"):
         yield from not_empty(f"data.{key}", getattr(cfg.data, key))
+    yield from not_empty("out", cfg.out)
+    if cfg.data.split is not None:
+        yield from one_of("data.split", cfg.data.split, "documents", "tail", "auto")
+    for key in ("val_fraction", "test_fraction"):
+        value = getattr(cfg.data, key)
+        if value is not None and not 0 <= value < 1:
+            yield f"data.{key}={value} is not a fraction: it must be at least 0 and below 1"
     if not cfg.parts:
         yield "parts is empty: name at least one of train, val, test"
     for part in cfg.parts:
@@ -133,6 +144,8 @@ def _sentiment_problems(cfg: SentimentConfig) -> Iterator[str]:
     given = [key for key in ("text", "file", "evaluate", "train") if getattr(cfg, key) is not None]
     if len(given) != 1:
         yield f"{' and '.join(given) or 'nothing'} given: give one of text=, file=, evaluate= and train="
+    if cfg.text and not cfg.text.strip():
+        yield "text is blank: give it words to judge"
     if cfg.text is not None and cfg.out is not None:
         yield "out= is for file=, evaluate= and train=: what is said of a text= is printed"
     if both := set(cfg.positive) & set(cfg.negative):

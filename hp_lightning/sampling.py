@@ -39,7 +39,7 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
         return logits
     probabilities, order = _likeliest(logits.softmax(dim=-1), p)
     before = probabilities.cumsum(dim=-1) - probabilities
-    kept = logits.gather(1, order).masked_fill(before >= p, -torch.inf)
+    kept = logits.gather(1, order).masked_fill((before >= p) & (before > 0), -torch.inf)
     return torch.full_like(logits, -torch.inf).scatter(1, order, kept)
 
 

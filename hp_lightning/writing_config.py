@@ -7,7 +7,7 @@ from typing import Optional
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
-from hp_lightning.checks import above, at_least, not_empty, one_of, probability, resolved, sampling, seed, validated
+from hp_lightning.checks import at_least, between, not_empty, one_of, probability, resolved, sampling, seed, validated
 
 
 @dataclass
@@ -70,7 +70,7 @@ def _generate_problems(cfg: GenerateConfig) -> Iterator[str]:
     yield from one_of("format", cfg.format, "text", "json")
     yield from at_least("num_samples", cfg.num_samples, 1)
     yield from sampling(cfg.max_new_tokens, cfg.temperature, cfg.top_k, cfg.top_p)
-    yield from above("repetition_penalty", cfg.repetition_penalty, 0)
+    yield from between("repetition_penalty", cfg.repetition_penalty, 0.01, 100)
     yield from probability("min_p", cfg.min_p)
     if cfg.seed is not None:
         yield from seed("seed", cfg.seed)

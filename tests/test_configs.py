@@ -63,6 +63,11 @@ def test_one_dropout_sets_all_and_each_can_be_set(make_config: MakeConfig) -> No
         ("optim.schedule=linear", "optim.schedule=linear"),
         ("optim.decay_fraction=1.5", "optim.decay_fraction=1.5"),
         ("regularization.weight_decay=inf", "regularization.weight_decay=inf"),
+        (
+            "regularization.weight_decay=67",
+            "optim.muon_lr=0.015 times regularization.weight_decay=67.0 must be below 1",
+        ),
+        ("optim.lr=1", "optim.lr=1.0 times regularization.weight_decay=1.0 must be below 1"),
         ("optim.betas=[0.9]", "optim.betas"),
         ("tokenizer.vocab_size=2", "tokenizer.vocab_size=2"),
         ("max_epochs=null", "max_steps and max_epochs"),

@@ -13,11 +13,13 @@ from hp_lightning.config import TrainConfig
 from hp_lightning.data import CorpusDataModule
 from hp_lightning.encoding import encode_corpus
 
+NO_DECAY = "regularization.weight_decay=0"  # a rate times decay of 1 and more is refused
+
 
 def test_an_exploding_run_is_stopped_and_goes_on_with_a_lower_rate(
     first_book: Path, run_script: Callable, tmp_path: Path
 ) -> None:
-    settings = [f"data.path={first_book}", "experiment=smoke", "checkpoint.every_steps=1", "run_dir=run"]
+    settings = [f"data.path={first_book}", "experiment=smoke", "checkpoint.every_steps=1", "run_dir=run", NO_DECAY]
     assert run_script("train.py", *settings, "max_steps=20", "optim.warmup_steps=5").returncode == 0
     done = run_script("train.py", "resume=run", "optim.lr=3000", "max_steps=60")
     assert done.returncode == 1
@@ -40,7 +42,7 @@ def test_an_exploding_run_is_stopped_and_goes_on_with_a_lower_rate(
 
 def test_a_run_that_explodes_before_its_first_checkpoint_begins_again(first_book: Path, run_script: Callable) -> None:
     """As its last line says, with a lower rate, though there is a summary of how it failed."""
-    settings = [f"data.path={first_book}", "experiment=smoke", "optim.warmup_steps=0", "run_dir=run"]
+    settings = [f"data.path={first_book}", "experiment=smoke", "optim.warmup_steps=0", "run_dir=run", NO_DECAY]
     done = run_script("train.py", *settings, "optim.lr=1e30")
     assert done.returncode == 1
     assert "from its start where there is none, with a lower rate by resume=run optim.lr=" in done.stderr

@@ -158,6 +158,18 @@ def test_other_corpus_is_read_as_it_is_and_told_apart(
     assert report["copied_n_grams"] == {}, "from the text that it was trained on, which is not here"
 
 
+def test_a_short_text_is_cut_as_told_and_measured_elsewhere(run_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "*.csv").write_text("text\nhi\n", encoding="utf-8")
+    target = tmp_path / "figures.json"
+    data = [f"data.path={tmp_path}/*.csv", "data.group_columns=[]", "data.text_column=text"]
+    with pytest.raises(InputError, match=r"take data\.split=tail"):
+        evaluated(run_dir, *data)
+    evaluated(run_dir, *data, "data.split=tail", "data.val_fraction=0.5", "data.test_fraction=0", f"out={target}")
+    assert json.loads(target.read_text())["parts"].keys() == {"val"}
+    evaluated(run_dir, *data, "data.split=tail", "data.val_fraction=0.5", "data.test_fraction=0")
+    assert (run_dir / "checkpoints" / "best.evaluation._.json").is_file(), "a pattern's stars are in no file's name"
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
@@ -165,6 +177,9 @@ def test_other_corpus_is_read_as_it_is_and_told_apart(
         (["parts=[all]"], "parts=all is not a choice"),
         (["parts=[]"], "parts is empty"),
         (["stride=0"], "stride=0"),
+        (["data.split=middle"], "data.split=middle is not a choice"),
+        (["data.val_fraction=1"], "data.val_fraction=1.0 is not a fraction"),
+        (["out=no/such/folder.json"], "out=no/such/folder.json cannot be written"),
         (["num_samples=100000000"], "num_samples=100000000 needs"),
         (["data.path=gone.csv"], r"data\.path=gone\.csv does not exist"),
     ],

@@ -105,6 +105,7 @@ def test_generate_refuses(run_script: Callable, tmp_path: Path) -> None:
         (["model=small"], "there is no config key model"),
         (["seed=1,2", "-m"], "only train.py has sweeps"),
         (["prompt=null"], "prompt=null is no choice"),
+        (["prompt=[a, b]"], "no trained run below"),
         (["top_p=0"], "top_p=0"),
     ):
         assert said in refusal(run_script, tmp_path, "generate.py", *arguments)

@@ -126,6 +126,23 @@ def test_the_impossible_is_never_drawn() -> None:
                 assert row.gather(1, draw(row, torch.Generator())[:, None]).isfinite().all()
 
 
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(1.0, top_p=1e-300),
+        Sampling(1.0, top_p=None, min_p=1e-300),
+        *(Sampling(t, repetition_penalty=penalty) for t in (0.01, 100) for penalty in (0.01, 100)),
+    ],
+)
+def test_the_ends_of_every_range_leave_something_to_draw(sampling: Sampling) -> None:
+    logits = random_logits(20, 500).index_fill(1, torch.tensor([3]), -math.inf)
+    for repeated in (torch.zeros_like(logits, dtype=torch.bool), torch.ones_like(logits, dtype=torch.bool)):
+        drawn = choose(logits, repeated, sampling, torch.Generator().manual_seed(1))
+        assert logits.gather(1, drawn[:, None]).isfinite().all()
+        if sampling.top_p == 1e-300:
+            assert torch.equal(drawn, logits.argmax(1))
+
+
 @pytest.mark.parametrize("penalty", [1.0, 2.0])
 def test_temperature_zero_takes_the_likeliest(penalty: float) -> None:
     repeated = torch.tensor([[True, False, False, False, False]])

@@ -319,6 +319,8 @@ def test_a_rate_that_is_too_high_leaves_no_model(ckpt: Path) -> None:
         (["file={one}", "out={folder}"], "is a folder: name a file"),
         (["file={one}", "out={one}"], "would take the place of what is read"),
         (["train={one}", "out={one}"], "would take the place of what is read"),
+        (["train={one}", "out={numbers}"], "is no model that was taught labels, and would be lost"),
+        (["text='   '"], "text is blank"),
         (["train={one}", "out={ckpt}"], "would take the place of what is read"),
         (["file={gap}"], "line 3: no text in the column text"),
         (["text=a", "out=a.csv"], "out= is for file="),

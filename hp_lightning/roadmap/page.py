@@ -67,9 +67,11 @@ def render(subject: Subject, cfg: RoadmapConfig) -> str:
 def _target(to: str | None, checkpoint: Path) -> Path:
     if to is None:
         run_dir = run_folder(checkpoint)
-        return checkpoint.with_suffix(f".{NAME}") if run_dir is None else run_dir / NAME
-    check_target(f"to={to}", Path(to), checkpoint)
-    return Path(to)
+        path = checkpoint.with_suffix(f".{NAME}") if run_dir is None else run_dir / NAME
+    else:
+        path = Path(to)
+    check_target(str(path) if to is None else f"to={to}", path, checkpoint)
+    return path
 
 
 def _name(path: Path) -> str:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from hp_lightning import checkpoint, runs
-from hp_lightning.errors import RunError
+from hp_lightning.errors import InputError, RunError
 from hp_lightning.files import check_target, write_whole
 from hp_lightning.judging_config import SentimentConfig
 from hp_lightning.sentiment import taught
@@ -82,6 +82,8 @@ def _teach(path: Path, source: str, cfg: SentimentConfig) -> None:
     trained = checkpoint.load(path)
     target = path.with_name(TAUGHT_NAME) if cfg.out is None else Path(cfg.out)
     check_target(str(target) if cfg.out is None else f"out={cfg.out}", target, path, Path(source))
+    if cfg.out is not None and target.is_file() and not taught.is_taught(target):
+        raise InputError(f"out={cfg.out} is no model that was taught labels, and would be lost: name another file")
     rows = read_rows("train", source, reading_settings(trained.cfg.data, cfg))
     labels = rows.labels(f"train={source}", cfg.data.label_column)
     examples = [Example(text, positive) for text, positive in zip(rows.texts, labels, strict=True)]

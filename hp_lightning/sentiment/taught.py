@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,13 @@ def text_digests(texts: list[str]) -> Tensor:
     """Numbers by which texts are known again, (texts,) int64: BLAKE2b (RFC 7693) without the spaces around them."""
     found = [hashlib.blake2b(text.strip().encode(), digest_size=DIGEST_BYTES).digest() for text in texts]
     return torch.tensor([int.from_bytes(digest, signed=True) for digest in found], dtype=torch.long)
+
+
+def is_taught(path: Path) -> bool:
+    """Whether it is such a file, of whichever version."""
+    with suppress(RunError), refusals(path):
+        return TAUGHT in read_contents(path)
+    return False
 
 
 def load(path: Path) -> Taught | None:

@@ -130,11 +130,18 @@ def _suggestion(override: Override) -> Suggest:
         start, end, is_log = value.start, value.end, "log" in value.tags
         assert start is not None
         assert end is not None
+        if not (math.isfinite(start) and math.isfinite(end) and start <= end and (start > 0 or not is_log)):
+            raise InputError(
+                f"{override.input_line} is no interval: the first number must be below the second"
+                + (", and above 0 for a logarithm" if is_log else "")
+            )
         if isinstance(start, int) and isinstance(end, int):
             return lambda trial: str(trial.suggest_int(key, int(start), int(end), log=is_log))
         return lambda trial: f"{trial.suggest_float(key, start, end, log=is_log):.{DIGITS}g}"
     if isinstance(value, RangeSweep):
-        values = list(value.range())
+        values = list(value.range()) if value.step else []
+        if not values:
+            raise InputError(f"{override.input_line} has no values: take range(first,end,step)")
         return lambda trial: str(trial.suggest_categorical(key, values))
     choices = list(override.sweep_string_iterator())
     return lambda trial: str(trial.suggest_categorical(key, choices))
