@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from throughput_shapes import PROJECT
 
 sys.path.insert(0, str(PROJECT))
 
+from hp_lightning.reporting.summary import COMPLETE, read_summary
 from hp_lightning.sweeping.folder import read_plan
 
 
@@ -132,9 +134,9 @@ def program(name: str, *arguments: str) -> None:
     subprocess.run([sys.executable, str(PROJECT / name), *arguments], check=True, cwd=PROJECT, env=os.environ | threads)
 
 
-def has_validated(summary: Path) -> bool:
-    """Whether a run has come to a loss that the page can show."""
-    return json.loads(summary.read_text(encoding="utf-8")).get("best/val/loss") is not None
+def has_ended(summary: Path) -> bool:
+    """Whether a run has come to its end: the page shows no others."""
+    return read_summary(summary.parent).get("status") in COMPLETE
 
 
 def measured(work: Path, plan: Plan) -> Measured:
@@ -146,7 +148,7 @@ def measured(work: Path, plan: Plan) -> Measured:
             result = json.loads(path.read_text(encoding="utf-8"))
             points = [(seconds, loss) for _, seconds, loss in result["curve"]]
             others.append(Curve(label, result["parameters"], result["curve"][-1][0], points))
-    trained = [work / name for name in plan.sweeps if any(map(has_validated, (work / name).glob("*/summary.json")))]
+    trained = [work / name for name in plan.sweeps if any(map(has_ended, (work / name).glob("*/summary.json")))]
     return Measured(plan, trained, others)
 
 
@@ -154,6 +156,7 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit(f"stopped; to go on: {shlex.join([sys.executable, *sys.argv])}")
+        print(f"stopped; to go on: {shlex.join([sys.executable, *sys.argv])}", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except subprocess.CalledProcessError as error:
         sys.exit(f"{shlex.join(error.cmd)} ended with status {error.returncode}; the same command goes on from there")
