@@ -207,13 +207,13 @@ def test_failed_runs_are_told_of(sweep: Path, add_run: AddRun, capsys: Capture) 
     add_run("optim.lr=0.1", "model.num_heads=4", "seed=3", losses=(3.0,), status="failed", reason=reason)
     refused(sweep, "optim.lr=1e-1", "model.num_heads=3", "seed=1")
     refused(sweep, "optim.lr=0.1", "model.num_heads=4", "seed=4")
-    add_run("optim.lr=9", "model.num_heads=4", "seed=1", losses=(2.0,), status="failed", reason="too hot")
+    add_run("optim.lr=0.9", "model.num_heads=4", "seed=1", losses=(2.0,), status="failed", reason="too hot")
     add_run("optim.lr=0.01", "model.num_heads=4", "seed=1", **done((6.0,), status="stopped early"))
     rows = summary_of(sweep)
     assert [(row["optim.lr"], row["model.num_heads"], row["status"]) for row in rows] == [
         ("0.1", "4", "2 completed, 2 failed"),
         ("0.01", "4", "stopped early"),
-        ("9.0", "4", "failed"),  # though its loss was the lowest
+        ("0.9", "4", "failed"),  # though its loss was the lowest
         ("0.1", "3", "failed"),
     ]
     assert (rows[0]["best_val_loss_mean"], rows[0]["seeds"]) == ("5.0", "2")

@@ -212,6 +212,7 @@ def test_a_loss_that_explodes_ends_the_run(run_script: Callable, first_book: Pat
         "experiment=smoke",
         f"data.path={first_book}",
         "optim.lr=1e30",
+        "regularization.weight_decay=0",
         "optim.warmup_steps=0",
         "logger.log_every_steps=1",
         "run_dir=x",
