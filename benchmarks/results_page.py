@@ -20,6 +20,7 @@ from hp_lightning.comparing.table import markdown_table
 
 COMMAND = "python benchmarks/results.py --data DIR --nanogpt DIR"
 DPI = 110
+SAME_SIZE = 0.1  # by which networks that are compared may differ in their number of parameters
 SHOWN = 1.6  # nats above the best: what a picture shows
 
 
@@ -94,22 +95,23 @@ def _beside(comparison: Comparison, measured: Measured, counted: float) -> list[
         lines.append(
             f"{other.label}: {other.parameters:,} parameters, {other.steps:,} steps in {whole / 60:.1f} minutes, best "
             f"{reached:.3f}, perplexity {math.exp(reached):,.1f}, after {seconds / 60:.1f}. "
-            + _sooner(comparison, reached, whole)
+            + _sooner(comparison, other.parameters, reached, whole)
         )
     return lines
 
 
-def _sooner(comparison: Comparison, loss: float, seconds: float) -> str:
-    """Which of our runs came to a loss the soonest."""
+def _sooner(comparison: Comparison, parameters: int, loss: float, seconds: float) -> str:
+    """Which of our runs with a network of that size came to a loss the soonest."""
     arrivals = [
         (validation.seconds, each)
         for each in comparison.configurations
         for run in each.counted
+        if abs(run.figure("parameters") / parameters - 1) < SAME_SIZE
         for validation in run.curve
         if validation.loss <= loss
     ]
     if not arrivals:
-        return "None of ours came to that."
+        return "None of ours of its size came to that."
     ours, configuration = min(arrivals, key=lambda arrival: arrival[0])
     return f"`{named(configuration)}` had come to that after {ours / 60:.1f} minutes, {ours / seconds:.0%} of its time."
 
