@@ -14,7 +14,7 @@ from rich.table import Table
 from hp_lightning import checkpoint, runs
 from hp_lightning.checkpoint import Trained
 from hp_lightning.config import DataConfig
-from hp_lightning.corpus import absolute_path
+from hp_lightning.corpus import absolute_path, find_sources
 from hp_lightning.encoding import Encoded, encode_corpus
 from hp_lightning.errors import InputError, RunError
 from hp_lightning.evaluation import Figures, copied_share, figures, figures_by_document, score_tokens
@@ -59,7 +59,7 @@ def evaluate(cfg: EvaluateConfig) -> None:
         own = corpus.digest == trained.corpus
         path = _report_path(trained.path, data, own) if cfg.out is None else Path(cfg.out)
         named = f"{path}, for the figures," if cfg.out is None else f"out={cfg.out}"
-        check_target(named, path, trained.path)
+        check_target(named, path, trained.path, *(source.path for source in find_sources(data)))
         log.info("%s, step %s, evaluated on %s", trained.path, f"{trained.step:,}", data.path)
         if not own:
             log.warning(

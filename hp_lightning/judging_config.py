@@ -117,16 +117,21 @@ def sentiment_config(cfg: DictConfig) -> SentimentConfig:
     return validated(resolved(cfg), SentimentConfig, _sentiment_problems)
 
 
-def _evaluate_problems(cfg: EvaluateConfig) -> Iterator[str]:
+def other_corpus_problems(data: OtherCorpusConfig) -> Iterator[str]:
+    """How no corpus can be read."""
     for key in ("path", "delimiter", "encoding", "text_column", "cache_dir"):
-        yield from not_empty(f"data.{key}", getattr(cfg.data, key))
-    yield from not_empty("out", cfg.out)
-    if cfg.data.split is not None:
-        yield from one_of("data.split", cfg.data.split, "documents", "tail", "auto")
+        yield from not_empty(f"data.{key}", getattr(data, key))
+    if data.split is not None:
+        yield from one_of("data.split", data.split, "documents", "tail", "auto")
     for key in ("val_fraction", "test_fraction"):
-        value = getattr(cfg.data, key)
+        value = getattr(data, key)
         if value is not None and not 0 <= value < 1:
             yield f"data.{key}={value} is not a fraction: it must be at least 0 and below 1"
+
+
+def _evaluate_problems(cfg: EvaluateConfig) -> Iterator[str]:
+    yield from other_corpus_problems(cfg.data)
+    yield from not_empty("out", cfg.out)
     if not cfg.parts:
         yield "parts is empty: name at least one of train, val, test"
     for part in cfg.parts:

@@ -164,9 +164,12 @@ def test_a_short_text_is_cut_as_told_and_measured_elsewhere(run_dir: Path, tmp_p
     data = [f"data.path={tmp_path}/*.csv", "data.group_columns=[]", "data.text_column=text"]
     with pytest.raises(InputError, match=r"take data\.split=tail"):
         evaluated(run_dir, *data)
-    evaluated(run_dir, *data, "data.split=tail", "data.val_fraction=0.5", "data.test_fraction=0", f"out={target}")
+    data += ["data.split=tail", "data.val_fraction=0.5", "data.test_fraction=0"]
+    evaluated(run_dir, *data, f"out={target}")
     assert json.loads(target.read_text())["parts"].keys() == {"val"}
-    evaluated(run_dir, *data, "data.split=tail", "data.val_fraction=0.5", "data.test_fraction=0")
+    with pytest.raises(InputError, match="would take the place of what is read"):
+        evaluated(run_dir, *data, f"out={tmp_path}/*.csv")
+    evaluated(run_dir, *data)
     assert (run_dir / "checkpoints" / "best.evaluation._.json").is_file(), "a pattern's stars are in no file's name"
 
 

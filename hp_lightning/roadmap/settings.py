@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from hp_lightning.checks import not_empty, resolved, seed, validated
 from hp_lightning.config import ModelConfig, model_problems
-from hp_lightning.judging_config import OtherCorpusConfig
+from hp_lightning.judging_config import OtherCorpusConfig, other_corpus_problems
 
 
 @dataclass
@@ -48,8 +48,7 @@ def _problems(cfg: RoadmapConfig) -> Iterator[str]:
         yield "text is empty: give a passage, or leave it out"
     if cfg.names == []:
         yield "names is empty: name some, names=[Harry,Hermione], or leave it out"
-    for key in ("path", "delimiter", "encoding", "text_column", "cache_dir"):
-        yield from not_empty(f"data.{key}", getattr(cfg.data, key))
+    yield from other_corpus_problems(cfg.data)
     for key in ("names", "positive", "negative"):
         words = getattr(cfg, key)
         if words is not None and not all(map(str.strip, words)):
