@@ -10,6 +10,7 @@ from torch import Tensor
 from hp_lightning.compiling import compiled
 from hp_lightning.config import TrainConfig
 from hp_lightning.data import Batch, CorpusDataModule
+from hp_lightning.failpoints import failpoint
 from hp_lightning.loss import IGNORED, language_model_loss, perplexity
 from hp_lightning.model import GPT
 from hp_lightning.optim import build_optimizer, clip_gradients
@@ -52,6 +53,7 @@ class GPTModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the batch, in nats a token."""
+        failpoint("training.step")
         loss = self._training_loss(self.net, *batch)
         self.train_loss = loss.detach()
         return loss
@@ -67,10 +69,12 @@ class GPTModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds the batch to the mean over all tokens."""
+        failpoint("validation.step")
         self._evaluate(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds the batch to the mean over all tokens."""
+        failpoint("validation.step")
         self._evaluate(batch)
 
     def on_validation_epoch_start(self) -> None:
@@ -110,6 +114,7 @@ class GPTModule(L.LightningModule):
         Lightning's own clipping gives no norm, and refuses fused optimizers in bf16-mixed, where there is no loss
         scale that would stand in the way.
         """
+        failpoint("training.gradients")
         self.grad_norm = clip_gradients(optimizer, self.cfg.regularization.gradient_clip_norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

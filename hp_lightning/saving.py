@@ -17,6 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from hp_lightning.checkpoint import OURS, Record, Trained, our_part
 from hp_lightning.config import TrainConfig
 from hp_lightning.data import CorpusDataModule
+from hp_lightning.failpoints import failpoint
 from hp_lightning.lightning_module import GPTModule
 from hp_lightning.progress import log
 from hp_lightning.runs import (
@@ -83,11 +84,14 @@ def write_checkpoint(checkpoint: dict[str, Any], last: Path, names: Iterable[Pat
             if watched.error is not None:
                 raise watched.error
             file.flush()
+            failpoint("checkpoint.written")
             os.fsync(file.fileno())
         for name in names:
             _copy(unfinished, name)
         if last.exists():
+            failpoint("checkpoint.keep_previous")
             last.replace(previous_checkpoint(last.parent.parent))
+        failpoint("checkpoint.rename")
         unfinished.replace(last)
         folder = os.open(last.parent, os.O_RDONLY)
         os.fsync(folder)
@@ -105,6 +109,7 @@ class _FirstError:
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
+        failpoint("checkpoint.write")
         if self.error is None:
             try:
                 self._file.write(data)
@@ -118,6 +123,7 @@ class _FirstError:
 
 def _copy(file: Path, name: Path) -> None:
     """Puts a copy in the place of what had the name; a second name alone would be damaged together with the first."""
+    failpoint("checkpoint.copy")
     unfinished = name.with_name(f".{name.name}.unfinished")
     try:
         shutil.copyfile(file, unfinished)
@@ -236,6 +242,7 @@ class Checkpoints(Checkpoint):
             trainer: between two steps
             validation_due: whether the step is one that is validated, and was not yet
         """
+        failpoint("checkpoint.save")
         self._check(trainer)
         if self._owed is not None and self._owed.step != trainer.global_step:
             self._owed = None  # too late: the weights are others

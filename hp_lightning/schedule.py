@@ -7,6 +7,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from hp_lightning.config import OptimConfig
+from hp_lightning.failpoints import failpoint
 
 
 class Schedule:
@@ -51,6 +52,7 @@ class Schedule:
 
     def after_validation(self, step: int, val_loss: float) -> None:
         """To be called with the validation loss after `step` optimizer steps."""
+        failpoint("validation.plateau")
         if self._cfg.plateau.patience is not None and step >= self._cfg.warmup_steps and math.isfinite(val_loss):
             self._plateau.step(val_loss)
 

@@ -25,6 +25,7 @@ from hp_lightning.config import TrainConfig
 from hp_lightning.corpus import cache_folder
 from hp_lightning.divergence import Divergence
 from hp_lightning.errors import InputError, Interrupted, RunError
+from hp_lightning.failpoints import failpoint
 from hp_lightning.generation import Sampling, continue_text
 from hp_lightning.lightning_module import GPTModule
 from hp_lightning.loss import perplexity
@@ -333,6 +334,7 @@ def _report(
     figures: dict[str, Any],
 ) -> None:
     """Tests the best checkpoint, lets it write, and shows everything."""
+    failpoint("end.test")
     checkpoint.load_weights(module.net, checkpoint.load(runs.best_checkpoint(run.dir)))
     tested: dict[str, float] = {}
     if run.data.num_tokens("test"):
@@ -343,11 +345,13 @@ def _report(
     if not trainer.is_global_zero:
         return
     if board is not None:
+        failpoint("end.show_best")
         board.show_best(trainer.global_step, tested)
     status = "stopped early" if checkpoints.out_of_patience else "completed"
     summary = {"status": status, "reason": None, **figures}
     prompt, context = next(iter(prompts(run.cfg.logger, run.data)), ""), run.cfg.data.seq_len
     [sample] = continue_text(module.net, run.data.tokenizer, prompt, context, Sampling())
+    failpoint("end.summary")
     write_summary(run.dir, summary)
     show_summary(run.dir, summary, sample, _commands(run, summary["steps"], checkpoints.record.validations_since_best))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hp_lightning.config import TrainConfig, to_yaml
 from hp_lightning.data import CorpusDataModule
+from hp_lightning.failpoints import failpoint
 from hp_lightning.model import GPT
 from hp_lightning.reporting.corpus import corpus_in_markdown
 from hp_lightning.reporting.drawings import Drawings
@@ -67,4 +68,5 @@ class Board:
         for exhibit in self.exhibits:
             exhibit.show(self._net, last_step + 1)
         self.curves.flush()
+        failpoint("end.embeddings")
         write_projector(self._run_dir, self._net, self._data)

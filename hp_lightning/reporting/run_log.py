@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 
 from hp_lightning.data import CorpusDataModule
+from hp_lightning.failpoints import failpoint
 from hp_lightning.lightning_module import GPTModule
 from hp_lightning.progress import log
 from hp_lightning.reporting.budget import Budget
@@ -131,6 +132,7 @@ class RunLog(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The figures of validation, and those of the best so far, which are a run's in the HPARAMS tab."""
+        failpoint("validation.logged")
         metrics = trainer.callback_metrics
         figures = {key: metrics[key].item() for key in VALIDATED} | self._gap(metrics["val/loss"].item())
         if figures["val/loss"] < self.best.get("val/loss", math.inf):
@@ -203,6 +205,7 @@ class RunLog(L.Callback):
         """Writes whole rows, or none: on a full disk they wait."""
         if not self._unwritten:
             return
+        failpoint("metrics.append")
         try:
             size = self._path.stat().st_size
             try:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import PROJECT
+from helpers.processes import PROJECT
 
 from hp_lightning.config import TrainConfig, from_plain, to_plain
 from hp_lightning.errors import InputError

@@ -3,13 +3,11 @@
 import csv
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import script_command, script_environment
+from helpers.processes import Finished, run_program
 
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import Trained
@@ -23,12 +21,6 @@ MakeConfig = Callable[..., TrainConfig]
 TINY = ("experiment=smoke", "max_steps=2", "trainer.val_every_steps=2", "logger.tensorboard=false", "data.seq_len=32")
 
 
-def start(cwd: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=cwd, env=script_environment(), capture_output=True, text=True, timeout=300, check=False
-    )
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """An empty folder."""
@@ -38,24 +30,24 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def look(folder: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def look(folder: Path, tmp_path: Path) -> Callable[..., Finished]:
     """Runs the command in the empty folder."""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def looked(*arguments: str) -> Finished:
         cache = f"data.cache_dir={tmp_path / 'cache'}"
-        return start(folder, sys.executable, "-m", "hp_lightning.corpus", *arguments, cache)
+        return run_program(folder, "hp_lightning.corpus", *arguments, cache)
 
-    return run
+    return looked
 
 
-def shown(look: Callable[..., subprocess.CompletedProcess[str]], *arguments: str) -> str:
+def shown(look: Callable[..., Finished], *arguments: str) -> str:
     done = look(*arguments)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout
 
 
-def refusal(look: Callable[..., subprocess.CompletedProcess[str]], folder: Path, *arguments: str) -> str:
+def refusal(look: Callable[..., Finished], folder: Path, *arguments: str) -> str:
     """The line, after checking that it is one and that nothing else happened."""
     done = look(*arguments)
     assert done.returncode == 2, done.stderr
@@ -73,7 +65,7 @@ def rows(output: str, first: str) -> list[list[str]]:
 
 
 def test_tables_tell_of_the_corpus(
-    look: Callable[..., subprocess.CompletedProcess[str]], folder: Path, first_book: Path, make_config: MakeConfig
+    look: Callable[..., Finished], folder: Path, first_book: Path, make_config: MakeConfig
 ) -> None:
     output = shown(look, str(first_book))
     cfg = make_config(f"data.path={first_book}")
@@ -98,7 +90,7 @@ def test_tables_tell_of_the_corpus(
     assert again == output.removeprefix(f"reading {first_book}\n")
 
 
-def test_settings_can_be_given(look: Callable[..., subprocess.CompletedProcess[str]], first_book: Path) -> None:
+def test_settings_can_be_given(look: Callable[..., Finished], first_book: Path) -> None:
     output = shown(look, str(first_book), "tokenizer.vocab_size=500", "data.test_fraction=0")
     assert re.search(r"vocabulary +500 tokens", output)
     parts, coverage = rows(output, "test")
@@ -110,9 +102,7 @@ def test_settings_can_be_given(look: Callable[..., subprocess.CompletedProcess[s
     assert "would know" not in output
 
 
-def test_several_files_with_odd_names(
-    look: Callable[..., subprocess.CompletedProcess[str]], folder: Path, tmp_path: Path
-) -> None:
+def test_several_files_with_odd_names(look: Callable[..., Finished], folder: Path, tmp_path: Path) -> None:
     paths = []
     for number, name in enumerate(["Wren's, books (1).csv", "a=b [c].csv"]):
         path = tmp_path / name
@@ -131,7 +121,7 @@ def test_several_files_with_odd_names(
     assert "wrongly decoded UTF-8, such as â€™ (2)" in output
 
 
-def test_bundled_books_where_no_file_is_named(look: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_bundled_books_where_no_file_is_named(look: Callable[..., Finished]) -> None:
     assert "a document for each book, chapter" in shown(look)
 
 
@@ -151,7 +141,7 @@ def test_bundled_books_where_no_file_is_named(look: Callable[..., subprocess.Com
     ],
 )
 def test_mistakes_are_told_in_one_line(
-    look: Callable[..., subprocess.CompletedProcess[str]], folder: Path, arguments: list[str], said: str
+    look: Callable[..., Finished], folder: Path, arguments: list[str], said: str
 ) -> None:
     assert said in refusal(look, folder, *arguments)
 
@@ -164,7 +154,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory, first_book: Path) -> Path:
     """The folder of a run on the first book, with a small vocabulary."""
     cwd = tmp_path_factory.mktemp("earlier")
     settings = (f"data.path={first_book}", "tokenizer.vocab_size=300", "tokenizer.lowercase=true", "run_dir=run")
-    done = start(cwd, *script_command("train.py", *TINY, *settings))
+    done = run_program(cwd, "train.py", *TINY, *settings)
     assert done.returncode == 0, done.stderr
     return cwd / "run"
 
@@ -175,7 +165,7 @@ def trained(run_dir: Path) -> Trained:
 
 def test_run_takes_the_tokenizer_of_another(earlier: Path, folder: Path) -> None:
     # On other text: the bundled books.
-    done = start(folder, *script_command("train.py", *TINY, f"tokenizer.from_run={earlier}", "run_dir=run"))
+    done = run_program(folder, "train.py", *TINY, f"tokenizer.from_run={earlier}", "run_dir=run")
     assert done.returncode == 0, done.stderr
     before, after = trained(earlier), trained(folder / "run")
     assert after.tokenizer.state() == before.tokenizer.state()
@@ -187,7 +177,7 @@ def test_run_takes_the_tokenizer_of_another(earlier: Path, folder: Path) -> None
     # The run is complete in itself: it goes on though the other one is gone.
     moved = earlier.rename(earlier.parent / "moved")
     try:
-        done = start(folder, *script_command("train.py", "resume=run", "max_steps=3"))
+        done = run_program(folder, "train.py", "resume=run", "max_steps=3")
         assert done.returncode == 0, done.stderr
         assert json.loads((folder / "run" / "summary.json").read_text())["steps"] == 3
         assert trained(folder / "run").tokenizer.state() == before.tokenizer.state()
@@ -196,7 +186,7 @@ def test_run_takes_the_tokenizer_of_another(earlier: Path, folder: Path) -> None
 
 
 def test_corpus_is_shown_with_the_tokenizer_of_a_run(
-    look: Callable[..., subprocess.CompletedProcess[str]], earlier: Path, first_book: Path
+    look: Callable[..., Finished], earlier: Path, first_book: Path
 ) -> None:
     output = shown(look, str(first_book), f"tokenizer.from_run={earlier}")
     assert re.search(r"vocabulary +300 tokens", output)
@@ -225,7 +215,7 @@ def test_tokenizer_of_a_run_is_taken_whole(make_config: MakeConfig, earlier: Pat
 )
 def test_run_refuses_a_tokenizer(earlier: Path, folder: Path, arguments: list[str], said: str) -> None:
     given = [argument.format(earlier=earlier) for argument in arguments]
-    done = start(folder, *script_command("train.py", *TINY, *given))
+    done = run_program(folder, "train.py", *TINY, *given)
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert line.startswith("train.py: error: ")
@@ -233,5 +223,5 @@ def test_run_refuses_a_tokenizer(earlier: Path, folder: Path, arguments: list[st
     assert list(folder.iterdir()) == []
 
 
-def test_help_says_what_can_be_given(look: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_help_says_what_can_be_given(look: Callable[..., Finished]) -> None:
     assert "python -m hp_lightning.corpus PATH... [key=value...]" in shown(look, "--help")

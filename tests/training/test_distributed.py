@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from conftest import MEASURED, curves, go_on_as_told, metrics, start, wait_for_step
+from helpers.processes import launch
+from helpers.runs import MEASURED, curves, metrics, resume_as_told, wait_for_step
 
 from hp_lightning.data import Batch, EvalWindows, TrainWindows
 from hp_lightning.errors import InputError
@@ -136,7 +137,7 @@ def test_each_device_evaluates_as_many_batches(tokens: int, devices: int) -> Non
 
 def finished(cwd: Path, *arguments: str) -> Path:
     """The folder of a run, once it has come to its end."""
-    process = start(cwd, *arguments)
+    process = launch(cwd, "train.py", *arguments)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert errors == ""
@@ -219,7 +220,7 @@ def val_tokens(run_dir: Path) -> int:
 def test_a_signal_stops_every_process_and_the_run_goes_on_on_any_number(
     settings: list[str], alone: Path, tmp_path: Path
 ) -> None:
-    process = start(tmp_path, *settings, *ACCUMULATED, "trainer.devices=2")
+    process = launch(tmp_path, "train.py", *settings, *ACCUMULATED, "trainer.devices=2")
     wait_for_step(tmp_path / "run", 20)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
@@ -235,7 +236,7 @@ def test_a_signal_stops_every_process_and_the_run_goes_on_on_any_number(
     (tmp_path / "one").mkdir()
     shutil.copytree(tmp_path / "run", tmp_path / "one" / "run")
 
-    go_on_as_told(line, tmp_path, step)
+    resume_as_told(line, tmp_path, step)
     expect_same_curves(tmp_path / "run", alone)
     expect_same_curves(finished(tmp_path / "one", "resume=run", "trainer.devices=1"), alone)
 

@@ -23,7 +23,7 @@ from hp_lightning.config import TokenizerConfig, TrainConfig
 from hp_lightning.corpus import Document, Splits, read_documents, split_documents
 from hp_lightning.tokenization import EOS, UNK, Tokenizer, learn_tokenizer, punkt, tokenizer_from_state
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 WORD = TokenizerConfig(kind="word", vocab_size=None, min_frequency=1, lowercase=False, from_run=None)
 CHAR = replace(WORD, kind="char")
 BPE = replace(WORD, kind="bpe", vocab_size=400)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import script_command, script_environment
+from helpers.processes import command, environment, run_program
 
 HEADER = "text,book,chapter\n"
 
@@ -114,16 +114,11 @@ def test_generate_refuses(run_script: Callable, tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_output_that_nobody_can_take(unbuffered: str, tmp_path: Path) -> None:
-    environment = {**script_environment(), "PYTHONUNBUFFERED": unbuffered}
-    command = script_command("generate.py", "--help")
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
+        done = run_program(tmp_path, "generate.py", "--help", stdout=full, PYTHONUNBUFFERED=unbuffered)
     assert done.returncode == 1
     assert done.stderr == "generate.py: error: what is printed cannot be written (No space left on device)\n"
-    reader = subprocess.run(
-        f"{shlex.join(command)} | head -c 1", shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    line = f"{shlex.join(command('generate.py', '--help'))} | head -c 1"
+    changed = environment(PYTHONUNBUFFERED=unbuffered)
+    reader = subprocess.run(line, shell=True, cwd=tmp_path, env=changed, capture_output=True, text=True, check=False)
     assert reader.stderr == "", "whoever reads may have read enough"

@@ -1,7 +1,5 @@
 """The page of the sixteen steps: whole, self-contained, and true to the model."""
 
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -9,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROJECT, save_untrained, script_environment
+from helpers.networks import save_untrained
+from helpers.processes import PROJECT, run_program
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -171,10 +170,7 @@ def test_what_is_no_use_is_refused(make_config: Callable[..., TrainConfig], tmp_
 
 def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.ckpt").write_text("no")
-    command = [sys.executable, "-m", "hp_lightning.roadmap", "ckpt=a.ckpt"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=script_environment(), capture_output=True, text=True, timeout=300, check=False
-    )
+    done = run_program(tmp_path, "hp_lightning.roadmap", "ckpt=a.ckpt")
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert line.startswith("roadmap: error: a.ckpt is no checkpoint")

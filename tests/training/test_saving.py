@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import curves, metrics, start, wait_for_step
+from helpers.processes import launch
+from helpers.runs import curves, metrics, wait_for_step
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -45,7 +46,7 @@ def settings(first_book: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def finished(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     cwd = tmp_path_factory.mktemp("finished")
-    process = start(cwd, *settings, "checkpoint.top_k=2")
+    process = launch(cwd, "train.py", *settings, "checkpoint.top_k=2")
     assert process.wait(300) == 0
     return cwd / "run"
 
@@ -233,8 +234,8 @@ def fill(disk: Path, process: subprocess.Popen[str]) -> Path:
 def test_training_outlives_a_full_disk(settings: list[str], small_disk: Path, tmp_path: Path) -> None:
     """Saves fail, figures wait; once there is room again nothing is missing."""
     more = ["max_steps=1200", "trainer.val_every_steps=100", "checkpoint.every_steps=null", "run_dir=disk/run"]
-    unbroken = start(tmp_path, *settings, *more[:-1])
-    process = start(tmp_path, *settings, *more)
+    unbroken = launch(tmp_path, "train.py", *settings, *more[:-1])
+    process = launch(tmp_path, "train.py", *settings, *more)
     run = small_disk / "run"
     wait_for_step(run, 210)
     kept = checkpoint.load(run / "checkpoints" / "last.ckpt").step
@@ -260,7 +261,9 @@ def test_training_outlives_a_full_disk(settings: list[str], small_disk: Path, tm
 
 def test_a_disk_that_stays_full(settings: list[str], small_disk: Path, run_script: Callable, tmp_path: Path) -> None:
     """The last line and the status tell; with room the run is finished from what was kept."""
-    process = start(tmp_path, *settings, "max_steps=500", "trainer.val_every_steps=100", "run_dir=disk/run")
+    process = launch(
+        tmp_path, "train.py", *settings, "max_steps=500", "trainer.val_every_steps=100", "run_dir=disk/run"
+    )
     run = small_disk / "run"
     wait_for_step(run, 110)
     filler = fill(small_disk, process)
@@ -280,7 +283,9 @@ def test_a_disk_that_stays_full(settings: list[str], small_disk: Path, run_scrip
 
 
 def test_a_signal_on_a_full_disk(settings: list[str], small_disk: Path, tmp_path: Path) -> None:
-    process = start(tmp_path, *settings, "max_steps=100000", "checkpoint.every_steps=null", "run_dir=disk/run")
+    process = launch(
+        tmp_path, "train.py", *settings, "max_steps=100000", "checkpoint.every_steps=null", "run_dir=disk/run"
+    )
     wait_for_step(small_disk / "run", 30)
     fill(small_disk, process)
     process.terminate()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import save_untrained
+from helpers.networks import save_untrained
 from torch.testing import assert_close
 
 from hp_lightning.config import TrainConfig

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT, expect_same_run, script_command, script_environment, start, wait_for_step
+from helpers.processes import PROJECT, Finished, launch, run_program
+from helpers.runs import expect_same_run, wait_for_step
 
 from hp_lightning.config import SweepConfig
 from hp_lightning.errors import InputError
@@ -41,13 +42,11 @@ def settings(first_book: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def sweep(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
+def sweep(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
     """Two seeds of a configuration that trains, and two of one that is refused; the sweep's folder, and its end."""
     cwd = tmp_path_factory.mktemp("sweep")
-    command = script_command("train.py", "-m", *settings, "model.num_heads=4,3", "seed=1,2", "sweep.name=s")
-    done = subprocess.run(
-        [*command, "sweep.jobs=2"], cwd=cwd, env=script_environment(), capture_output=True, text=True, check=False
-    )
+    grid = ["model.num_heads=4,3", "seed=1,2", "sweep.name=s", "sweep.jobs=2"]
+    done = run_program(cwd, "train.py", "-m", *settings, *grid)
     return cwd / "outputs" / "sweeps" / "s", done
 
 
@@ -56,7 +55,7 @@ def summary(folder: Path) -> dict:
 
 
 def test_a_failing_job_is_recorded_and_the_others_go_on(
-    sweep: tuple[Path, subprocess.CompletedProcess],
+    sweep: tuple[Path, Finished],
 ) -> None:
     folder, done = sweep
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
@@ -77,7 +76,7 @@ def test_a_failing_job_is_recorded_and_the_others_go_on(
         assert summary(folder / name)["reason"].startswith("model.num_heads=3 does not divide model.d_model=32")
 
 
-def test_the_summary_averages_the_seeds(sweep: tuple[Path, subprocess.CompletedProcess]) -> None:
+def test_the_summary_averages_the_seeds(sweep: tuple[Path, Finished]) -> None:
     folder, done = sweep
     with (folder / "summary.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -91,12 +90,12 @@ def test_the_summary_averages_the_seeds(sweep: tuple[Path, subprocess.CompletedP
 
 
 def test_a_sweep_that_was_stopped_and_killed_ends_as_an_unbroken_one(
-    sweep: tuple[Path, subprocess.CompletedProcess], settings: list[str], tmp_path: Path
+    sweep: tuple[Path, Finished], settings: list[str], tmp_path: Path
 ) -> None:
     """Ctrl-C in one job, SIGKILL of all processes in the next."""
     arguments = [*settings, "model.num_heads=4,3", "seed=1,2", "sweep.jobs=1"]
     folder = tmp_path / "outputs" / "sweeps" / "s"
-    process = start(tmp_path, "-m", *arguments, "sweep.name=s")
+    process = launch(tmp_path, "train.py", "-m", *arguments, "sweep.name=s")
     wait_for_step(folder / "0_num_heads4_seed1", 10)
     os.killpg(process.pid, signal.SIGINT)
     said, errors = process.communicate(timeout=60)
@@ -104,14 +103,14 @@ def test_a_sweep_that_was_stopped_and_killed_ends_as_an_unbroken_one(
     assert "1 interrupted, 3 not finished; go on with: " in errors
     assert summary(folder / "0_num_heads4_seed1")["status"] == "interrupted"
 
-    process = start(tmp_path, "-m", "resume_sweep=outputs/sweeps/s")
+    process = launch(tmp_path, "train.py", "-m", "resume_sweep=outputs/sweeps/s")
     wait_for_step(folder / "1_num_heads4_seed2", 10)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert summary(folder / "0_num_heads4_seed1")["status"] == "completed"
     assert not (folder / "1_num_heads4_seed2" / "summary.json").exists()
 
-    process = start(tmp_path, "-m", "resume_sweep=outputs/sweeps/s")
+    process = launch(tmp_path, "train.py", "-m", "resume_sweep=outputs/sweeps/s")
     said, errors = process.communicate(timeout=120)
     assert process.returncode == 1, "two jobs are refused again"
     assert "1 of 4 jobs" in re.sub(" +", " ", said)
@@ -180,9 +179,7 @@ def test_a_refused_sweep_leaves_no_folder(run_script: Callable, tmp_path: Path) 
     assert not (tmp_path / "outputs").exists()
 
 
-def test_another_sweep_is_not_overwritten(
-    sweep: tuple[Path, subprocess.CompletedProcess], run_script: Callable
-) -> None:
+def test_another_sweep_is_not_overwritten(sweep: tuple[Path, Finished], run_script: Callable) -> None:
     done = run_script("train.py", "-m", "seed=1,2", f"sweep.dir={sweep[0]}", cwd=sweep[0])
     assert done.returncode == 2
     assert "holds another sweep" in done.stderr

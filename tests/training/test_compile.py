@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import expect_same_run, start, wait_for_step
+from helpers.processes import launch
+from helpers.runs import expect_same_run, wait_for_step
 
 from hp_lightning.machine import missing_for_compile
 
@@ -41,7 +42,7 @@ def settings(first_book: Path) -> list[str]:
 def compiled(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """The folder of an unbroken compiled run, and what it said on stdout and stderr."""
     cwd = tmp_path_factory.mktemp("compiled")
-    process = start(cwd, *settings)
+    process = launch(cwd, "train.py", *settings)
     said, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     return cwd / "run", said, errors
@@ -78,7 +79,7 @@ def test_a_compiled_run_killed_and_resumed_is_the_unbroken_run(
     compiled: tuple[Path, str, str], settings: list[str], run_script: Callable, tmp_path: Path
 ) -> None:
     """Dropout draws the same numbers, compiled or resumed."""
-    process: subprocess.Popen[str] = start(tmp_path, *settings)
+    process: subprocess.Popen[str] = launch(tmp_path, "train.py", *settings)
     wait_for_step(tmp_path / "run", 30)
     process.kill()
     process.communicate()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import scalars
+from helpers.runs import scalars
 from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard import context

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import inputs, turned
+from helpers.networks import inputs, turned
 from torch import Tensor, nn
 from torch.testing import assert_close
 

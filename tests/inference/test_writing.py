@@ -15,7 +15,8 @@ from textwrap import TextWrapper
 
 import pytest
 import torch
-from conftest import PROJECT, save_untrained, script_command, script_environment, start
+from helpers.networks import save_untrained
+from helpers.processes import PROJECT, command, environment, launch, run_program
 from hydra import compose, initialize_config_dir
 
 from hp_lightning import writing
@@ -205,10 +206,8 @@ def test_more_samples_than_memory_holds_are_refused(write: Callable) -> None:
 
 
 def test_standard_input_that_is_closed_is_an_empty_one(model: Model, tmp_path: Path) -> None:
-    command = shlex.join(script_command("generate.py", f"ckpt={model[0]}", "prompt_file=-"))
-    done = subprocess.run(
-        f"{command} <&-", shell=True, cwd=tmp_path, env=script_environment(), capture_output=True, text=True
-    )
+    line = shlex.join(command("generate.py", f"ckpt={model[0]}", "prompt_file=-"))
+    done = subprocess.run(f"{line} <&-", shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("generate.py: error: prompt_file=- holds no prompt")
 
@@ -245,7 +244,7 @@ def test_ctrl_c_ends_what_a_session_is_writing(write: Callable, monkeypatch: pyt
 @pytest.mark.parametrize("ending", ["Ctrl-C", "closed pipe"])
 def test_an_early_end_is_no_error(ending: str, model: Model, tmp_path: Path) -> None:
     settings = ["max_new_tokens=1000000", "num_samples=3", "temperature=0"]
-    process = start(tmp_path, f"ckpt={model[0]}", 'prompt="The fog," said', *settings, script="generate.py")
+    process = launch(tmp_path, "generate.py", f"ckpt={model[0]}", 'prompt="The fog," said', *settings)
     assert process.stdout is not None
     assert process.stderr is not None
     head = process.stdout.read(100)
@@ -265,11 +264,8 @@ def test_an_early_end_is_no_error(ending: str, model: Model, tmp_path: Path) -> 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_output_that_has_no_room_is_one_line(model: Model, tmp_path: Path) -> None:
-    command = script_command("generate.py", f"ckpt={model[0]}", "prompt=The fog")
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            command, cwd=tmp_path, env=script_environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
+        done = run_program(tmp_path, "generate.py", f"ckpt={model[0]}", "prompt=The fog", stdout=full)
     assert done.returncode == 1
     told = "generate.py: error: what is printed cannot be written (No space left on device)"
     assert done.stderr.splitlines()[1:] == [told], "behind the line that tells the seed"

@@ -3,14 +3,13 @@
 import json
 import math
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import script_command, script_environment
+from helpers.processes import run_program
 from hydra import compose, initialize_config_dir
 from torch.nn import functional as F
 
@@ -109,7 +108,8 @@ def test_copied_share(written: list[str], n: int, share: float | None) -> None:
 def run_dir(tmp_path_factory: pytest.TempPathFactory, first_book: Path) -> Path:
     cwd = tmp_path_factory.mktemp("evaluation")
     settings = ["experiment=smoke", f"data.path={first_book}", "run_dir=run", "logger=csv", "max_steps=10"]
-    subprocess.run(script_command("train.py", *settings), cwd=cwd, env=script_environment(), check=True)
+    done = run_program(cwd, "train.py", *settings)
+    assert done.returncode == 0, done.stderr
     return cwd / "run"
 
 

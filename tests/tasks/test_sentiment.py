@@ -4,14 +4,13 @@ import csv
 import json
 import math
 import random
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import script_command, script_environment
+from helpers.processes import run_program
 from hydra import compose, initialize_config_dir
 
 from hp_lightning import checkpoint
@@ -352,16 +351,9 @@ def test_damaged_files_are_refused(ckpt: Path) -> None:
 
 
 def test_lines_of_standard_input_are_judged(ckpt: Path, tmp_path: Path) -> None:
-    command = script_command("sentiment.py", f"ckpt={ckpt}", "file=-", "positive=[good]", "negative=[bad]")
-    done = subprocess.run(
-        command,
-        input='a "good", great film\n\n   a bad plot\n',
-        cwd=tmp_path,
-        env=script_environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    given = ["file=-", "positive=[good]", "negative=[bad]"]
+    done = run_program(tmp_path, "sentiment.py", f"ckpt={ckpt}", *given, text='a "good", great film\n\n   a bad plot\n')
+    assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(done.stdout.splitlines()))
     assert [row["text"] for row in rows] == ['a "good", great film', "   a bad plot"]
     assert {row["sentiment"] for row in rows} <= {"positive", "negative"}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import script_environment
+from helpers.processes import environment
 
 from hp_lightning.cache import Cache
 from hp_lightning.config import TrainConfig
@@ -23,7 +23,7 @@ from hp_lightning.data import CorpusDataModule
 from hp_lightning.encoding import Encoded, encode_corpus
 from hp_lightning.tokenization import EOS, UNK, learn_tokenizer, tokenizer_from_state
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 PARTS = ("train", "val", "test")
 KINDS = ("word", "char", "bpe")
 MakeConfig = Callable[..., TrainConfig]
@@ -347,7 +347,7 @@ def test_processes_may_encode_at_once(cfg: TrainConfig, cache_dir: Path, monkeyp
             stderr=subprocess.PIPE,
             text=True,
             cwd=PROJECT,
-            env=script_environment(),
+            env=environment(),
         )
         for _ in range(2)
     ]

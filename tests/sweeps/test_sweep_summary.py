@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROJECT, script_command, script_environment
 from filelock import FileLock
+from helpers.processes import PROJECT, Finished, run_program
 from omegaconf import OmegaConf
 from PIL import Image
 from rich.console import Console
@@ -382,20 +382,15 @@ def test_folder_that_cannot_be_written(sweep: Path, add_run: AddRun, capsys: Cap
 # As a person calls it.
 
 
-def report(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**script_environment(), "PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "-m", "hp_lightning.reporting", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+def report(cwd: Path, *arguments: str) -> Finished:
+    return run_program(cwd, "hp_lightning.reporting", *arguments)
 
 
 def test_run_that_was_trained(tmp_path: Path, first_book: Path) -> None:
     # Of a sweep that was trained tests/test_sweep.py holds the same.
     settings = ["experiment=smoke", f"data.path={first_book}", "max_steps=4", "trainer.val_every_steps=2"]
     settings += ["logger.log_every_steps=1", "logger.tensorboard=false", "run_dir=outputs/runs/one"]
-    trained = subprocess.run(
-        script_command("train.py", *settings),
-        cwd=tmp_path, env=script_environment(), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    trained = run_program(tmp_path, "train.py", *settings)
     assert trained.returncode == 0, trained.stderr
     summarized = report(tmp_path, "outputs", "--to", ".")
     assert (summarized.returncode, summarized.stderr) == (0, "")

@@ -4,14 +4,17 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import curves, expect_same_run, go_on_as_told, metrics, signalled, start, wait_for_step
+from helpers.processes import killed, launch
+from helpers.program import HELD
+from helpers.runs import curves, expect_same_run, metrics, resume_as_told, wait_for_step, wait_until
+
+from hp_lightning.stopping import SECONDS_BETWEEN_SIGNALS
 
 # Dropout draws random numbers, the plateau steps at nearly every validation, and an epoch has some 40 steps. Muon has
 # AdamW in it.
@@ -31,45 +34,30 @@ SETTINGS = (
     "logger.images=false",  # half a second a run; test_reporting.py shows that they change nothing
     "trainer.precision=32-true",  # not found out anew by each of the runs; quick on every processor
 )
-MODULE = "hp_lightning.lightning_module"
-# Of each moment: the function that is about to run, and how often it has to be called before.
-TRAINING_STEP = f"{MODULE}:GPTModule.training_step"
-BEFORE_THE_OPTIMIZER = f"{MODULE}:clip_gradients"
-IN_VALIDATION = f"{MODULE}:GPTModule.validation_step"
-BEFORE_THE_PLATEAU = "hp_lightning.schedule:Schedule.after_validation"
-AFTER_THE_PLATEAU = "hp_lightning.reporting.run_log:RunLog.on_validation_end"
-SAVING = "hp_lightning.saving:Checkpoints.save"
-WRITING_A_CHECKPOINT = "hp_lightning.saving:_FirstError.write"
-FLUSHING_A_CHECKPOINT = "hp_lightning.saving:os.fsync"
-RENAMING_A_CHECKPOINT = "hp_lightning.saving:Path.replace"
-COPYING_A_CHECKPOINT = "hp_lightning.saving:_copy"
-WRITING_METRICS = "hp_lightning.reporting.run_log:RunLog._append"
-BEFORE_THE_TEST = "hp_lightning.training:_report"
-SHOWING_THE_BEST = "hp_lightning.reporting.board:Board.show_best"
-WRITING_EMBEDDINGS = "hp_lightning.reporting.board:write_projector"
-WRITING_THE_SUMMARY = "hp_lightning.training:write_summary"
+# Failpoints, and how often each is reached before the process is killed there.
 KILLS = {
-    "before the first checkpoint": [(TRAINING_STEP, 7)],
+    "before the first checkpoint": [("training.step", 7)],
     "while it trains": [
-        (BEFORE_THE_OPTIMIZER, 33),
-        (WRITING_METRICS, 9),
-        (IN_VALIDATION, 2),
-        (BEFORE_THE_PLATEAU, 2),
-        (AFTER_THE_PLATEAU, 2),
+        ("training.gradients", 33),
+        ("metrics.append", 9),
+        ("validation.step", 2),
+        ("validation.plateau", 2),
+        ("validation.logged", 2),
     ],
     "while it saves": [
-        (WRITING_A_CHECKPOINT, 90),
-        (FLUSHING_A_CHECKPOINT, 11),
-        (COPYING_A_CHECKPOINT, 2),
-        *((RENAMING_A_CHECKPOINT, count) for count in (5, 6)),
+        ("checkpoint.write", 90),
+        ("checkpoint.written", 3),
+        ("checkpoint.copy", 2),
+        ("checkpoint.keep_previous", 3),
+        ("checkpoint.rename", 3),
     ],
     "at its end": [
-        (TRAINING_STEP, 200),
-        (BEFORE_THE_PLATEAU, 1),
-        (BEFORE_THE_TEST, 1),
-        (SHOWING_THE_BEST, 1),
-        (WRITING_EMBEDDINGS, 1),
-        (WRITING_THE_SUMMARY, 1),
+        ("training.step", 200),
+        ("validation.plateau", 1),
+        ("end.test", 1),
+        ("end.show_best", 1),
+        ("end.embeddings", 1),
+        ("end.summary", 1),
     ],
 }
 
@@ -86,7 +74,7 @@ def unbroken(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
 
 def finished(cwd: Path, *arguments: str) -> Path:
     """The folder of a run, once it has come to its end."""
-    process = start(cwd, *arguments)
+    process = launch(cwd, "train.py", *arguments)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     return cwd / "run"
@@ -95,11 +83,6 @@ def finished(cwd: Path, *arguments: str) -> Path:
 def names(run: Path) -> set[str]:
     """What is in a run folder; every sitting has an event file of its own."""
     return {path.name for path in run.iterdir() if not path.name.startswith("events.")}
-
-
-def killed(process: subprocess.Popen[str]) -> None:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == -signal.SIGKILL, errors
 
 
 # Exact
@@ -111,7 +94,7 @@ def test_killed_again_and_again_is_the_unbroken_run(
 ) -> None:
     arguments = settings
     for place, count in KILLS[kind]:
-        killed(signalled(tmp_path, "KILL", place, count, *arguments))
+        killed(launch(tmp_path, "train.py", *arguments, stop=("SIGKILL", place, count)))
         arguments = ["resume=run"]
     run = finished(tmp_path, "resume=run")
     expect_same_run(run, unbroken)
@@ -123,12 +106,12 @@ def test_killed_again_and_again_is_the_unbroken_run(
 def test_killed_from_outside(kill_at: int, settings: list[str], unbroken: Path, tmp_path: Path) -> None:
     """By the clock, too, a checkpoint may be saved at any step."""
     more = ["checkpoint.every_steps=null", "checkpoint.every_minutes=0.01"]
-    process = start(tmp_path, *settings, *more)
+    process = launch(tmp_path, "train.py", *settings, *more)
     wait_for_step(tmp_path / "run", kill_at)
     os.killpg(process.pid, signal.SIGKILL)
     killed(process)
     folders = names(tmp_path / "run")
-    process = start(tmp_path, "resume=run", "checkpoint.every_minutes=5", "checkpoint.every_steps=10")
+    process = launch(tmp_path, "train.py", "resume=run", "checkpoint.every_minutes=5", "checkpoint.every_steps=10")
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     [resumed_at] = re.findall(r"resumed at step (\d+)", output)
@@ -140,25 +123,25 @@ def test_killed_from_outside(kill_at: int, settings: list[str], unbroken: Path, 
 @pytest.mark.parametrize(
     ("number", "place", "count"),
     [
-        (signal.SIGINT, TRAINING_STEP, 33),
-        (signal.SIGTERM, TRAINING_STEP, 50),  # a validation is due after it
-        (signal.SIGHUP, IN_VALIDATION, 8),
-        (signal.SIGTERM, IN_VALIDATION, 37),  # the last
+        (signal.SIGINT, "training.step", 33),
+        (signal.SIGTERM, "training.step", 50),  # a validation is due after it
+        (signal.SIGHUP, "validation.step", 8),
+        (signal.SIGTERM, "validation.step", 37),  # the last
     ],
 )
 def test_a_signal_saves_at_the_next_step(
     number: signal.Signals, place: str, count: int, settings: list[str], unbroken: Path, tmp_path: Path
 ) -> None:
-    process = signalled(tmp_path, number.name.removeprefix("SIG"), place, count, *settings)
+    process = launch(tmp_path, "train.py", *settings, stop=(number.name, place, count))
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number, errors
     [line] = errors.strip().split("\n")
     assert f"stopped by {number.name}, saved in run/checkpoints/last.ckpt" in line
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
     step = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
-    if place == TRAINING_STEP:
+    if place == "training.step":
         assert step == count
-    go_on_as_told(line, tmp_path, step)
+    resume_as_told(line, tmp_path, step)
     expect_same_run(tmp_path / "run", unbroken)
 
 
@@ -175,19 +158,19 @@ def test_stopped_before_the_validation_of_an_epoch(
 ) -> None:
     """In its last step, and again while the validation is made up for; then killed when that is logged, not saved."""
     [steps] = re.findall(r"(\d+) steps an epoch", (unbroken_by_epochs / "train.log").read_text())
-    process = signalled(tmp_path, "TERM", TRAINING_STEP, 2 * int(steps), *settings, *BY_EPOCHS)
+    process = launch(tmp_path, "train.py", *settings, *BY_EPOCHS, stop=("SIGTERM", "training.step", 2 * int(steps)))
     assert process.wait(300) == 143
-    process = signalled(tmp_path, "TERM", IN_VALIDATION, 2, "resume=run")
+    process = launch(tmp_path, "train.py", "resume=run", stop=("SIGTERM", "validation.step", 2))
     assert process.wait(300) == 143
-    killed(signalled(tmp_path, "KILL", SAVING, 1, "resume=run"))
-    killed(signalled(tmp_path, "KILL", TRAINING_STEP, 7, "resume=run"))
+    killed(launch(tmp_path, "train.py", "resume=run", stop=("SIGKILL", "checkpoint.save", 1)))
+    killed(launch(tmp_path, "train.py", "resume=run", stop=("SIGKILL", "training.step", 7)))
     finished(tmp_path, "resume=run")
     expect_same_run(tmp_path / "run", unbroken_by_epochs)
 
 
 def test_stopped_in_the_validation_of_an_epoch(settings: list[str], unbroken_by_epochs: Path, tmp_path: Path) -> None:
     """Lightning, which takes it for validated, must not believe the epoch that is over to go on."""
-    process = signalled(tmp_path, "TERM", IN_VALIDATION, 2, *settings, *BY_EPOCHS)
+    process = launch(tmp_path, "train.py", *settings, *BY_EPOCHS, stop=("SIGTERM", "validation.step", 2))
     assert process.wait(300) == 143
     finished(tmp_path, "resume=run")
     expect_same_run(tmp_path / "run", unbroken_by_epochs)
@@ -213,14 +196,10 @@ def test_more_epochs_are_whole_ones(settings: list[str], tmp_path: Path) -> None
 
 
 def test_a_second_signal_leaves_at_once(settings: list[str], tmp_path: Path) -> None:
-    """While the first is waiting for its step to end, of several seconds; two that come together are one."""
-    long_steps = ["trainer.accumulate_grad_batches=16", "model.d_model=512", "model.num_layers=4"]
-    process = start(tmp_path, *settings, *long_steps, "logger.log_every_steps=1", "trainer.val_every_steps=50000")
-    wait_for_step(tmp_path / "run", 1)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    time.sleep(1)
+    """While the first is waiting for its step to end, which here never does; two that come together are one."""
+    process = launch(tmp_path, "train.py", *settings, stop=("SIGINT+SIGTERM+HOLD", "training.step", 3))
+    wait_until((tmp_path / HELD).exists)
+    time.sleep(SECONDS_BETWEEN_SIGNALS + 0.1)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
@@ -234,11 +213,11 @@ def test_two_processes(settings: list[str], tmp_path: Path) -> None:
     more = ["trainer.devices=2", "trainer.accelerator=cpu", "max_steps=150"]
     (tmp_path / "unbroken").mkdir()
     unbroken = finished(tmp_path / "unbroken", *settings, *more)
-    process = start(tmp_path, *settings, *more)
+    process = launch(tmp_path, "train.py", *settings, *more)
     wait_for_step(tmp_path / "run", 45)
     os.killpg(process.pid, signal.SIGKILL)
     killed(process)
-    process = start(tmp_path, "resume=run")
+    process = launch(tmp_path, "train.py", "resume=run")
     wait_for_step(tmp_path / "run", 70)
     process.terminate()
     assert process.wait(60) == 143
@@ -252,14 +231,14 @@ def test_two_processes(settings: list[str], tmp_path: Path) -> None:
 def test_latest_and_checkpoints_are_resumed(settings: list[str], unbroken: Path, tmp_path: Path) -> None:
     """`latest` goes on where the newest run was, a checkpoint where it was saved, though the run had come further."""
     arguments = [argument for argument in settings if not argument.startswith("run_dir=")]
-    killed(signalled(tmp_path, "KILL", TRAINING_STEP, 133, *arguments))
+    killed(launch(tmp_path, "train.py", *arguments, stop=("SIGKILL", "training.step", 133)))
     [run] = (tmp_path / "outputs" / "runs").iterdir()
-    process = start(tmp_path, "resume=latest", "checkpoint.top_k=3")
+    process = launch(tmp_path, "train.py", "resume=latest", "checkpoint.top_k=3")
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert "resumed at step 130" in output
     older = sorted((run / "checkpoints").glob("step_*"))[0]
-    process = start(tmp_path, f"resume={older}", "checkpoint.top_k=1")
+    process = launch(tmp_path, "train.py", f"resume={older}", "checkpoint.top_k=1")
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert f"resumed at step {int(older.name.split('_')[1])}\n" in output
@@ -288,10 +267,19 @@ def test_a_complete_run_goes_on_only_when_more_is_asked(
 
 def test_what_can_change_holds_from_there_on(settings: list[str], tmp_path: Path) -> None:
     """A new rate, though the run is killed before it saves again and resumed without a word; and the other rate."""
-    killed(signalled(tmp_path, "KILL", TRAINING_STEP, 133, *settings, "optim.schedule=plateau"))
+    killed(launch(tmp_path, "train.py", *settings, "optim.schedule=plateau", stop=("SIGKILL", "training.step", 133)))
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     before = torch.load(last, weights_only=True)
-    killed(signalled(tmp_path, "KILL", TRAINING_STEP, 3, "resume=run", "optim.lr=0.004", "optim.plateau.patience=99"))
+    killed(
+        launch(
+            tmp_path,
+            "train.py",
+            "resume=run",
+            "optim.lr=0.004",
+            "optim.plateau.patience=99",
+            stop=("SIGKILL", "training.step", 3),
+        )
+    )
     run = finished(tmp_path, "resume=run", "max_steps=160")
     rates = {row["step"]: float(row["lr"]) for row in metrics(run) if row["lr"]}
     assert rates[30] > 0.004
@@ -339,7 +327,7 @@ def test_what_cannot_change_is_refused_by_name(settings: list[str], run_script: 
 
 
 def test_a_run_that_is_training_is_not_resumed(settings: list[str], run_script: Callable, tmp_path: Path) -> None:
-    process = start(tmp_path, *settings, "max_steps=100000")
+    process = launch(tmp_path, "train.py", *settings, "max_steps=100000")
     wait_for_step(tmp_path / "run", 20)
     done = run_script("train.py", "resume=run")
     assert done.returncode == 2
@@ -369,7 +357,7 @@ def test_a_job_is_requeued_and_goes_on(settings: list[str], unbroken: Path, tmp_
         "SLURM_NODEID": "0",
     }
     arguments = [argument for argument in settings if not argument.startswith("run_dir=")]
-    process = start(tmp_path, *arguments, "max_steps=100000", **job)
+    process = launch(tmp_path, "train.py", *arguments, "max_steps=100000", **job)
     deadline = time.monotonic() + 120
     while not (runs := list((tmp_path / "outputs" / "runs").glob("*"))) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -382,7 +370,7 @@ def test_a_job_is_requeued_and_goes_on(settings: list[str], unbroken: Path, tmp_
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"
     stopped_at = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     # Preempted: SIGTERM, and SLURM requeues of its own accord.
-    process = start(tmp_path, *arguments, "max_steps=100000", **job, SLURM_RESTART_COUNT="1")
+    process = launch(tmp_path, "train.py", *arguments, "max_steps=100000", **job, SLURM_RESTART_COUNT="1")
     wait_for_step(run, stopped_at + 20)
     process.terminate()
     output, _ = process.communicate(timeout=60)
@@ -391,6 +379,6 @@ def test_a_job_is_requeued_and_goes_on(settings: list[str], unbroken: Path, tmp_
     assert list((tmp_path / "outputs" / "runs").iterdir()) == [run]
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"
     other = {**job, "SLURM_JOB_ID": "4712", "SLURM_RESTART_COUNT": "1"}
-    process = start(tmp_path, *arguments, "max_steps=5", **other)
+    process = launch(tmp_path, "train.py", *arguments, "max_steps=5", **other)
     assert process.wait(120) == 0, process.communicate()
     assert len(list((tmp_path / "outputs" / "runs").iterdir())) == 2, "another job's run is another run"

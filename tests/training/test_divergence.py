@@ -43,6 +43,7 @@ def test_an_exploding_run_is_stopped_and_goes_on_with_a_lower_rate(
 def test_a_run_that_explodes_before_its_first_checkpoint_begins_again(first_book: Path, run_script: Callable) -> None:
     """As its last line says, with a lower rate, though there is a summary of how it failed."""
     settings = [f"data.path={first_book}", "experiment=smoke", "optim.warmup_steps=0", "run_dir=run", NO_DECAY]
+    settings.append("trainer.precision=32-true")
     done = run_script("train.py", *settings, "optim.lr=1e30")
     assert done.returncode == 1
     assert "from its start where there is none, with a lower rate by resume=run optim.lr=" in done.stderr

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import inputs, turned
+from helpers.networks import inputs, turned
 from torch import Tensor, nn
 from torch.testing import assert_close
 

@@ -3,10 +3,10 @@
 import ast
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent.parent / "hp_lightning"
+PACKAGE = Path(__file__).resolve().parents[2] / "hp_lightning"
 
 LEVELS = [
-    {"errors"},
+    {"errors", "failpoints"},
     {"checks", "files", "garbage"},
     {"config", "judging_config", "writing_config", "progress", "functional", "kv_cache", "muon", "sampling"},
     {

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import scalars, script_command, script_environment
+from helpers.processes import command, environment, run_program
+from helpers.runs import scalars
 from omegaconf import OmegaConf
 from torch.nn import functional as F
 
@@ -31,9 +32,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     cwd = tmp_path_factory.mktemp("training")
     settings = ["experiment=smoke", "optim.lr=0.02", "max_steps=45", "run_dir=run", "seed=7"]
     # Below, the losses are computed again in float32.
-    command = script_command("train.py", *settings, "trainer.precision=32-true", "trainer.profile=true")
-    environment = {**script_environment(), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    settings += ["trainer.precision=32-true", "trainer.profile=true"]
+    done = run_program(cwd, "train.py", *settings, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert done.returncode == 0, done.stderr
     return cwd / "run", done.stdout
 
@@ -265,9 +265,9 @@ def test_a_batch_too_large_for_the_memory_is_one_line(first_book: Path, tmp_path
     settings = ["experiment=smoke", f"data.path={first_book}", "run_dir=run", "data.batch_size=100000"]
     limited = ["bash", "-c", 'ulimit -v 3000000 && exec "$@"', "limited"]
     done = subprocess.run(
-        [*limited, *script_command("train.py", *settings, "model.max_seq_len=1024", "model.num_heads=16")],
+        [*limited, *command("train.py", *settings, "model.max_seq_len=1024", "model.num_heads=16")],
         cwd=tmp_path,
-        env=script_environment(),
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=300,
