@@ -55,7 +55,9 @@ def settle(cfg: TrainConfig, train_tokens: int) -> Settled:
     try:
         rates = _matrix_rates(device)
     except torch.OutOfMemoryError as error:
-        raise InputError(f"the memory of {device_name(device)} is taken: end the programs that use it") from error
+        raise InputError(
+            "machine.memory_taken", f"the memory of {device_name(device)} is taken: end the programs that use it"
+        ) from error
     rate_line = ", ".join(f"{name} {_flops(rate)}" for name, rate in rates.items())
     reasons = [f"machine    {device_name(device)}; matrix products: {rate_line}"]
     cfg, reason = _precision(cfg, device, rates["bfloat16"] / rates["float32"])
@@ -114,7 +116,10 @@ def _compile(cfg: TrainConfig, device: torch.device, work: float) -> tuple[Train
     """Compiling takes about half a minute the first time, and saves about a third of each step."""
     missing = missing_for_compile(device)
     if cfg.trainer.compile is True and missing is not None:
-        raise InputError(f"trainer.compile=true needs {missing}, which is not there: install it, or set it to auto")
+        raise InputError(
+            "machine.no_compiler",
+            f"trainer.compile=true needs {missing}, which is not there: install it, or set it to auto",
+        )
     if cfg.trainer.compile != "auto":
         return cfg, ""
     if device.type not in ("cpu", "cuda"):
@@ -135,7 +140,8 @@ def _batch(cfg: TrainConfig, device: torch.device, train_tokens: int) -> tuple[T
     data, trainer = cfg.data, cfg.trainer
     if data.batch_tokens is not None and data.batch_tokens > train_tokens:
         raise InputError(
-            f"data.batch_tokens={data.batch_tokens} is more than the training part's {train_tokens} tokens: lower it"
+            "data.batch_too_large",
+            f"data.batch_tokens={data.batch_tokens} is more than the training part's {train_tokens} tokens: lower it",
         )
     if data.batch_tokens is None or data.batch_size_is_settled(trainer.accumulate_grad_batches):
         data = replace(data, batch_size=data.batch_size or USUAL_BATCH)
@@ -151,8 +157,9 @@ def _batch(cfg: TrainConfig, device: torch.device, train_tokens: int) -> tuple[T
     assert data.batch_size is not None
     if data.batch_size % trainer.devices:
         raise InputError(
+            "data.batch_size_indivisible",
             f"data.batch_size={data.batch_size} cannot be shared out over trainer.devices={trainer.devices}: "
-            f"take a multiple of {trainer.devices}"
+            f"take a multiple of {trainer.devices}",
         )
     cfg = replace(cfg, data=data, trainer=replace(trainer, accumulate_grad_batches=accumulate))
     passes = "one forward pass" if accumulate == 1 else f"{accumulate} forward passes"
@@ -166,8 +173,9 @@ def _windows_per_step(data: DataConfig, devices: int) -> int:
         nearest = max(round(data.batch_tokens / unit), 1) * unit
         over = f" on each of {devices} devices" if devices > 1 else ""
         raise InputError(
+            "data.batch_tokens_indivisible",
             f"data.batch_tokens={data.batch_tokens} is no whole number of windows of data.seq_len={data.seq_len} "
-            f"tokens{over}: take {nearest}"
+            f"tokens{over}: take {nearest}",
         )
     return data.batch_tokens // data.seq_len
 

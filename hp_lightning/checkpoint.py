@@ -116,7 +116,9 @@ def load(path: Path) -> Trained:
         contents = read_contents(path)
         if TAUGHT in contents:
             raise InputError(
-                f"{path} was taught labels, and can only judge: name the checkpoint that it comes from, as in best.ckpt"
+                "checkpoint.taught",
+                f"{path} was taught labels, and can only judge: name the checkpoint that it comes from, as in "
+                "best.ckpt",
             )
         ours = contents[OURS]
         if ours["format"] == FORMAT:
@@ -125,8 +127,9 @@ def load(path: Path) -> Trained:
                 Trained(path, from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"]), contents)
             )
     raise InputError(
+        "checkpoint.other_version",
         f"{path} has the checkpoint format {ours['format']}, and this version reads {FORMAT}: use the version of "
-        "hp_lightning that wrote it, or train again"
+        "hp_lightning that wrote it, or train again",
     )
 
 
@@ -149,17 +152,19 @@ def refusals(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+        raise InputError("checkpoint.not_readable", f"{path} cannot be read ({error.strerror})") from error
     except (InputError, MemoryError):
         raise
     except pickle.UnpicklingError as error:
         raise InputError(
+            "checkpoint.unsafe",
             f"{path} holds more than tensors and plain values, which could run code: it was not read; take only "
-            "checkpoints that hp_lightning has written"
+            "checkpoints that hp_lightning has written",
         ) from error
     except Exception as error:  # there is no end to what a file that is something else can hold
         raise DamagedError(
-            f"{path} is no checkpoint of hp_lightning, or is damaged: name a run folder or its .ckpt file"
+            "checkpoint.damaged",
+            f"{path} is no checkpoint of hp_lightning, or is damaged: name a run folder or its .ckpt file",
         ) from error
 
 
@@ -222,8 +227,9 @@ def load_first_whole(paths: list[Path]) -> Trained:
             other.replace(other.with_suffix(".damaged"))
         return trained
     raise DamagedError(
+        "checkpoint.damaged",
         f"{' and '.join(map(str, damaged))} {'is' if len(damaged) == 1 else 'are'} damaged: name the run's folder or "
-        "another of its checkpoints, or begin a new run"
+        "another of its checkpoints, or begin a new run",
     )
 
 

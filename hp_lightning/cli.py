@@ -100,9 +100,11 @@ def _ending(main: Callable[[], None], schema: type, free_text: tuple[str, ...]) 
     except ValueError as error:
         if not str(error).startswith("Config group override"):
             raise
-        return InputError("a config group was given null or a number: give the name of a choice, as in model=tiny")
+        return InputError(
+            "config.no_choice", "a config group was given null or a number: give the name of a choice, as in model=tiny"
+        )
     except KeyboardInterrupt:
-        return Interrupted("stopped by SIGINT", signal.SIGINT)
+        return Interrupted("cli.interrupted", "stopped by SIGINT", signal.SIGINT)
     return None
 
 
@@ -114,7 +116,9 @@ def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
     """
 
     def refuse(message: str) -> NoReturn:
-        raise InputError(f"{message}: settings are given as key=value, options before them; --help lists the keys")
+        raise InputError(
+            "cli.usage", f"{message}: settings are given as key=value, options before them; --help lists the keys"
+        )
 
     others = [word for word in arguments if word not in ("-m", "--multirun")]
     parser = get_args_parser()
@@ -123,13 +127,19 @@ def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
     options = parser.parse_args(others)
     sweeps = options.multirun or len(others) < len(arguments)
     if sweeps and not may_sweep:
-        raise InputError("-m begins a sweep, and only train.py has sweeps: leave it out")
+        raise InputError("cli.no_sweeps", "-m begins a sweep, and only train.py has sweeps: leave it out")
     if sum((sweeps, options.run, bool(options.cfg), options.info is not None, options.shell_completion)) > 1:
-        raise InputError("-m, --run, --cfg, --info and --shell-completion exclude each other: leave all but one out")
+        raise InputError(
+            "cli.exclusive", "-m, --run, --cfg, --info and --shell-completion exclude each other: leave all but one out"
+        )
     if options.experimental_rerun is not None:
-        raise InputError("--experimental-rerun reads a pickled job, and pickles can run anything: use resume=RUN")
+        raise InputError(
+            "cli.rerun", "--experimental-rerun reads a pickled job, and pickles can run anything: use resume=RUN"
+        )
     if options.shell_completion and not {"install", "uninstall", "query"} & {w.partition("=")[0] for w in others}:
-        raise InputError("--shell-completion does not say what to do: add install=bash or uninstall=bash")
+        raise InputError(
+            "cli.completion", "--shell-completion does not say what to do: add install=bash or uninstall=bash"
+        )
     return ["-m", *others] if sweeps else others
 
 
@@ -146,7 +156,7 @@ def _lost_output(probing: bool) -> RunError | SystemExit | None:
         return SystemExit(128 + signal.SIGPIPE)
     except OSError as error:
         _give_output_up()
-        return RunError(f"what is printed cannot be written ({error.strerror})")
+        return RunError("output.stdout", f"what is printed cannot be written ({error.strerror})")
     return None
 
 
@@ -175,41 +185,49 @@ class _Refused(BaseException):
 
 
 def _refuse(error: Exception, schema: type) -> NoReturn:
-    status = error.exit_status if isinstance(error, RunError) else 2
-    print(f"{Path(sys.argv[0]).name}: error: {_one_line(error, schema)}", file=sys.stderr)
-    raise SystemExit(status)
+    refusal = error if isinstance(error, RunError) else _in_our_words(error, schema)
+    print(refusal.line(Path(sys.argv[0]).name), file=sys.stderr)
+    raise SystemExit(refusal.exit_status)
 
 
-def _one_line(error: Exception, schema: type) -> str:
+def _in_our_words(error: Exception, schema: type) -> InputError:
+    """What Hydra and OmegaConf say of a config, in a line and with a code."""
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return f"there is no {group}={choice}: take one of {', '.join(error.options)}"
-    if isinstance(cause, MissingMandatoryValue):
-        return f"{cause.full_key} is not set: give it on the command line, {cause.full_key}=..."
-    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)):
-        return _unknown_key(str(cause.full_key or cause.key), schema)
-    if isinstance(cause, OmegaConfBaseException) and "not a ListConfig" in str(cause):
-        return f"{cause.full_key} must be a list: {cause.full_key}=[a,b]"
-    if isinstance(cause, OmegaConfBaseException) and "is not Optional" in str(cause):
-        return f"{cause.full_key}=null is no choice: give a value, or leave it out"
+        choices = ", ".join(error.options)
+        return InputError("config.unknown_choice", f"there is no {group}={choice}: take one of {choices}")
     if isinstance(cause, OmegaConfBaseException):
-        return f"{cause.full_key}: {str(cause).splitlines()[0]}"
+        return _of_a_key(cause, schema)
     if unmatched := re.match(r"Could not override '([^'@]+)", str(error)):
         return _unknown_key(unmatched[1], schema)
-    message = str(error).partition("Config search path")[0].partition("See https://hydra.cc")[0]
-    advice = """; a value with quotes, commas or brackets in it stands in quotes twice: 'key="value"'"""
-    return " ".join(message.split()) + (advice if isinstance(error, OverrideParseException) else "")
+    message = str(error).partition("Config search path")[0].partition("See https://hydra.cc")[0].strip()
+    if isinstance(error, OverrideParseException):
+        advice = """a value with quotes, commas or brackets in it stands in quotes twice: 'key="value"'"""
+        return InputError("config.syntax", f"{message}; {advice}")
+    return InputError("config.not_composed", message)
 
 
-def _unknown_key(key: str, schema: type) -> str:
+def _of_a_key(error: OmegaConfBaseException, schema: type) -> InputError:
+    key, message = error.full_key, str(error).splitlines()[0]
+    if isinstance(error, MissingMandatoryValue):
+        return InputError("config.missing", f"{key} is not set: give it on the command line, {key}=...")
+    if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
+        return _unknown_key(str(key or error.key), schema)
+    if "not a ListConfig" in message:
+        return InputError("config.not_a_list", f"{key} must be a list: {key}=[a,b]")
+    if "is not Optional" in message:
+        return InputError("config.null", f"{key}=null is no choice: give a value, or leave it out")
+    return InputError("config.wrong_type", f"{key}: {message}")
+
+
+def _unknown_key(key: str, schema: type) -> InputError:
     known = list(_keys(schema))
     close = difflib.get_close_matches(key, known, n=1)
     same_name = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
     hint = close or same_name
-    return f"there is no config key {key}" + (
-        f": did you mean {hint[0]}?" if hint else ": --help lists the keys and groups"
-    )
+    advice = f"did you mean {hint[0]}?" if hint else "--help lists the keys and groups"
+    return InputError("config.unknown_key", f"there is no config key {key}: {advice}")
 
 
 def _keys(schema: Any, prefix: str = "") -> Iterator[str]:

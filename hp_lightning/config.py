@@ -254,9 +254,9 @@ def plain_from_yaml(text: str) -> dict[str, Any]:
     loaded = OmegaConf.create(text)
     plain = OmegaConf.to_container(loaded, resolve=False)
     if not isinstance(plain, dict):
-        raise InputError("keys and values were expected")
+        raise InputError("config.not_a_mapping", "keys and values were expected")
     if any(re.search(r"(?<!\\)(\\\\)*\$\{", string) for string in _strings(plain)):
-        raise InputError("it holds an interpolation, ${...}")
+        raise InputError("config.interpolation", "it holds an interpolation, ${...}")
     return OmegaConf.to_container(loaded, resolve=True)  # type: ignore[return-value]
 
 
@@ -279,7 +279,7 @@ def from_plain(plain: dict[str, Any]) -> TrainConfig:
     return validated(plain, TrainConfig, _train_problems)
 
 
-def _train_problems(cfg: TrainConfig) -> Iterator[str]:
+def _train_problems(cfg: TrainConfig) -> Iterator[InputError]:
     yield from _data_problems(cfg.data, cfg.model)
     yield from model_problems(cfg.model)
     yield from _regularization_problems(cfg.regularization)
@@ -288,11 +288,17 @@ def _train_problems(cfg: TrainConfig) -> Iterator[str]:
     yield from one_of("trainer.accelerator", cfg.trainer.accelerator, "auto", "cpu", "gpu")
     yield from one_of("trainer.precision", cfg.trainer.precision, "auto", "32-true", "bf16-mixed", "bf16-true")
     if not isinstance(cfg.trainer.compile, bool) and cfg.trainer.compile != "auto":
-        yield f"trainer.compile={cfg.trainer.compile} is not a choice: take one of true, false, auto"
+        yield InputError(
+            "config.unknown_choice",
+            f"trainer.compile={cfg.trainer.compile} is not a choice: take one of true, false, auto",
+        )
     yield from at_least("trainer.devices", cfg.trainer.devices, 1)
     accumulate = cfg.trainer.accumulate_grad_batches
     if cfg.data.batch_tokens is not None and accumulate != 1 and not cfg.data.batch_size_is_settled(accumulate):
-        yield "data.batch_tokens works trainer.accumulate_grad_batches out by itself: leave one of the two out"
+        yield InputError(
+            "config.conflict",
+            "data.batch_tokens works trainer.accumulate_grad_batches out by itself: leave one of the two out",
+        )
     yield from at_least("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, 1)
     yield from at_least("trainer.val_every_steps", cfg.trainer.val_every_steps, 1)
     yield from above("checkpoint.every_minutes", cfg.checkpoint.every_minutes, 0)
@@ -306,59 +312,76 @@ def _train_problems(cfg: TrainConfig) -> Iterator[str]:
     yield from at_least("max_epochs", cfg.max_epochs, 1)
     yield from seed("seed", cfg.seed)
     if cfg.max_steps is None and cfg.max_epochs is None:
-        yield "max_steps and max_epochs are both null: set at least one, or the run would never end"
+        yield InputError(
+            "config.no_end", "max_steps and max_epochs are both null: set at least one, or the run would never end"
+        )
     if cfg.resume is None:  # else what is not told here is as the run has it, with which it is checked again
         yield from _decay_problems(cfg.optim, cfg.regularization.weight_decay)
     if cfg.optim.name == "adam" and cfg.regularization.weight_decay > MOST_L2_DECAY:
-        yield (
+        yield InputError(
+            "optim.too_much_decay",
             f"optim=adam adds regularization.weight_decay={cfg.regularization.weight_decay} to the gradient, where so "
-            "much drowns the loss: take regularization=light, or optim=adamw"
+            "much drowns the loss: take regularization=light, or optim=adamw",
         )
 
 
-def _sweep_problems(cfg: SweepConfig) -> Iterator[str]:
+def _sweep_problems(cfg: SweepConfig) -> Iterator[InputError]:
     yield from not_empty("sweep.name", cfg.name)
     if cfg.name is not None and (os.path.basename(cfg.name) != cfg.name or cfg.name in (".", "..")):
-        yield f"sweep.name={cfg.name} is no name of a folder: leave out slashes, or take sweep.dir for another place"
+        yield InputError(
+            "config.not_a_name",
+            f"sweep.name={cfg.name} is no name of a folder: leave out slashes, or take sweep.dir for another place",
+        )
     yield from not_empty("sweep.dir", cfg.dir)
     if cfg.jobs != "auto" and (type(cfg.jobs) is not int or cfg.jobs < 1):
-        yield f"sweep.jobs={cfg.jobs} is not a number of jobs: it must be auto, or at least 1"
+        yield InputError(
+            "config.out_of_range", f"sweep.jobs={cfg.jobs} is not a number of jobs: it must be auto, or at least 1"
+        )
     yield from at_least("sweep.max_failures", cfg.max_failures, 1)
 
 
-def _data_problems(data: DataConfig, model: ModelConfig) -> Iterator[str]:
+def _data_problems(data: DataConfig, model: ModelConfig) -> Iterator[InputError]:
     for key in ("path", "delimiter", "encoding", "sha256", "text_column", "cache_dir"):
         yield from not_empty(f"data.{key}", getattr(data, key))
     yield from one_of("data.split", data.split, "documents", "tail", "auto")
     for key in ("val_fraction", "test_fraction"):
         value = getattr(data, key)
         if not 0 <= value < 1:
-            yield f"data.{key}={value} is not a fraction: it must be at least 0 and below 1"
+            yield InputError(
+                "config.out_of_range", f"data.{key}={value} is not a fraction: it must be at least 0 and below 1"
+            )
     if data.val_fraction == 0:
-        yield "data.val_fraction=0 leaves nothing to validate on: set it above 0"
+        yield InputError("config.out_of_range", "data.val_fraction=0 leaves nothing to validate on: set it above 0")
     if data.val_fraction + data.test_fraction >= 1:
-        yield "data.val_fraction and data.test_fraction leave nothing to train on: together they must stay below 1"
+        yield InputError(
+            "data.nothing_to_train_on",
+            "data.val_fraction and data.test_fraction leave nothing to train on: together they must stay below 1",
+        )
     yield from seed("data.split_seed", data.split_seed)
     yield from at_least("data.batch_size", data.batch_size, 1)
     yield from at_least("data.batch_tokens", data.batch_tokens, 1)
     yield from at_least("data.seq_len", data.seq_len, 1)
     if data.seq_len > model.max_seq_len:
-        yield (
+        yield InputError(
+            "model.context_too_short",
             f"data.seq_len={data.seq_len} is longer than model.max_seq_len={model.max_seq_len}: "
-            "lower the first or raise the second"
+            "lower the first or raise the second",
         )
 
 
-def _tokenizer_problems(tokenizer: TokenizerConfig) -> Iterator[str]:
+def _tokenizer_problems(tokenizer: TokenizerConfig) -> Iterator[InputError]:
     yield from one_of("tokenizer.kind", tokenizer.kind, "word", "char", "bpe")
     least, holds = (257, "256 bytes and <EOS>") if tokenizer.kind == "bpe" else (3, "<UNK>, <EOS> and a token")
     if tokenizer.vocab_size is not None and tokenizer.vocab_size < least:
-        yield f"tokenizer.vocab_size={tokenizer.vocab_size} is too small: it must be at least {least}, for {holds}"
+        yield InputError(
+            "config.out_of_range",
+            f"tokenizer.vocab_size={tokenizer.vocab_size} is too small: it must be at least {least}, for {holds}",
+        )
     yield from at_least("tokenizer.min_frequency", tokenizer.min_frequency, 1)
     yield from not_empty("tokenizer.from_run", tokenizer.from_run)
 
 
-def model_problems(model: ModelConfig) -> Iterator[str]:
+def model_problems(model: ModelConfig) -> Iterator[InputError]:
     """What no network can have."""
     for key in ("d_model", "num_heads", "num_layers", "d_ff", "max_seq_len", "vocab_size"):
         yield from at_least(f"model.{key}", getattr(model, key), 1)
@@ -370,58 +393,72 @@ def model_problems(model: ModelConfig) -> Iterator[str]:
     if model.num_heads < 1 or model.d_model < 1:
         return
     if model.d_model % model.num_heads:
-        yield (
+        yield InputError(
+            "model.indivisible_heads",
             f"model.num_heads={model.num_heads} does not divide model.d_model={model.d_model}: "
-            f"each head takes an equal share; try num_heads={_nearest_divisor(model.d_model, model.num_heads)}"
+            f"each head takes an equal share; try num_heads={_nearest_divisor(model.d_model, model.num_heads)}",
         )
     elif model.position == "rotary" and (model.d_model // model.num_heads) % 2:
-        yield (
+        yield InputError(
+            "model.odd_features",
             f"model.position=rotary turns pairs of features, but a head has {model.d_model // model.num_heads}: "
-            "choose d_model and num_heads so that d_model / num_heads is even"
+            "choose d_model and num_heads so that d_model / num_heads is even",
         )
     if model.position == "sinusoidal" and model.d_model % 2:
-        yield f"model.position=sinusoidal pairs sines with cosines: model.d_model={model.d_model} must be even"
+        yield InputError(
+            "model.odd_features",
+            f"model.position=sinusoidal pairs sines with cosines: model.d_model={model.d_model} must be even",
+        )
 
 
-def _regularization_problems(regularization: RegularizationConfig) -> Iterator[str]:
+def _regularization_problems(regularization: RegularizationConfig) -> Iterator[InputError]:
     for key in ("dropout", "embedding_dropout", "attention_dropout", "residual_dropout"):
         value = getattr(regularization, key)
         if not 0 <= value < 1:
-            yield f"regularization.{key}={value} is not a rate: it must be at least 0 and below 1"
+            yield InputError(
+                "config.out_of_range", f"regularization.{key}={value} is not a rate: it must be at least 0 and below 1"
+            )
             break  # the first sets the others
     yield from at_least("regularization.weight_decay", regularization.weight_decay, 0)
     yield from above("regularization.gradient_clip_norm", regularization.gradient_clip_norm, 0)
     yield from at_least("regularization.early_stopping_patience", regularization.early_stopping_patience, 1)
 
 
-def _optim_problems(optim: OptimConfig) -> Iterator[str]:
+def _optim_problems(optim: OptimConfig) -> Iterator[InputError]:
     yield from one_of("optim.name", optim.name, "adamw", "adam", "muon")
     yield from one_of("optim.schedule", optim.schedule, "plateau", "cosine", "wsd")
     yield from above("optim.lr", optim.lr, 0)
     yield from at_least("optim.lr_width", optim.lr_width, 1)
     yield from above("optim.muon_lr", optim.muon_lr, 0)
     if not 0 <= optim.muon_momentum < 1:
-        yield f"optim.muon_momentum={optim.muon_momentum} must be at least 0 and below 1"
+        yield InputError(
+            "config.out_of_range", f"optim.muon_momentum={optim.muon_momentum} must be at least 0 and below 1"
+        )
     for key in ("decay_fraction", "final_lr_fraction"):
         yield from fraction(f"optim.{key}", getattr(optim, key))
     if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
-        yield f"optim.betas={optim.betas} must be two numbers, each at least 0 and below 1"
+        yield InputError(
+            "config.out_of_range", f"optim.betas={optim.betas} must be two numbers, each at least 0 and below 1"
+        )
     yield from above("optim.eps", optim.eps, 0)
     yield from at_least("optim.warmup_steps", optim.warmup_steps, 0)
     if not 0 < optim.plateau.factor < 1:
-        yield f"optim.plateau.factor={optim.plateau.factor} must be above 0 and below 1"
+        yield InputError(
+            "config.out_of_range", f"optim.plateau.factor={optim.plateau.factor} must be above 0 and below 1"
+        )
     yield from at_least("optim.plateau.patience", optim.plateau.patience, 0)
     yield from at_least("optim.plateau.min_lr", optim.plateau.min_lr, 0)
 
 
-def _decay_problems(optim: OptimConfig, weight_decay: float) -> Iterator[str]:
+def _decay_problems(optim: OptimConfig, weight_decay: float) -> Iterator[InputError]:
     """A step multiplies each weight of a matrix with 1 minus the product of the two."""
     rates = {"muon": ("lr", "muon_lr"), "adamw": ("lr",)}.get(optim.name, ())
     for key in rates:
         if getattr(optim, key) * weight_decay >= 1:
-            yield (
+            yield InputError(
+                "optim.too_much_decay",
                 f"optim.{key}={getattr(optim, key)} times regularization.weight_decay={weight_decay} must be below 1, "
-                "or every step would undo the weights: lower one of the two"
+                "or every step would undo the weights: lower one of the two",
             )
 
 

@@ -42,8 +42,9 @@ class CorpusDataModule(L.LightningDataModule):
         self.streams = {part: torch.from_numpy(stream) for part, stream in self.corpus.streams.items()}
         if self.num_tokens("train") < cfg.seq_len:
             raise InputError(
+                "data.too_short",
                 f"the training part of data.path={cfg.path} has {self.num_tokens('train')} tokens, fewer than one "
-                f"window of data.seq_len={cfg.seq_len}: lower data.seq_len or bring more text"
+                f"window of data.seq_len={cfg.seq_len}: lower data.seq_len or bring more text",
             )
         assert cfg.batch_size is not None
         self._batch_size = cfg.batch_size
@@ -155,8 +156,9 @@ class TrainWindows:
         if self._num_windows < accumulate * devices:
             over = f" times trainer.devices={devices}" if devices > 1 else ""
             raise InputError(
+                "data.too_few_windows",
                 f"the training part has {self._num_windows} windows, fewer than "
-                f"trainer.accumulate_grad_batches={accumulate}{over}: lower it or data.seq_len, or bring more text"
+                f"trainer.accumulate_grad_batches={accumulate}{over}: lower it or data.seq_len, or bring more text",
             )
         self.batch_size = min(batch_size, self._num_windows // accumulate) // devices * devices
         self.accumulate = accumulate

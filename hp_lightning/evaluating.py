@@ -53,7 +53,10 @@ def evaluate(cfg: EvaluateConfig) -> None:
         trained = checkpoint.load(runs.find_checkpoint(cfg.ckpt))
         seq_len = trained.cfg.data.seq_len
         if cfg.stride is not None and cfg.stride > seq_len:
-            raise InputError(f"stride={cfg.stride} is longer than the run's windows of {seq_len} tokens: lower it")
+            raise InputError(
+                "evaluate.stride_too_long",
+                f"stride={cfg.stride} is longer than the run's windows of {seq_len} tokens: lower it",
+            )
         data = data_config(cfg.data, trained.cfg.data)
         corpus = encode_corpus(data, trained.tokenizer)
         own = corpus.digest == trained.corpus
@@ -92,7 +95,10 @@ def data_config(given: OtherCorpusConfig, of_run: DataConfig) -> DataConfig:
 def _parts(wanted: list[str], corpus: Encoded) -> list[str]:
     found = [part for part in dict.fromkeys(wanted) if len(corpus.streams[part]) > 1]
     if not found:
-        raise InputError(f"parts=[{','.join(wanted)}]: the corpus has no text in these: name train, val or test")
+        raise InputError(
+            "evaluate.empty_parts",
+            f"parts=[{','.join(wanted)}]: the corpus has no text in these: name train, val or test",
+        )
     return found
 
 
@@ -234,5 +240,6 @@ def _write(path: Path, report: dict[str, Any]) -> None:
         write_whole(path, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
     except OSError as error:
         raise RunError(
-            f"{path} cannot be written ({error.strerror}): make room, or name another place by out="
+            "output.not_writable",
+            f"{path} cannot be written ({error.strerror}): make room, or name another place by out=",
         ) from error

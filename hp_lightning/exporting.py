@@ -51,19 +51,23 @@ def export(cfg: ExportConfig) -> None:
     trained = checkpoint.load(path)
     problems = "; ".join(_problems(trained.cfg.model))
     if problems:
-        raise InputError(f"{path} is not of GPT-2's form, which alone transformers can open: {problems}")
+        raise InputError(
+            "export.other_form", f"{path} is not of GPT-2's form, which alone transformers can open: {problems}"
+        )
     folder = Path(cfg.to)
     if not folder.name or folder.resolve() == Path.cwd():
-        raise InputError(f"to={cfg.to} is no new folder: name one")
+        raise InputError("output.not_a_new_folder", f"to={cfg.to} is no new folder: name one")
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     try:
         if folder.exists() and any(folder.iterdir()):
-            raise InputError(f"to={cfg.to} is not empty: name a new folder")
+            raise InputError("output.not_empty", f"to={cfg.to} is not empty: name a new folder")
         unfinished.mkdir(parents=True, exist_ok=True)
         _write(trained, unfinished)
         unfinished.replace(folder)
     except OSError as error:
-        raise InputError(f"to={cfg.to} cannot be written ({error.strerror}): name another folder") from error
+        raise InputError(
+            "output.not_writable", f"to={cfg.to} cannot be written ({error.strerror}): name another folder"
+        ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     print(f"{folder}: transformers.AutoModelForCausalLM.from_pretrained({str(folder)!r})")

@@ -18,17 +18,24 @@ def check_target(named: str, path: Path, *sources: Path) -> None:
         InputError: it cannot, or it is one of the sources
     """
     if path.is_dir():
-        raise InputError(f"{named} is a folder: name a file")
+        raise InputError("output.is_folder", f"{named} is a folder: name a file")
     if path.exists() and not path.is_file():
-        raise InputError(f"{named} is a device or a pipe, which a file would take the place of: name a file")
+        raise InputError(
+            "output.not_a_file", f"{named} is a device or a pipe, which a file would take the place of: name a file"
+        )
     if not path.parent.is_dir():
-        raise InputError(f"{named} cannot be written, there is no folder {path.parent}: make it, or name another place")
+        raise InputError(
+            "output.no_folder",
+            f"{named} cannot be written, there is no folder {path.parent}: make it, or name another place",
+        )
     if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{named} cannot be written, nobody may write in {path.parent}: name another place")
+        raise InputError(
+            "output.no_permission", f"{named} cannot be written, nobody may write in {path.parent}: name another place"
+        )
     if path.exists() and not os.access(path, os.W_OK):
-        raise InputError(f"{named} is write-protected: name another file")
+        raise InputError("output.write_protected", f"{named} is write-protected: name another file")
     if any(path.exists() and source.exists() and path.samefile(source) for source in sources):
-        raise InputError(f"{named} would take the place of what is read: name another file")
+        raise InputError("output.is_source", f"{named} would take the place of what is read: name another file")
 
 
 def write_whole(path: Path, content: bytes) -> None:

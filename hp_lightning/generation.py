@@ -143,7 +143,10 @@ def check_memory(net: GPT, num_samples: int, context: int) -> None:
     free_bytes = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     needed, free = num_samples * of_sample / 2**30, free_bytes / 2**30
     if needed > free:
-        raise InputError(f"num_samples={num_samples} needs {needed:,.1f} GiB of memory, {free:,.1f} are free: lower it")
+        raise InputError(
+            "machine.too_little_memory",
+            f"num_samples={num_samples} needs {needed:,.1f} GiB of memory, {free:,.1f} are free: lower it",
+        )
 
 
 class _Window:

@@ -8,6 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from hp_lightning.checks import above, at_least, not_empty, one_of, resolved, sampling, seed, validated
+from hp_lightning.errors import InputError
 
 
 @dataclass
@@ -117,7 +118,7 @@ def sentiment_config(cfg: DictConfig) -> SentimentConfig:
     return validated(resolved(cfg), SentimentConfig, _sentiment_problems)
 
 
-def other_corpus_problems(data: OtherCorpusConfig) -> Iterator[str]:
+def other_corpus_problems(data: OtherCorpusConfig) -> Iterator[InputError]:
     """How no corpus can be read."""
     for key in ("path", "delimiter", "encoding", "text_column", "cache_dir"):
         yield from not_empty(f"data.{key}", getattr(data, key))
@@ -126,14 +127,16 @@ def other_corpus_problems(data: OtherCorpusConfig) -> Iterator[str]:
     for key in ("val_fraction", "test_fraction"):
         value = getattr(data, key)
         if value is not None and not 0 <= value < 1:
-            yield f"data.{key}={value} is not a fraction: it must be at least 0 and below 1"
+            yield InputError(
+                "config.out_of_range", f"data.{key}={value} is not a fraction: it must be at least 0 and below 1"
+            )
 
 
-def _evaluate_problems(cfg: EvaluateConfig) -> Iterator[str]:
+def _evaluate_problems(cfg: EvaluateConfig) -> Iterator[InputError]:
     yield from other_corpus_problems(cfg.data)
     yield from not_empty("out", cfg.out)
     if not cfg.parts:
-        yield "parts is empty: name at least one of train, val, test"
+        yield InputError("config.empty", "parts is empty: name at least one of train, val, test")
     for part in cfg.parts:
         yield from one_of("parts", part, "train", "val", "test")
     yield from at_least("stride", cfg.stride, 1)
@@ -143,38 +146,59 @@ def _evaluate_problems(cfg: EvaluateConfig) -> Iterator[str]:
     yield from seed("seed", cfg.seed)
 
 
-def _sentiment_problems(cfg: SentimentConfig) -> Iterator[str]:
+def _sentiment_problems(cfg: SentimentConfig) -> Iterator[InputError]:
     for key in ("ckpt", "text", "file", "evaluate", "train", "out"):
         yield from not_empty(key, getattr(cfg, key))
     given = [key for key in ("text", "file", "evaluate", "train") if getattr(cfg, key) is not None]
     if len(given) != 1:
-        yield f"{' and '.join(given) or 'nothing'} given: give one of text=, file=, evaluate= and train="
+        yield InputError(
+            "config.conflict" if given else "config.missing",
+            f"{' and '.join(given) or 'nothing'} given: give one of text=, file=, evaluate= and train=",
+        )
     if cfg.text and not cfg.text.strip():
-        yield "text is blank: give it words to judge"
+        yield InputError("config.empty", "text is blank: give it words to judge")
     if cfg.text is not None and cfg.out is not None:
-        yield "out= is for file=, evaluate= and train=: what is said of a text= is printed"
+        yield InputError(
+            "config.conflict", "out= is for file=, evaluate= and train=: what is said of a text= is printed"
+        )
     if both := set(cfg.positive) & set(cfg.negative):
-        yield f"positive and negative both have {', '.join(sorted(both))}: name words of one sentiment"
+        yield InputError(
+            "config.conflict", f"positive and negative both have {', '.join(sorted(both))}: name words of one sentiment"
+        )
     yield from one_of("method", cfg.method, "next_word", "calibrated")
     for key in ("positive", "negative"):
         if not getattr(cfg, key) or not all(map(str.strip, getattr(cfg, key))):
-            yield f"{key} must be a list of words: {key}=[good,great]"
+            yield InputError("config.empty", f"{key} must be a list of words: {key}=[good,great]")
     for key in ("delimiter", "encoding", "text_column", "label_column"):
         yield from not_empty(f"data.{key}", getattr(cfg.data, key))
     if len(cfg.teach.labels) != 2 or not all(map(str.strip, cfg.teach.labels)):
-        yield "teach.labels must be two words, for positive and for negative: teach.labels=[good,bad]"
+        yield InputError(
+            "config.wrong_length",
+            "teach.labels must be two words, for positive and for negative: teach.labels=[good,bad]",
+        )
     if len(set(cfg.teach.labels)) < len(cfg.teach.labels):
-        yield f"teach.labels={cfg.teach.labels} are the same word twice: name one for each sentiment"
+        yield InputError(
+            "config.conflict", f"teach.labels={cfg.teach.labels} are the same word twice: name one for each sentiment"
+        )
     for key in ("networks", "epochs", "batch_size"):
         yield from at_least(f"teach.{key}", getattr(cfg.teach, key), 1)
     yield from above("teach.lr", cfg.teach.lr, 0)
     yield from at_least("teach.weight_decay", cfg.teach.weight_decay, 0)
     for key in ("dropout", "embedding_dropout", "word_deletion"):
         if not 0 <= getattr(cfg.teach, key) < 1:
-            yield f"teach.{key}={getattr(cfg.teach, key)} is not a rate: it must be at least 0 and below 1"
+            yield InputError(
+                "config.out_of_range",
+                f"teach.{key}={getattr(cfg.teach, key)} is not a rate: it must be at least 0 and below 1",
+            )
     for key in ("distillation", "shuffle"):
         if not 0 <= getattr(cfg.teach, key) <= 1:
-            yield f"teach.{key}={getattr(cfg.teach, key)} is not a share: it must be between 0 and 1"
+            yield InputError(
+                "config.out_of_range",
+                f"teach.{key}={getattr(cfg.teach, key)} is not a share: it must be between 0 and 1",
+            )
     if not 0 < cfg.teach.val_fraction < 1:
-        yield f"teach.val_fraction={cfg.teach.val_fraction} is not a fraction: it must be above 0 and below 1"
+        yield InputError(
+            "config.out_of_range",
+            f"teach.val_fraction={cfg.teach.val_fraction} is not a fraction: it must be above 0 and below 1",
+        )
     yield from seed("seed", cfg.seed)

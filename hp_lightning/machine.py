@@ -26,13 +26,15 @@ def check_devices(cfg: TrainConfig) -> None:
     on_gpu = cfg.trainer.accelerator != "cpu" and torch.accelerator.is_available()
     if cfg.trainer.accelerator == "gpu" and not on_gpu:
         raise InputError(
-            "trainer.accelerator=gpu, but there is no GPU that PyTorch can use: set trainer.accelerator=cpu"
+            "machine.no_gpu",
+            "trainer.accelerator=gpu, but there is no GPU that PyTorch can use: set trainer.accelerator=cpu",
         )
     there = torch.accelerator.device_count() if on_gpu else os.cpu_count() or 1
     if cfg.trainer.devices > there:
         raise InputError(
+            "machine.too_few_devices",
             f"trainer.devices={cfg.trainer.devices}, but there are {there} {'GPUs' if on_gpu else 'processor cores'}: "
-            "lower it"
+            "lower it",
         )
 
 

@@ -100,7 +100,10 @@ def chosen_tokenizer(cfg: TrainConfig, overrides: list[str]) -> tuple[TrainConfi
     given = {key for key, _ in map(runs.parted, overrides) if key == "tokenizer" or key.startswith("tokenizer.")}
     others = sorted(given - {"tokenizer.from_run"})
     if others:
-        raise InputError(f"tokenizer.from_run takes the whole tokenizer as it is: leave out {', '.join(others)}")
+        raise InputError(
+            "tokenizer.taken_whole",
+            f"tokenizer.from_run takes the whole tokenizer as it is: leave out {', '.join(others)}",
+        )
     trained = checkpoint.load(runs.find_checkpoint(cfg.tokenizer.from_run, "tokenizer.from_run"))
     settings = replace(trained.cfg.tokenizer, from_run=os.path.abspath(trained.path))
     return replace(cfg, tokenizer=settings), trained.tokenizer
@@ -173,18 +176,23 @@ def _begun_config(run_dir: Path) -> TrainConfig:
         return from_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException, InputError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is not the config of a run ({reason}): begin a new run") from error
+        raise InputError(
+            "run.damaged_config", f"{path} is not the config of a run ({reason}): begin a new run"
+        ) from error
 
 
 def _check_goes_on(run: Run, trained: Trained) -> None:
     if run.data.digest != trained.corpus:
         raise InputError(
+            "data.changed",
             f"data.path={run.cfg.data.path} has changed since the run {run.dir} began: resumed, the run might be "
-            "validated on what it was trained on; bring the old file back, or begin a new run"
+            "validated on what it was trained on; bring the old file back, or begin a new run",
         )
     unvalidated = trained.record.validation_due or not os.path.isfile(runs.best_checkpoint(run.dir))
     if trained.step >= run.total_steps and unvalidated:
-        raise InputError(f"resume={run.dir} has taken {trained.step} steps already: give it more by max_steps=")
+        raise InputError(
+            "run.no_steps_left", f"resume={run.dir} has taken {trained.step} steps already: give it more by max_steps="
+        )
 
 
 def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]) -> TrainConfig:
@@ -193,8 +201,9 @@ def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]
     refused = [key for key in keys if not any(f"{key}.".startswith(f"{known}.") for known in RESUMABLE)]
     if refused:
         raise InputError(
+            "run.cannot_change",
             f"{', '.join(refused)} cannot change in a resumed run: leave it out, or begin a new run; "
-            f"{', '.join(sorted(RESUMABLE))} can"
+            f"{', '.join(sorted(RESUMABLE))} can",
         )
     merged = to_plain(saved)
     # What is compiled is kept there, and run: never a place that a checkpoint names.
@@ -214,8 +223,9 @@ def _vocab_size(cfg: TrainConfig, tokenizer: Tokenizer) -> int:
     needed = len(tokenizer.vocabulary)
     if cfg.model.vocab_size is not None and cfg.model.vocab_size < needed:
         raise InputError(
+            "model.vocab_too_small",
             f"model.vocab_size={cfg.model.vocab_size} is below the tokenizer's {needed} tokens: "
-            "raise it, set it to null, or lower tokenizer.vocab_size"
+            "raise it, set it to null, or lower tokenizer.vocab_size",
         )
     return cfg.model.vocab_size or needed
 

@@ -61,7 +61,7 @@ def check_run_dir(wanted: str | None) -> None:
     if wanted is not None and os.path.isdir(wanted) and os.listdir(wanted):
         path = Path(wanted)
         advice = f"go on with its run by resume={path}, or " if os.path.isfile(kept_config(path)) else ""
-        raise InputError(f"run_dir={path} is not empty: {advice}name a new folder")
+        raise InputError("run.not_empty", f"run_dir={path} is not empty: {advice}name a new folder")
 
 
 def make_run_dir(wanted: str | None, overrides: Iterable[str]) -> Path:
@@ -81,7 +81,7 @@ def make_run_dir(wanted: str | None, overrides: Iterable[str]) -> Path:
         (path / ".hydra").mkdir()
     except OSError as error:
         raise InputError(
-            f"the run folder {path} cannot be made ({error.strerror}): name another by run_dir="
+            "run.not_writable", f"the run folder {path} cannot be made ({error.strerror}): name another by run_dir="
         ) from error
     return path
 
@@ -152,15 +152,24 @@ def find_resumable(resume: str) -> Resumable:
         order = (last_checkpoint(path), previous_checkpoint(path), best_checkpoint(path))
         found = [checkpoint for checkpoint in order if os.path.isfile(checkpoint)]
         if not found and _had_checkpoints(path):
-            raise InputError(f"resume={resume}: the run has no checkpoint any more: bring one back, or begin a new run")
+            raise InputError(
+                "run.no_checkpoint",
+                f"resume={resume}: the run has no checkpoint any more: bring one back, or begin a new run",
+            )
         if not found and not os.path.isfile(kept_config(path)):
-            raise InputError(f"resume={resume} holds no run: name a run folder (outputs/runs/...) or latest")
+            raise InputError(
+                "run.not_a_run", f"resume={resume} holds no run: name a run folder (outputs/runs/...) or latest"
+            )
         return Resumable(path, found)
     if not os.path.isfile(path):
-        raise InputError(f"resume={resume} does not exist: name a run folder (outputs/runs/...), or latest")
+        raise InputError(
+            "run.not_found", f"resume={resume} does not exist: name a run folder (outputs/runs/...), or latest"
+        )
     run_dir = Path(os.path.relpath(path.absolute().parent.parent))
     if path.absolute().parent.name != "checkpoints":
-        raise InputError(f"resume={resume} lies in no run folder, in which a run could go on: name a run folder")
+        raise InputError(
+            "run.outside", f"resume={resume} lies in no run folder, in which a run could go on: name a run folder"
+        )
     return Resumable(run_dir, [run_dir / "checkpoints" / path.name])
 
 
@@ -179,7 +188,7 @@ def _latest_run() -> Path:
     marks = ("checkpoints/last.ckpt", ".hydra/config.yaml")
     found = [path for mark in marks for path in OUTPUTS.glob(f"**/{mark}") if path.is_file()]
     if not found:
-        raise InputError(f"resume=latest: there is no run below {OUTPUTS.absolute()}: name its folder")
+        raise InputError("run.none", f"resume=latest: there is no run below {OUTPUTS.absolute()}: name its folder")
     return max(found, key=lambda path: path.stat().st_mtime).parent.parent
 
 
@@ -193,9 +202,13 @@ def lock(run_dir: Path) -> FileLock:
     try:
         held.acquire(blocking=False)
     except Timeout as error:
-        raise InputError(f"another process is training in {run_dir}: wait until it has ended, or stop it") from error
+        raise InputError(
+            "run.locked", f"another process is training in {run_dir}: wait until it has ended, or stop it"
+        ) from error
     except OSError as error:
-        raise InputError(f"{run_dir} cannot be written ({error.strerror}), so that no run can go on in it") from error
+        raise InputError(
+            "run.not_writable", f"{run_dir} cannot be written ({error.strerror}), so that no run can go on in it"
+        ) from error
     return held
 
 
@@ -231,13 +244,21 @@ def find_checkpoint(ckpt: str | None, key: str = "ckpt") -> Path:
     if ckpt is None:
         found = [path for path in OUTPUTS.glob("**/checkpoints/best.ckpt") if path.is_file()]
         if not found:
-            raise InputError(f"no trained run below {OUTPUTS.absolute()}: train one by `make train`, or name ckpt=")
+            raise InputError(
+                "run.none_trained",
+                f"no trained run below {OUTPUTS.absolute()}: train one by `make train`, or name ckpt=",
+            )
         return max(found, key=lambda path: path.stat().st_mtime)
     path = Path(ckpt)
     if os.path.isdir(path):  # unlike Path.is_dir, no error where one may not look
         if not os.path.isfile(best_checkpoint(path)):
-            raise InputError(f"{key}={ckpt} holds no checkpoints/best.ckpt: name a run folder or a .ckpt file")
+            raise InputError(
+                "checkpoint.not_in_folder",
+                f"{key}={ckpt} holds no checkpoints/best.ckpt: name a run folder or a .ckpt file",
+            )
         return best_checkpoint(path)
     if not os.path.isfile(path):
-        raise InputError(f"{key}={ckpt} does not exist: name a run folder (outputs/runs/...) or a .ckpt file")
+        raise InputError(
+            "checkpoint.not_found", f"{key}={ckpt} does not exist: name a run folder (outputs/runs/...) or a .ckpt file"
+        )
     return path

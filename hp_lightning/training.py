@@ -89,11 +89,17 @@ def _train_beside(known: str) -> None:
 def _check_devices_alone(cfg: TrainConfig) -> None:
     """A run starts its processes itself, by its own command line."""
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        raise InputError("srun has started train.py several times: give it --ntasks=1, trainer.devices does the rest")
+        raise InputError(
+            "machine.started_by_srun",
+            "srun has started train.py several times: give it --ntasks=1, trainer.devices does the rest",
+        )
     if cfg.trainer.devices == 1:
         return
     if "LOCAL_RANK" in os.environ:
-        raise InputError("train.py starts a process for each of trainer.devices itself: start it without torchrun")
+        raise InputError(
+            "machine.started_by_torchrun",
+            "train.py starts a process for each of trainer.devices itself: start it without torchrun",
+        )
 
 
 @contextmanager
@@ -193,7 +199,9 @@ def _fit(run: Run) -> None:
             number = signal.SIGINT if pressed else signal.SIGTERM
             going_on = runs.command("python", runs.script("train.py"), f"resume={run.dir}")
             raise Interrupted(
-                f"stopped by {number.name}; go on from the last checkpoint with: {going_on}", number
+                "run.interrupted_at_once",
+                f"stopped by {number.name}; go on from the last checkpoint with: {going_on}",
+                number,
             ) from error
         raise
 
@@ -204,9 +212,10 @@ def _expect_saved(trainer: L.Trainer, checkpoints: Checkpoints) -> None:
         checkpoints.save(trainer)
     if checkpoints.error is not None:
         raise RunError(
+            "checkpoint.not_saved",
             f"step {trainer.global_step}, the last, could not be saved in {checkpoints.run_dir} "
             f"({checkpoints.error.strerror}), an older checkpoint is kept; make room, then go on by "
-            f"resume={checkpoints.run_dir}"
+            f"resume={checkpoints.run_dir}",
         )
 
 
@@ -218,7 +227,7 @@ def _file_refusals() -> Iterator[None]:
     except OSError as error:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise RunError(f"{error.filename or 'a file'} cannot be used: {error.strerror}") from error
+        raise RunError("run.file_error", f"{error.filename or 'a file'} cannot be used: {error.strerror}") from error
 
 
 @contextmanager
@@ -229,7 +238,7 @@ def _memory_refusals(run: Run) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
-        raise RunError(_out_of_memory(run)) from error
+        raise RunError("machine.out_of_memory", _out_of_memory(run)) from error
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

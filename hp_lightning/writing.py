@@ -51,9 +51,14 @@ def _prompts(prompt_file: str) -> Iterator[str]:
                 count += 1
                 yield prompt
     except OSError as error:
-        raise InputError(f"prompt_file={prompt_file} cannot be read ({error.strerror}): name a text file") from error
+        raise InputError(
+            "generate.prompts_not_readable",
+            f"prompt_file={prompt_file} cannot be read ({error.strerror}): name a text file",
+        ) from error
     if not count:
-        raise InputError(f"prompt_file={prompt_file} holds no prompt: it should have one in each line")
+        raise InputError(
+            "generate.no_prompt", f"prompt_file={prompt_file} holds no prompt: it should have one in each line"
+        )
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[str]:
@@ -61,7 +66,9 @@ def _lines(file: BinaryIO, name: str) -> Iterator[str]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
-            raise InputError(f"prompt_file={name}, line {number} is not UTF-8: save the file as UTF-8") from error
+            raise InputError(
+                "generate.wrong_encoding", f"prompt_file={name}, line {number} is not UTF-8: save the file as UTF-8"
+            ) from error
         if text.strip():
             yield text
 
@@ -84,7 +91,9 @@ def _typed() -> str:
     try:
         line.encode()
     except UnicodeEncodeError as error:
-        raise InputError("a line of standard input is not UTF-8: save what is piped in as UTF-8") from error
+        raise InputError(
+            "generate.wrong_encoding", "a line of standard input is not UTF-8: save what is piped in as UTF-8"
+        ) from error
     return line
 
 

@@ -8,6 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from hp_lightning.checks import at_least, between, not_empty, one_of, probability, resolved, sampling, seed, validated
+from hp_lightning.errors import InputError
 
 
 @dataclass
@@ -62,11 +63,14 @@ def export_config(cfg: DictConfig) -> ExportConfig:
     return validated(resolved(cfg), ExportConfig, _export_problems)
 
 
-def _generate_problems(cfg: GenerateConfig) -> Iterator[str]:
+def _generate_problems(cfg: GenerateConfig) -> Iterator[InputError]:
     yield from not_empty("ckpt", cfg.ckpt)
     yield from not_empty("prompt_file", cfg.prompt_file)
     if cfg.prompt_file is not None and (cfg.prompt or cfg.interactive):
-        yield f"prompt_file and {'prompt' if cfg.prompt else 'interactive'} are both given: leave one of the two out"
+        yield InputError(
+            "config.conflict",
+            f"prompt_file and {'prompt' if cfg.prompt else 'interactive'} are both given: leave one of the two out",
+        )
     yield from one_of("format", cfg.format, "text", "json")
     yield from at_least("num_samples", cfg.num_samples, 1)
     yield from sampling(cfg.max_new_tokens, cfg.temperature, cfg.top_k, cfg.top_p)
@@ -76,6 +80,6 @@ def _generate_problems(cfg: GenerateConfig) -> Iterator[str]:
         yield from seed("seed", cfg.seed)
 
 
-def _export_problems(cfg: ExportConfig) -> Iterator[str]:
+def _export_problems(cfg: ExportConfig) -> Iterator[InputError]:
     yield from not_empty("ckpt", cfg.ckpt)
     yield from not_empty("to", cfg.to)

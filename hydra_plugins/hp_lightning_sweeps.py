@@ -96,11 +96,15 @@ class OptunaSweeper(OurSweeper):
 
         if not isinstance(self.launcher, ProcessLauncher):
             raise InputError(
+                "sweep.unwatched_jobs",
                 "hydra/sweeper=optuna watches its jobs, and needs hydra/launcher=processes: start the same command "
-                "several times, with the same sweep.name, to search on several machines"
+                "several times, with the same sweep.name, to search on several machines",
             )
         if self.n_trials < 1:
-            raise InputError(f"hydra.sweeper.n_trials={self.n_trials} is no number of jobs: it must be at least 1")
+            raise InputError(
+                "config.out_of_range",
+                f"hydra.sweeper.n_trials={self.n_trials} is no number of jobs: it must be at least 1",
+            )
         search = Search(self.folder, arguments, dict(self.params), self.n_trials, self.seed)
         pool = Pool(search, self.folder, make_slots(self.cfg, self.trainer), self.cfg.max_failures)
         run_sweep(self.folder, self.overrides(), pool.run, search.jobs)

@@ -73,10 +73,14 @@ def find_run_folders(named: Sequence[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for folder in named:
         if not os.path.isdir(folder):
-            raise InputError(f"{folder} is no folder: name a run folder, or one with runs in it (outputs/runs/...)")
+            raise InputError(
+                "run.not_found", f"{folder} is no folder: name a run folder, or one with runs in it (outputs/runs/...)"
+            )
         below = list(_run_folders(folder))
         if not below:
-            raise InputError(f"{folder} holds no run: name a run folder, or one with runs in it (outputs/runs/...)")
+            raise InputError(
+                "run.not_a_run", f"{folder} holds no run: name a run folder, or one with runs in it (outputs/runs/...)"
+            )
         for path in below:
             found.setdefault(path.resolve(), path)
     return list(found.values())

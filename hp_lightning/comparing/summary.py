@@ -26,7 +26,7 @@ def summarize(folders: Sequence[Path], to: Path) -> None:
 
     records = [record for record in map(read_run, folders) if record is not None]
     if not records:
-        raise RunError("the run folders are gone: there is nothing to summarize")
+        raise RunError("compare.no_runs", "the run folders are gone: there is nothing to summarize")
     comparison = compare(records)
     lines = verdict(comparison)
     endings = [*_endings(records), *_gaps(comparison, records, len(folders))]
@@ -36,7 +36,9 @@ def summarize(folders: Sequence[Path], to: Path) -> None:
         _replace(to / "summary.png", lambda path: draw(comparison, path))
         _replace(to / "summary.md", lambda path: path.write_text(_markdown(to, comparison, lines, endings), "utf-8"))
     except OSError as error:
-        raise RunError(f"{to} cannot be written ({error.strerror}): the summary is shown above only") from error
+        raise RunError(
+            "output.not_writable", f"{to} cannot be written ({error.strerror}): the summary is shown above only"
+        ) from error
     log.info("\nsummary    %s", ", ".join(str(to / f"summary.{kind}") for kind in ("csv", "md", "png")))
 
 

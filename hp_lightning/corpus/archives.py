@@ -60,10 +60,16 @@ def parts_of(source: Source) -> list[Part]:
     with refusals(where), zipfile.ZipFile(source.path) as archive:
         members = sorted(filter(_is_text, archive.infolist()), key=lambda member: member.filename)
     if not members:
-        raise InputError(f"{where} holds no file that can be read: one of {', '.join(READABLE)} was expected in it")
+        raise InputError(
+            "data.empty_archive",
+            f"{where} holds no file that can be read: one of {', '.join(READABLE)} was expected in it",
+        )
     for member in members:
         if member.flag_bits & 1:
-            raise InputError(f"{where}: {printable(member.filename)} is protected by a password: unpack it and name it")
+            raise InputError(
+                "data.encrypted",
+                f"{where}: {printable(member.filename)} is protected by a password: unpack it and name it",
+            )
     return [
         Part(
             f"{where}, {printable(member.filename)}",

@@ -29,7 +29,10 @@ def find_text_column(cfg: DataConfig, names: list[str], where: str) -> int:
             return _only("data.text_column", known, lowered, where)
     if len(names) == 1:
         return 0
-    raise InputError(f"{where}: which column is the text? Set data.text_column to one of {_listed(names)}")
+    raise InputError(
+        "data.ambiguous_text_column",
+        f"{where}: which column is the text? Set data.text_column to one of {_listed(names)}",
+    )
 
 
 def find_group_columns(cfg: DataConfig, names: list[str], text_column: int, where: str) -> list[int]:
@@ -54,14 +57,17 @@ def _position(key: str, column: str, names: list[str], where: str) -> int:
     positions = [str(position) for position in range(len(names))]
     if column in positions:
         return positions.index(column)
-    raise InputError(f"{key}={printable(column)}: {where} has no such column; it has {_listed(names)}")
+    raise InputError(
+        "data.no_such_column", f"{key}={printable(column)}: {where} has no such column; it has {_listed(names)}"
+    )
 
 
 def _only(key: str, column: str, names: list[str], where: str) -> int:
     if names.count(column) > 1:
         raise InputError(
+            "data.ambiguous_column",
             f"{where}: {names.count(column)} columns are called {printable(column)}: rename one, or set {key} to "
-            f"positions (from 0) instead of names"
+            f"positions (from 0) instead of names",
         )
     return names.index(column)
 

@@ -33,9 +33,11 @@ def text_lines(part: Part, file: IO[bytes], encoding: str) -> Iterator[str]:
     """
     for number, line in enumerate(_decoded(file, encoding), 1):
         if "\0" in line:
-            raise InputError(_with_nul(part, number, line))
+            raise _with_nul(part, number, line)
         if number == 1 and line.lstrip("\ufeff \t").lower().startswith(WEB_PAGE):
-            raise InputError(f"{part.label} is a web page, no CSV: name the file itself (on GitHub, the raw one)")
+            raise InputError(
+                "data.web_page", f"{part.label} is a web page, no CSV: name the file itself (on GitHub, the raw one)"
+            )
         yield line if number > 1 else line.removeprefix("\ufeff")
 
 
@@ -44,17 +46,23 @@ def _decoded(file: IO[bytes], encoding: str, errors: str = "strict") -> io.TextI
         return io.TextIOWrapper(file, encoding, errors, newline="")
     except (LookupError, ValueError) as error:
         raise InputError(
+            "data.unknown_encoding",
             f"data.encoding={printable(encoding)} is no encoding of text: take utf-8, cp1252, utf-16 or another that "
-            "Python knows"
+            "Python knows",
         ) from error
 
 
-def _with_nul(part: Part, number: int, line: str) -> str:
+def _with_nul(part: Part, number: int, line: str) -> InputError:
     where = f"{part.label}, line {number}"
     if 3 * line.count("\0") > len(line):  # every second byte of Latin letters
         encoding = "utf-16-be" if line.startswith("\0") else "utf-16-le"
-        return f"{where}: NUL bytes, as UTF-16 has them: set data.encoding={encoding}, or save the file as UTF-8"
-    return f"{where}: a NUL byte, which no text has: is the file damaged, or no text at all?"
+        return InputError(
+            "data.wrong_encoding",
+            f"{where}: NUL bytes, as UTF-16 has them: set data.encoding={encoding}, or save the file as UTF-8",
+        )
+    return InputError(
+        "data.nul_byte", f"{where}: a NUL byte, which no text has: is the file damaged, or no text at all?"
+    )
 
 
 def undecodable(part: Part, encoding: str, error: UnicodeDecodeError) -> str:

@@ -34,7 +34,8 @@ def _told(delimiter: str) -> str:
         return "\t"
     if len(delimiter) != 1 or delimiter in '"\r\n\0':
         raise InputError(
-            f"data.delimiter={printable(delimiter)} cannot part columns: it must be one character, such as ; or \\t"
+            "data.invalid_delimiter",
+            f"data.delimiter={printable(delimiter)} cannot part columns: it must be one character, such as ; or \\t",
         )
     return delimiter
 

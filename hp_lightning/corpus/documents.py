@@ -68,7 +68,9 @@ def _naming_the_copy(error: InputError, sources: list[Source]) -> InputError:
     """Says where the local copy of a remote file lies: it may be that, and not the file, which is wrong."""
     for source in sources:
         if is_remote(source.place) and str(error).startswith(label(source.place)):
-            return InputError(f"{error}; this was read from the copy {source.path}: delete it to download it again")
+            return InputError(
+                error.code, f"{error}; this was read from the copy {source.path}: delete it to download it again"
+            )
     return error
 
 
@@ -92,7 +94,9 @@ def _read(part: Part, cfg: DataConfig, prefix: str) -> Reading:
         text_column, group_columns = _columns(part, cfg, table)
         groups, rows = _grouped(part, table, text_column, group_columns)
     if not rows:
-        raise InputError(f"{part.label} holds no rows of text: a header line and rows below it were expected")
+        raise InputError(
+            "data.no_rows", f"{part.label} holds no rows of text: a header line and rows below it were expected"
+        )
     separator = _row_separator(cfg, groups)
     names = table.names or [""]
     documents = []
@@ -102,7 +106,7 @@ def _read(part: Part, cfg: DataConfig, prefix: str) -> Reading:
             documents.append(Document(" / ".join(filter(None, (prefix, *group))) or part.stem, text))
     if not documents:
         what = f"cell of column {names[text_column]!r}" if table.names else "line"
-        raise InputError(f"{part.label}: every {what} is blank")
+        raise InputError("data.blank", f"{part.label}: every {what} is blank")
     return Reading(
         documents,
         rows,
@@ -147,8 +151,9 @@ def _fitted(part: Part, line: int, row: Sequence[str], width: int) -> Sequence[s
         return [""]
     if len(row) < width or any(row[width:]):
         raise InputError(
+            "data.ragged_row",
             f"{part.label}, line {line}: {len(row)} cells where the header has {width} columns; a cell with a comma "
-            "or a line break in it must stand in quotation marks"
+            "or a line break in it must stand in quotation marks",
         )
     return row
 

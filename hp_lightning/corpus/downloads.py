@@ -92,7 +92,8 @@ def _keep(temporary: Path, path: Path) -> None:
 
 def _unwritable(path: Path, error: OSError) -> InputError:
     return InputError(
-        f"the cache {path.parent.parent} cannot be written ({error.strerror}): set data.cache_dir to a folder that can"
+        "data.cache_not_writable",
+        f"the cache {path.parent.parent} cannot be written ({error.strerror}): set data.cache_dir to a folder that can",
     )
 
 
@@ -102,16 +103,21 @@ def _fetch(url: str, target: Path) -> None:
             files, path = fsspec.core.url_to_fs(url, **_options(url))
             files.get_file(path, str(target), callback=_Told(f"downloading {remote_name(url)}", stack))
     except ImportError as error:
-        raise InputError(f"{label(url)} needs a package that is not installed: {reason(error)}") from error
+        raise InputError(
+            "data.missing_package", f"{label(url)} needs a package that is not installed: {reason(error)}"
+        ) from error
     except FileNotFoundError as error:
-        raise InputError(f"{label(url)} does not exist: check the address") from error
+        raise InputError("data.not_found", f"{label(url)} does not exist: check the address") from error
     except TimeoutError as error:
         raise InputError(
-            f"{label(url)} cannot be downloaded (the server did not answer in time): check the connection, or try again"
+            "data.timeout",
+            f"{label(url)} cannot be downloaded (the server did not answer in time): check the connection, or try "
+            "again",
         ) from error
     except Exception as error:  # every backend of fsspec has its own
         raise InputError(
-            f"{label(url)} cannot be downloaded ({reason(error)}): check the address and the connection"
+            "data.not_downloaded",
+            f"{label(url)} cannot be downloaded ({reason(error)}): check the address and the connection",
         ) from error
 
 

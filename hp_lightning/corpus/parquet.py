@@ -24,14 +24,17 @@ def read_parquet(part: Part, file: IO[bytes]) -> tuple[list[str], Iterator[tuple
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise InputError(
-            f"{part.label}: reading parquet needs a package more: pip install 'hp_lightning[parquet]'"
+            "data.missing_package",
+            f"{part.label}: reading parquet needs a package more: pip install 'hp_lightning[parquet]'",
         ) from error
     with _damage_refused(part):
         # Its end is read first: what is packed must be unpacked whole.
         parquet = ParquetFile(file if isinstance(file, io.BufferedReader) else pyarrow.BufferReader(file.read()))
         names = [field.name for field in parquet.schema_arrow if _is_string(field.type)]
     if not names:
-        raise InputError(f"{part.label} has no columns of text: at least one of strings was expected")
+        raise InputError(
+            "data.no_text_column", f"{part.label} has no columns of text: at least one of strings was expected"
+        )
     return names, _rows(part, parquet, names)
 
 
@@ -40,7 +43,9 @@ def _rows(part: Part, parquet: Any, names: list[str]) -> Iterator[tuple[int, lis
         batches = parquet.iter_batches(BATCH_ROWS, columns=names)
         for number, row in enumerate(chain.from_iterable(map(_batch_rows, batches)), 1):
             if any("\0" in cell for cell in row):
-                raise InputError(f"{part.label}, row {number}: a NUL byte, which no text has: leave it out")
+                raise InputError(
+                    "data.nul_byte", f"{part.label}, row {number}: a NUL byte, which no text has: leave it out"
+                )
             yield number, row
 
 
@@ -57,7 +62,8 @@ def _damage_refused(part: Part) -> Iterator[None]:
         yield
     except (ArrowException, OSError, ValueError) as error:
         raise InputError(
-            f"{part.label} is no parquet file or a damaged one ({reason(error)}): fetch or write it again"
+            "data.damaged",
+            f"{part.label} is no parquet file or a damaged one ({reason(error)}): fetch or write it again",
         ) from error
 
 

@@ -41,18 +41,26 @@ def refusals(where: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise InputError(f"{where} does not exist: name a CSV file (relative to {Path.cwd()})") from error
+        raise InputError(
+            "data.not_found", f"{where} does not exist: name a CSV file (relative to {Path.cwd()})"
+        ) from error
     except IsADirectoryError as error:
-        raise InputError(f"{where} is a folder: name a CSV file, or several as in '{where}/*.csv'") from error
+        raise InputError(
+            "data.is_folder", f"{where} is a folder: name a CSV file, or several as in '{where}/*.csv'"
+        ) from error
     except PermissionError as error:
-        raise InputError(f"{where} may not be read: check the file's permissions") from error
+        raise InputError("data.no_permission", f"{where} may not be read: check the file's permissions") from error
     except zipfile.BadZipFile as error:
         raise InputError(
-            f"{where} is no zip file or a damaged one ({reason(error)}): fetch or pack it again"
+            "data.damaged", f"{where} is no zip file or a damaged one ({reason(error)}): fetch or pack it again"
         ) from error
     except (EOFError, zlib.error, lzma.LZMAError, NotImplementedError) as error:
-        raise InputError(f"{where} is damaged or incomplete ({reason(error)}): fetch or pack it again") from error
+        raise InputError(
+            "data.damaged", f"{where} is damaged or incomplete ({reason(error)}): fetch or pack it again"
+        ) from error
     except OSError as error:
         if error.errno is None:  # what gzip and bz2 say of damaged data
-            raise InputError(f"{where} is damaged or incomplete ({reason(error)}): fetch or pack it again") from error
-        raise InputError(f"{where} cannot be read ({error.strerror}): name a CSV file") from error
+            raise InputError(
+                "data.damaged", f"{where} is damaged or incomplete ({reason(error)}): fetch or pack it again"
+            ) from error
+        raise InputError("data.not_readable", f"{where} cannot be read ({error.strerror}): name a CSV file") from error

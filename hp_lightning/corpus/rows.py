@@ -58,9 +58,11 @@ def open_table(part: Part, cfg: DataConfig) -> Iterator[Table]:
             else:
                 yield _csv_table(part, file, cfg)
     except UnicodeDecodeError as error:
-        raise InputError(undecodable(part, cfg.encoding, error)) from error
+        raise InputError("data.wrong_encoding", undecodable(part, cfg.encoding, error)) from error
     except UnicodeError as error:
-        raise InputError(f"{part.label} is no text in {cfg.encoding} ({reason(error)}): set data.encoding") from error
+        raise InputError(
+            "data.wrong_encoding", f"{part.label} is no text in {cfg.encoding} ({reason(error)}): set data.encoding"
+        ) from error
 
 
 def _csv_table(part: Part, file: IO[bytes], cfg: DataConfig) -> Table:
@@ -88,8 +90,9 @@ def _csv_rows(part: Part, lines: Iterator[str], delimiter: str, first_line: int)
             line = reader.line_num + first_line
     except csv.Error as error:
         raise InputError(
+            "data.invalid_csv",
             f"{part.label}, line {line}: no valid CSV in the row that begins here ({reason(error)}): a quotation mark "
-            "is missing, or one inside a cell is not doubled"
+            "is missing, or one inside a cell is not doubled",
         ) from error
 
 

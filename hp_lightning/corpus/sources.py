@@ -85,11 +85,12 @@ def _entries(path: Any) -> list[str]:
     for entry in entries:
         if not isinstance(entry, str) or not entry.strip() or "\0" in entry:
             raise InputError(
+                "data.not_a_path",
                 f"data.path={printable(str(path))}: {printable(repr(entry))} is no file: name a file, a glob or a "
-                "URL, or a list of them"
+                "URL, or a list of them",
             )
     if not entries:
-        raise InputError("data.path is an empty list: name at least one file")
+        raise InputError("data.no_files", "data.path is an empty list: name at least one file")
     return entries
 
 
@@ -101,7 +102,9 @@ def _places(entry: str) -> list[str]:
         return [place]
     found = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
     if not found:
-        raise InputError(f"{label(entry)} matches no file (relative to {Path.cwd()}): check the pattern")
+        raise InputError(
+            "data.no_match", f"{label(entry)} matches no file (relative to {Path.cwd()}): check the pattern"
+        )
     return found
 
 
@@ -110,9 +113,15 @@ def _sha256(cfg: DataConfig, files: int) -> str | None:
         return None
     wanted = cfg.sha256.strip().lower()
     if not re.fullmatch(r"[0-9a-f]{64}", wanted):
-        raise InputError(f"data.sha256={printable(cfg.sha256)} is no SHA-256: it must be 64 hexadecimal digits")
+        raise InputError(
+            "data.invalid_checksum",
+            f"data.sha256={printable(cfg.sha256)} is no SHA-256: it must be 64 hexadecimal digits",
+        )
     if files != 1:
-        raise InputError(f"data.sha256 is of one file, but data.path names {files}: name one, or leave data.sha256 out")
+        raise InputError(
+            "data.checksum_of_several",
+            f"data.sha256 is of one file, but data.path names {files}: name one, or leave data.sha256 out",
+        )
     return wanted
 
 
@@ -122,7 +131,7 @@ def _local(place: str, sha256: str | None) -> Source:
     with refusals(where):
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise InputError(f"{where} is a pipe or a device: save the text to a file and name that")
+            raise InputError("data.not_a_file", f"{where} is a pipe or a device: save the text to a file and name that")
         path.open("rb").close()
     if sha256 is not None:
         _check(_file_digest(path, where), sha256, where)
@@ -142,8 +151,9 @@ def _remote(url: str, cfg: DataConfig, sha256: str | None) -> Source:
 def _check(found: str, sha256: str, where: str) -> None:
     if found != sha256:
         raise InputError(
+            "data.checksum_mismatch",
             f"{where} is not the file that data.sha256 tells: expected {sha256}, found {found}; check both, "
-            "or leave data.sha256 out"
+            "or leave data.sha256 out",
         )
 
 

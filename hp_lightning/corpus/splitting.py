@@ -33,8 +33,9 @@ def split_documents(documents: list[Document], cfg: DataConfig) -> Splits:
     for part, found in (("train", splits.train), ("validation", splits.val), ("test", splits.test)):
         if not found and (part != "test" or cfg.test_fraction):
             raise InputError(
+                "data.empty_part",
                 f"data.split={cfg.split} leaves the {part} part empty ({len(documents)} documents): take "
-                "data.split=tail, other fractions, or more text"
+                "data.split=tail, other fractions, or more text",
             )
     return splits
 

@@ -14,6 +14,7 @@ or into the one that holds all the named ones.
 import argparse
 import os
 from pathlib import Path
+from typing import NoReturn
 
 from hp_lightning.comparing.run_folders import find_run_folders
 from hp_lightning.comparing.summary import summarize
@@ -28,19 +29,24 @@ def main() -> None:
     )
     parser.add_argument("folders", nargs="+", metavar="DIR", help=argparse.SUPPRESS)
     parser.add_argument("--to", metavar="DIR", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    parser.error = _refuse  # type: ignore[method-assign]
     try:
+        given = parser.parse_args()
         if "" in given.folders or given.to == "":
-            raise InputError("the name of a folder is empty: name one (outputs/sweeps/...)")
+            raise InputError("config.empty", "the name of a folder is empty: name one (outputs/sweeps/...)")
         folders, into = [Path(name) for name in given.folders], given.to
         found = find_run_folders(folders)
         to = _shared(folders) if into is None else Path(into)
         if not to.is_dir():
-            raise InputError(f"--to {to} is no folder: make it, or name another")
+            raise InputError("output.no_folder", f"--to {to} is no folder: make it, or name another")
         with messages():
             summarize(found, to)
     except RunError as error:
-        parser.exit(error.exit_status, f"{parser.prog}: error: {error}\n")
+        parser.exit(error.exit_status, f"{error.line(parser.prog)}\n")
+
+
+def _refuse(message: str) -> NoReturn:
+    raise InputError("cli.usage", message)
 
 
 def _shared(folders: list[Path]) -> Path:

@@ -34,7 +34,9 @@ def write_page(cfg: RoadmapConfig) -> None:
         try:
             write_whole(path, page.encode("utf-8", errors="replace"))  # a name may hold bytes that are no text
         except OSError as error:
-            raise RunError(f"{path} cannot be written ({error.strerror}): name another file by to=") from error
+            raise RunError(
+                "output.not_writable", f"{path} cannot be written ({error.strerror}): name another file by to="
+            ) from error
         log.info("%s", path)
 
 

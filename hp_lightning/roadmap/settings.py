@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from hp_lightning.checks import not_empty, resolved, seed, validated
 from hp_lightning.config import ModelConfig, model_problems
+from hp_lightning.errors import InputError
 from hp_lightning.judging_config import OtherCorpusConfig, other_corpus_problems
 
 
@@ -41,19 +42,20 @@ def roadmap_config(cfg: DictConfig) -> RoadmapConfig:
     return validated(resolved(cfg), RoadmapConfig, _problems)
 
 
-def _problems(cfg: RoadmapConfig) -> Iterator[str]:
+def _problems(cfg: RoadmapConfig) -> Iterator[InputError]:
     for key in ("ckpt", "to"):
         yield from not_empty(key, getattr(cfg, key))
     if cfg.text is not None and not cfg.text.strip():
-        yield "text is empty: give a passage, or leave it out"
+        yield InputError("config.empty", "text is empty: give a passage, or leave it out")
     if cfg.names == []:
-        yield "names is empty: name some, names=[Harry,Hermione], or leave it out"
+        yield InputError("config.empty", "names is empty: name some, names=[Harry,Hermione], or leave it out")
     yield from other_corpus_problems(cfg.data)
     for key in ("names", "positive", "negative"):
         words = getattr(cfg, key)
         if words is not None and not all(map(str.strip, words)):
-            yield f"{key} has an empty word in it: {key}=[one,another]"
+            yield InputError("config.empty", f"{key} has an empty word in it: {key}=[one,another]")
     if cfg.course.vocab_size is None:
-        yield "course.vocab_size is null: give a number, the course has 10000"
-    yield from (problem.replace("model.", "course.") for problem in model_problems(cfg.course))
+        yield InputError("config.null", "course.vocab_size is null: give a number, the course has 10000")
+    for problem in model_problems(cfg.course):
+        yield InputError(problem.code, str(problem).replace("model.", "course."))
     yield from seed("seed", cfg.seed)

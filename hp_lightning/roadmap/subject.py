@@ -102,7 +102,7 @@ def _passage(cfg: RoadmapConfig, trained: Trained, net: GPT, corpus: Encoded | N
         text = as_in_corpus(cfg.text, trained.cfg.data)
         token_ids = tokenizer.encode(text).tolist()[:PASSAGE]
         if not token_ids:
-            raise InputError("text holds no token: give a sentence or two, or leave it out")
+            raise InputError("course.no_token", "text holds no token: give a sentence or two, or leave it out")
         return Passage(token_ids, "typed", "", unknown_tokens(tokenizer, text))
     if corpus is not None:
         token_ids = corpus.streams["val"][1:].tolist()

@@ -33,7 +33,9 @@ def compare(judge: Judge, source: str, cfg: SentimentConfig) -> None:
     rows = read_rows("evaluate", source, judge.data)
     labels = torch.tensor(rows.labels(f"evaluate={source}", cfg.data.label_column))
     if labels.all() or not labels.any():
-        raise InputError(f"evaluate={source}: every row has the same label: rows of both were expected")
+        raise InputError(
+            "sentiment.one_label", f"evaluate={source}: every row has the same label: rows of both were expected"
+        )
     known = judge.taught_by(rows.texts)
     if known:
         say(
@@ -47,7 +49,9 @@ def compare(judge: Judge, source: str, cfg: SentimentConfig) -> None:
         draw_reliability(probabilities, labels, quality, picture)
         write_whole(report, (json.dumps(_report(judge, source, cfg, quality), indent=2) + "\n").encode())
     except OSError as error:
-        raise RunError(f"{report} cannot be written ({error.strerror}): name another place by out=") from error
+        raise RunError(
+            "output.not_writable", f"{report} cannot be written ({error.strerror}): name another place by out="
+        ) from error
     say(f"{report}, {picture.name}")
 
 

@@ -52,7 +52,10 @@ def find_judge(path: Path, cfg: SentimentConfig) -> Judge:
     found = taught.load(path)
     if found is not None:
         if cfg.method == "calibrated":
-            raise InputError(f"method=calibrated is a language model's, and {path} was taught labels: leave it out")
+            raise InputError(
+                "sentiment.taught_labels",
+                f"method=calibrated is a language model's, and {path} was taught labels: leave it out",
+            )
         data = reading_settings(found.cfg.data, cfg)
         return Judge(path, LABEL_METHOD, found.tokenizer, found.reader, None, data, found.texts)
     trained = checkpoint.load(path)

@@ -28,8 +28,9 @@ class WordLists:
         for name, words in known.items():
             if not words:
                 raise InputError(
+                    "sentiment.unknown_words",
                     f"none of the {name} words is in the model's vocabulary: name others by {name}=[...], or train on "
-                    "text that has them"
+                    "text that has them",
                 )
         return cls(**known)
 

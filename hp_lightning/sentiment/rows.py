@@ -54,8 +54,9 @@ class Rows:
             label = row[place].strip().lower()
             if label not in LABELS:
                 raise InputError(
+                    "sentiment.unknown_label",
                     f"{where}, line {line}: the label {printable(repr(row[place]))} is none: take one of "
-                    f"{', '.join(LABELS)}"
+                    f"{', '.join(LABELS)}",
                 )
             found.append(LABELS[label])
         return found
@@ -82,13 +83,18 @@ def read_rows(key: str, path: str, cfg: DataConfig) -> Rows:
             if not any(cell.strip() for cell in row):
                 continue
             if len(row) != width:
-                raise InputError(f"{where}, line {line}: {len(row)} cells where the header has {width} columns")
+                raise InputError(
+                    "data.ragged_row", f"{where}, line {line}: {len(row)} cells where the header has {width} columns"
+                )
             if not row[column].strip():
                 name = printable(table.names[column])
-                raise InputError(f"{where}, line {line}: no text in the column {name}: fill it, or leave the row out")
+                raise InputError(
+                    "data.blank_cell",
+                    f"{where}, line {line}: no text in the column {name}: fill it, or leave the row out",
+                )
             rows.append((line, row))
     if not rows:
-        raise InputError(f"{where} holds no text: a header and rows, or lines of text, were expected")
+        raise InputError("data.no_rows", f"{where} holds no text: a header and rows, or lines of text, were expected")
     return Rows(
         names=table.names or ["text"],
         cells=[row for _, row in rows],
@@ -113,8 +119,9 @@ def _label_column(names: list[str], where: str, column: str | None) -> int:
     if not found:
         asked = f"data.label_column={printable(column)}: " if column else ""
         raise InputError(
+            "sentiment.no_label_column",
             f"{asked}{where} has no column with labels; it has {printable(', '.join(names))}: "
-            "set data.label_column to the one that says positive or negative"
+            "set data.label_column to the one that says positive or negative",
         )
     return found[0]
 

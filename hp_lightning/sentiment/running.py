@@ -74,7 +74,9 @@ def _judge_rows(judge: Judge, rows: Rows, out: str | None) -> None:
     try:
         write_whole(Path(out), content.getvalue().encode())
     except OSError as error:
-        raise RunError(f"out={out} cannot be written ({error.strerror}): name another file") from error
+        raise RunError(
+            "output.not_writable", f"out={out} cannot be written ({error.strerror}): name another file"
+        ) from error
     say(f"{len(scores):,} rows judged ({judge.method}): {out}")
 
 
@@ -83,7 +85,10 @@ def _teach(path: Path, source: str, cfg: SentimentConfig) -> None:
     target = path.with_name(TAUGHT_NAME) if cfg.out is None else Path(cfg.out)
     check_target(str(target) if cfg.out is None else f"out={cfg.out}", target, path, Path(source))
     if cfg.out is not None and target.is_file() and not taught.is_taught(target):
-        raise InputError(f"out={cfg.out} is no model that was taught labels, and would be lost: name another file")
+        raise InputError(
+            "output.would_be_lost",
+            f"out={cfg.out} is no model that was taught labels, and would be lost: name another file",
+        )
     rows = read_rows("train", source, reading_settings(trained.cfg.data, cfg))
     labels = rows.labels(f"train={source}", cfg.data.label_column)
     examples = [Example(text, positive) for text, positive in zip(rows.texts, labels, strict=True)]

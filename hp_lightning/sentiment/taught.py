@@ -45,7 +45,9 @@ def save(reader: LabelReader, trained: Trained, texts: list[str], path: Path) ->
     try:
         write_whole(path, archive.getvalue())
     except OSError as error:
-        raise RunError(f"{path} cannot be written ({error}): make room, or name another file by out=") from error
+        raise RunError(
+            "output.not_writable", f"{path} cannot be written ({error}): make room, or name another file by out="
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ def load(path: Path) -> Taught | None:
             labels, temperature = list(map(str, ours["labels"])), float(ours["temperature"])
             reader = LabelReader(nets, tokenizer, labels, temperature, cfg.data.seq_len)
             return Taught(cfg, tokenizer, reader, ours["texts"].long())
-    raise InputError(f"{path} has the format {ours['format']}, and this version reads {FORMAT}: teach the model again")
+    raise InputError(
+        "checkpoint.other_version",
+        f"{path} has the format {ours['format']}, and this version reads {FORMAT}: teach the model again",
+    )
 
 
 def _network(cfg: TrainConfig, weights: dict[str, Tensor]) -> GPT:

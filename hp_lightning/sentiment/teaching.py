@@ -83,8 +83,9 @@ def label_ids(tokenizer: Tokenizer, labels: list[str]) -> list[list[int]]:
     for word, its_ids in zip(labels, ids, strict=True):
         if unk_id in its_ids:
             raise InputError(
+                "sentiment.label_not_in_vocabulary",
                 f"the label {word!r} is not in the model's vocabulary: name two words that are by "
-                "teach.labels=[good,bad], or take a model with tokenizer=bpe"
+                "teach.labels=[good,bad], or take a model with tokenizer=bpe",
             )
     return ids
 
@@ -114,7 +115,10 @@ def teach(
         reader = LabelReader(nets[-1:], trained.tokenizer, cfg.labels, 1.0, context)
         found = reader.log_odds([example.text for example in kept_back])
         if not torch.isfinite(found).all():
-            raise InputError(f"teach.lr={cfg.lr:g}: what the network says is no number any more: take a lower rate")
+            raise InputError(
+                "sentiment.diverged",
+                f"teach.lr={cfg.lr:g}: what the network says is no number any more: take a lower rate",
+            )
         positive = torch.tensor([example.positive for example in kept_back])
         share = float(((found > 0) == positive).double().mean())
         say(f"network {number + 1} of {cfg.networks}: {share:.1%} right of the {len(kept_back):,} rows kept back")
@@ -152,7 +156,9 @@ def _parted(
         count = round(val_fraction * len(found))
         if not count or count == len(found):
             name = "positive" if positive else "negative"
-            raise InputError(f"train= has {len(found)} {name} rows, too few to keep some back: bring more")
+            raise InputError(
+                "sentiment.too_few_rows", f"train= has {len(found)} {name} rows, too few to keep some back: bring more"
+            )
         order = np.roll(random.permutation(len(found)), -number * count)
         kept_back.extend(found[place] for place in order[:count])
         learned.extend(found[place] for place in order[count:])

@@ -54,7 +54,10 @@ def placed_job(sweep_dir: Path, overrides: Iterable[str]) -> Job:
     own, of_the_sweep = _parted(overrides)
     names = [word.removeprefix(NAME_OF_JOB) for word in of_the_sweep if word.startswith(NAME_OF_JOB)]
     if not names:
-        raise InputError("this sweeper gives its jobs no folders: take hydra/sweeper=grid or hydra/sweeper=optuna")
+        raise InputError(
+            "sweep.other_sweeper",
+            "this sweeper gives its jobs no folders: take hydra/sweeper=grid or hydra/sweeper=optuna",
+        )
     return Job(own, sweep_dir / names[-1])
 
 
@@ -88,14 +91,17 @@ def complete_arguments(arguments: list[str]) -> list[str]:
     given = dict(runs.parted(word) for word in arguments if not word.startswith("-"))
     if not MULTIRUN & set(arguments):
         if "resume_sweep" in given:
-            raise InputError(f"resume_sweep={given['resume_sweep']} goes on with several runs: put -m before it")
+            raise InputError(
+                "sweep.without_multirun",
+                f"resume_sweep={given['resume_sweep']} goes on with several runs: put -m before it",
+            )
         return arguments
     for key, instead in (("run_dir", "sweep.dir"), ("resume", "resume_sweep")):
         if key in given:
-            raise InputError(f"{key} belongs to a single run: take {instead} for a sweep (-m)")
+            raise InputError("sweep.single_run_key", f"{key} belongs to a single run: take {instead} for a sweep (-m)")
     if "resume_sweep" in given:
         if not given["resume_sweep"]:
-            raise InputError("resume_sweep is empty: name the folder of a sweep (outputs/sweeps/...)")
+            raise InputError("config.empty", "resume_sweep is empty: name the folder of a sweep (outputs/sweeps/...)")
         return _resumed(given["resume_sweep"], [word for word in arguments if _key(word) != "resume_sweep"])
     if PLACES & given.keys():
         return arguments
@@ -107,8 +113,9 @@ def _resumed(sweep: str, others: list[str]) -> list[str]:
     refused = [word for word in changes if not _key(word).startswith(RESUMABLE)]
     if refused:
         raise InputError(
+            "sweep.cannot_change",
             f"{', '.join(refused)} cannot change in a resumed sweep: leave it out, or begin a new sweep; "
-            f"{', '.join(RESUMABLE[:3])} can"
+            f"{', '.join(RESUMABLE[:3])} can",
         )
     planned = [word for word in read_plan(Path(sweep)) if _key(word) not in PLACES | set(map(_key, changes))]
     return ["-m", *planned, *changes, f"sweep.dir={quoted(sweep)}"]
@@ -124,11 +131,13 @@ def read_plan(sweep_dir: Path) -> list[str]:
     try:
         plan = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError as error:
-        raise InputError(f"{sweep_dir} holds no sweep: name the folder of one (outputs/sweeps/...)") from error
+        raise InputError(
+            "sweep.not_found", f"{sweep_dir} holds no sweep: name the folder of one (outputs/sweeps/...)"
+        ) from error
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise InputError(f"{path} {NO_PLAN}") from error
+        raise InputError("sweep.damaged_plan", f"{path} {NO_PLAN}") from error
     if not isinstance(plan, list) or not all(isinstance(word, str) and "=" in word for word in plan):
-        raise InputError(f"{path} {NO_PLAN}")
+        raise InputError("sweep.damaged_plan", f"{path} {NO_PLAN}")
     return [str(word) for word in plan]
 
 
@@ -142,19 +151,24 @@ def begin(sweep_dir: Path, overrides: list[str]) -> None:
     if path.is_file():
         if _jobs_of(read_plan(sweep_dir)) != _jobs_of(overrides):
             raise InputError(
+                "sweep.other_plan",
                 f"{sweep_dir} holds another sweep: go on with it by -m resume_sweep={sweep_dir}, or take another "
-                "sweep.name"
+                "sweep.name",
             )
         return
     if sweep_dir.is_dir() and any(sweep_dir.iterdir()):
-        raise InputError(f"sweep.dir={sweep_dir} is not empty, and holds no sweep: name a new folder")
+        raise InputError(
+            "sweep.not_empty", f"sweep.dir={sweep_dir} is not empty, and holds no sweep: name a new folder"
+        )
     try:
         sweep_dir.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{PLAN}")
         OmegaConf.save(OmegaConf.create(overrides), unfinished)
         unfinished.replace(path)
     except OSError as error:
-        raise InputError(f"sweep.dir={sweep_dir} cannot be made ({error.strerror}): name another folder") from error
+        raise InputError(
+            "sweep.not_writable", f"sweep.dir={sweep_dir} cannot be made ({error.strerror}): name another folder"
+        ) from error
 
 
 def _jobs_of(overrides: list[str]) -> list[str]:
@@ -187,7 +201,10 @@ def grid(sweep_dir: Path, overrides: list[str]) -> list[Job]:
     parsed = OverridesParser.create().parse_overrides(overrides)
     for override in parsed:
         if override.is_sweep_override() and not override.is_discrete_sweep():
-            raise InputError(f"{override.input_line} is searched, not listed: add hydra/sweeper=optuna, or list values")
+            raise InputError(
+                "sweep.interval_in_grid",
+                f"{override.input_line} is searched, not listed: add hydra/sweeper=optuna, or list values",
+            )
     varied = {override.get_key_element() for override in parsed if override.is_sweep_override()}
     combinations = BasicSweeper.split_arguments(parsed, None)[0]
     return [make_job(sweep_dir, number, words, varied) for number, words in enumerate(combinations)]

@@ -1,6 +1,7 @@
 """One job of a sweep: a process that trains, and the record of what came of it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from hp_lightning.sweeping.folder import Job, clear, has_begun
 
 SETTLED = (*COMPLETE, "pruned")  # a job that is not begun again
 ELSEWHERE = "running in another process"
-REFUSAL = "train.py: error: "
+REFUSAL = re.compile(r"train\.py: error\[[a-z_.]+\]: ")
 ERRORS = "error.txt"
 
 
@@ -90,8 +91,8 @@ class JobProcess:
                 "data.batch_size or sweep.jobs"
             )
         lines = errors.strip().splitlines() or [f"it ended with status {code} and said nothing"]
-        if lines[-1].startswith(REFUSAL):
-            return lines[-1].removeprefix(REFUSAL)
+        if refusal := REFUSAL.match(lines[-1]):
+            return lines[-1][refusal.end() :]
         self.job.folder.mkdir(parents=True, exist_ok=True)
         (self.job.folder / ERRORS).write_text(errors, encoding="utf-8")
         return f"{lines[-1]} (the whole of it is in {self.job.folder / ERRORS})"

@@ -86,7 +86,7 @@ class Pool:
         if self._bug is not None:
             raise self._bug
         if self.received is not None:
-            raise Interrupted(f"stopped by {signal.Signals(self.received).name}", self.received)
+            raise Interrupted("sweep.interrupted", f"stopped by {signal.Signals(self.received).name}", self.received)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

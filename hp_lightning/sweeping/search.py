@@ -49,7 +49,10 @@ class Search:
         if not searched:
             searched = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in preset.items()])
         if not searched:
-            raise InputError("there is nothing to search: give a key an interval(...), a choice(...) or several values")
+            raise InputError(
+                "sweep.nothing_to_search",
+                "there is nothing to search: give a key an interval(...), a choice(...) or several values",
+            )
         self._space = {override.get_key_element(): _suggestion(override) for override in searched}
         self._fixed = [
             f"{override.get_key_element()}={override.get_value_element_as_str()}"
@@ -132,8 +135,9 @@ def _suggestion(override: Override) -> Suggest:
         assert end is not None
         if not (math.isfinite(start) and math.isfinite(end) and start <= end and (start > 0 or not is_log)):
             raise InputError(
+                "sweep.empty_interval",
                 f"{override.input_line} is no interval: the first number must be below the second"
-                + (", and above 0 for a logarithm" if is_log else "")
+                + (", and above 0 for a logarithm" if is_log else ""),
             )
         if isinstance(start, int) and isinstance(end, int):
             return lambda trial: str(trial.suggest_int(key, int(start), int(end), log=is_log))
@@ -141,7 +145,7 @@ def _suggestion(override: Override) -> Suggest:
     if isinstance(value, RangeSweep):
         values = list(value.range()) if value.step else []
         if not values:
-            raise InputError(f"{override.input_line} has no values: take range(first,end,step)")
+            raise InputError("sweep.empty_range", f"{override.input_line} has no values: take range(first,end,step)")
         return lambda trial: str(trial.suggest_categorical(key, values))
     choices = list(override.sweep_string_iterator())
     return lambda trial: str(trial.suggest_categorical(key, choices))

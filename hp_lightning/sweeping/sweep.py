@@ -65,7 +65,7 @@ def run_sweep(sweep_dir: Path, overrides: list[str], train: Callable[[], None], 
         except Interrupted as error:
             stopped = error
         except KeyboardInterrupt:  # before or after the jobs
-            stopped = Interrupted("stopped by SIGINT", signal.SIGINT)
+            stopped = Interrupted("sweep.interrupted", "stopped by SIGINT", signal.SIGINT)
         _conclude(sweep_dir, jobs(), stopped)
 
 
@@ -83,14 +83,14 @@ def _conclude(sweep_dir: Path, jobs: list[Job], stopped: Interrupted | None) -> 
     going_on = runs.command("python", runs.script("train.py"), "-m", f"resume_sweep={sweep_dir}")
     if stopped is not None:
         message = f"{stopped}: {counted}; go on with: {going_on}"
-        raise Interrupted(message, stopped.exit_status - 128) from stopped
+        raise Interrupted("sweep.interrupted", message, stopped.exit_status - 128) from stopped
     failed = [job for job in jobs if status_of(job) == "failed"]
     if failed:
-        reason = short_reason(read_summary(failed[0].folder))
+        code, reason = "sweep.failed_jobs", short_reason(read_summary(failed[0].folder))
         message = f"{len(failed)} of {len(jobs)} jobs failed, the first of them {failed[0].name}: {reason}"
     else:
-        message = f"not every job came to its end: {counted}"
-    raise RunError(f"{message}; try what is left again with: {going_on}")
+        code, message = "sweep.unfinished", f"not every job came to its end: {counted}"
+    raise RunError(code, f"{message}; try what is left again with: {going_on}")
 
 
 def train_alone(job: Job, sweep_dir: Path) -> None:
@@ -110,4 +110,4 @@ def train_alone(job: Job, sweep_dir: Path) -> None:
 
 
 def _leave(number: int, frame: object) -> NoReturn:
-    raise Interrupted(f"stopped by {signal.Signals(number).name}", number)
+    raise Interrupted("sweep.interrupted", f"stopped by {signal.Signals(number).name}", number)
