@@ -69,12 +69,13 @@ class Divergence(L.Callback):
         named = ", ".join(documents[:NAMED_DOCUMENTS])
         others = f" and {len(documents) - NAMED_DOCUMENTS} more" if len(documents) > NAMED_DOCUMENTS else ""
         if loss < self._bound:
-            code = "run.gradients_not_finite"
             what = f"the gradients are not finite at step {step:.0f}, the training loss is {loss:.4g}"
         else:
-            code = "run.diverged"
             what = f"the training loss is {_told(loss)} at step {step:.0f}, the gradient norm {norm:.4g}"
-        raise RunError(code, f"{what}, on a batch from {named}{others}; {self._advice(trainer)}")
+        raise RunError(
+            "run.gradients_not_finite" if loss < self._bound else "run.diverged",
+            f"{what}, on a batch from {named}{others}; {self._advice(trainer)}",
+        )
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Looks, before anything is made with weights that are no good."""

@@ -89,15 +89,15 @@ class StopOnSignal(L.Callback):
         run_dir = self._checkpoints.run_dir
         received = self._received or signal.SIGTERM  # where another process received it
         error = self._checkpoints.error
-        if error is None:
-            code, saved = "run.interrupted", f"saved in {last_checkpoint(run_dir)}"
-        else:
-            code = "run.interrupted_unsaved"
-            saved = f"but step {trainer.global_step} could not be saved ({error.strerror}); an older checkpoint is kept"
+        saved = (
+            f"saved in {last_checkpoint(run_dir)}"
+            if error is None
+            else f"but step {trainer.global_step} could not be saved ({error.strerror}); an older checkpoint is kept"
+        )
         if received in OF_SLURM and trainer.is_global_zero and runs.IN_SWEEP not in os.environ:
             saved += f"; {slurm.requeue()}"
         raise Interrupted(
-            code,
+            "run.interrupted" if error is None else "run.interrupted_unsaved",
             f"stopped by {signal.Signals(received).name}, {saved}; "
             f"go on with: {command('python', script('train.py'), f'resume={run_dir}')}",
             received,

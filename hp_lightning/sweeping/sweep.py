@@ -86,11 +86,13 @@ def _conclude(sweep_dir: Path, jobs: list[Job], stopped: Interrupted | None) -> 
         raise Interrupted("sweep.interrupted", message, stopped.exit_status - 128) from stopped
     failed = [job for job in jobs if status_of(job) == "failed"]
     if failed:
-        code, reason = "sweep.failed_jobs", short_reason(read_summary(failed[0].folder))
+        reason = short_reason(read_summary(failed[0].folder))
         message = f"{len(failed)} of {len(jobs)} jobs failed, the first of them {failed[0].name}: {reason}"
     else:
-        code, message = "sweep.unfinished", f"not every job came to its end: {counted}"
-    raise RunError(code, f"{message}; try what is left again with: {going_on}")
+        message = f"not every job came to its end: {counted}"
+    raise RunError(
+        "sweep.failed_jobs" if failed else "sweep.unfinished", f"{message}; try what is left again with: {going_on}"
+    )
 
 
 def train_alone(job: Job, sweep_dir: Path) -> None:

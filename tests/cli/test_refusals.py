@@ -2,11 +2,12 @@
 
 import shlex
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.errors import expect_refusal
+from helpers.in_process import run_in_process
 from helpers.processes import command, environment, run_program
 
 HEADER = "text,book,chapter\n"
@@ -16,99 +17,140 @@ def files_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def refusal(run_script: Callable, folder: Path, script: str, *arguments: str) -> str:
-    """The line, after checking that it is one and that nothing else happened."""
+def expect_nothing_but_a_refusal(folder: Path, code: str, mentioned: list[str], script: str, *arguments: str) -> None:
     before = files_in(folder)
-    done = run_script(script, *arguments)
-    assert done.returncode == 2, done.stderr
-    [line] = done.stderr.strip().split("\n")
-    assert line.startswith(f"{script}: error: ")
+    done = run_in_process(folder, script, *arguments)
+    assert expect_refusal(done, code, *mentioned).startswith(f"{script}: ")
     assert [line for line in done.stdout.splitlines() if not line.startswith("reading ")] == []
     assert files_in(folder) == before
-    return line
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "code", "mentioned"),
     [
-        (["model.n_heads=4"], "no config key model.n_heads: did you mean model.num_heads?"),
-        (["num_heads=4"], "did you mean model.num_heads?"),
-        (["--epochs", "5"], "unrecognized arguments: --epochs: settings are given as key=value"),
-        (["seed=1", "--resolve", "model=tiny"], "options before them"),
-        (["--cfg", "job", "-m", "seed=1,2"], "exclude each other"),
-        (["--experimental-rerun", "job.pickle"], "pickles can run anything"),
-        (["--shell-completion"], "add install=bash"),
-        (["+model.colour=red"], "no config key model.colour"),
-        (["model=huge"], "there is no model=huge: take one of base, gpt2, roadmap, small, tiny"),
-        (["model=null"], "a config group was given null or a number"),
-        (["model.num_heads=three"], "model.num_heads: Value 'three'"),
-        (["model.num_heads=3"], "model.num_heads=3 does not divide model.d_model=128"),
-        (["data.group_columns=book"], "data.group_columns must be a list"),
-        (["model=tiny,small"], "Ambiguous value"),
-        (["data=csv"], "data.path is not set"),
-        (["data.path="], "data.path is empty"),
-        (["data.path=Wren's, books (1).csv"], "data.path=Wren's, books (1).csv does not exist"),
-        (["data.path=nowhere.csv"], "data.path=nowhere.csv does not exist"),
-        (["data.path=[nowhere.csv,neither.csv]"], "data.path=nowhere.csv does not exist"),
-        (["tokenizer.from_run=nowhere"], "tokenizer.from_run=nowhere does not exist"),
-        (["tokenizer=char", "tokenizer.from_run=nowhere"], "leave out tokenizer"),
-        (["resume=nowhere"], "resume=nowhere does not exist: name a run folder"),
-        (["resume=latest"], "resume=latest: there is no run below"),
-        (["resume=."], "resume=. holds no run"),
-        (["checkpoint.every_minutes=0"], "checkpoint.every_minutes=0.0 is out of range"),
-        (["checkpoint.top_k=0"], "checkpoint.top_k=0 is out of range"),
-        (["trainer.precision=half"], "trainer.precision=half is not a choice: take one of auto, 32-true, bf16-mixed"),
-        (["trainer.compile=maybe"], "trainer.compile=maybe is not a choice: take one of true, false, auto"),
-        (["trainer.devices=0"], "trainer.devices=0 is out of range"),
-        (["trainer.devices=99"], "trainer.devices=99, but there are"),
-        (["data.batch_tokens=640", "trainer.accumulate_grad_batches=2"], "leave one of the two out"),
-        (["trainer=gpu"], "there is no GPU"),
+        (["model.n_heads=4"], "config.unknown_key", ["model.n_heads:", "model.num_heads"]),
+        (["num_heads=4"], "config.unknown_key", ["model.num_heads"]),
+        (["--epochs", "5"], "cli.usage", ["--epochs", "key=value"]),
+        (["seed=1", "--resolve", "model=tiny"], "cli.usage", ["model=tiny"]),
+        (["--cfg", "job", "-m", "seed=1,2"], "cli.exclusive", ["-m", "--cfg"]),
+        (["--experimental-rerun", "job.pickle"], "cli.rerun", ["--experimental-rerun", "resume="]),
+        (["--shell-completion"], "cli.completion", ["--shell-completion", "install=bash"]),
+        (["+model.colour=red"], "config.unknown_key", ["model.colour"]),
+        (["model=huge"], "config.unknown_choice", ["model=huge", "base, gpt2, roadmap, small, tiny"]),
+        (["model=null"], "config.no_choice", ["model=tiny"]),
+        (["model.num_heads=three"], "config.wrong_type", ["model.num_heads:", "'three'"]),
+        (["model.num_heads=3"], "model.indivisible_heads", ["model.num_heads=3 ", "model.d_model=128"]),
+        (["data.group_columns=book"], "config.not_a_list", ["data.group_columns=["]),
+        (["model=tiny,small"], "config.not_composed", ["model=tiny,small"]),
+        (["data=csv"], "config.missing", ["data.path=..."]),
+        (["data.path="], "config.empty", ["data.path "]),
+        (["data.path=Wren's, books (1).csv"], "data.not_found", ["data.path=Wren's, books (1).csv "]),
+        (["data.path=nowhere.csv"], "data.not_found", ["data.path=nowhere.csv "]),
+        (["data.path=[nowhere.csv,neither.csv]"], "data.not_found", ["data.path=nowhere.csv "]),
+        (["tokenizer.from_run=nowhere"], "checkpoint.not_found", ["tokenizer.from_run=nowhere "]),
+        (["tokenizer=char", "tokenizer.from_run=nowhere"], "tokenizer.taken_whole", ["leave out tokenizer"]),
+        (["resume=nowhere"], "run.not_found", ["resume=nowhere "]),
+        (["resume=latest"], "run.none", ["resume=latest", "{folder}/outputs"]),
+        (["resume=."], "run.not_a_run", ["resume=. "]),
+        (["checkpoint.every_minutes=0"], "config.out_of_range", ["checkpoint.every_minutes=0.0 "]),
+        (["checkpoint.top_k=0"], "config.out_of_range", ["checkpoint.top_k=0 "]),
+        (
+            ["trainer.precision=half"],
+            "config.unknown_choice",
+            ["trainer.precision=half ", "auto, 32-true, bf16-mixed"],
+        ),
+        (["trainer.compile=maybe"], "config.unknown_choice", ["trainer.compile=maybe ", "true, false, auto"]),
+        (["trainer.devices=0"], "config.out_of_range", ["trainer.devices=0 "]),
+        (["trainer.devices=99"], "machine.too_few_devices", ["trainer.devices=99,"]),
+        (
+            ["data.batch_tokens=640", "trainer.accumulate_grad_batches=2"],
+            "config.conflict",
+            ["data.batch_tokens", "trainer.accumulate_grad_batches"],
+        ),
+        (["trainer=gpu"], "machine.no_gpu", ["trainer.accelerator=gpu", "trainer.accelerator=cpu"]),
     ],
 )
-def test_train_refuses(arguments: list[str], said: str, run_script: Callable, tmp_path: Path) -> None:
+def test_train_refuses(arguments: list[str], code: str, mentioned: list[str], tmp_path: Path) -> None:
     if arguments == ["trainer=gpu"] and torch.accelerator.is_available():
         pytest.skip("there is a GPU")
-    assert said in refusal(run_script, tmp_path, "train.py", *arguments)
+    mentioned = [thing.format(folder=tmp_path) for thing in mentioned]
+    expect_nothing_but_a_refusal(tmp_path, code, mentioned, "train.py", *arguments)
 
 
 @pytest.mark.parametrize(
-    ("content", "arguments", "said"),
+    ("content", "arguments", "code", "mentioned"),
     [
-        (HEADER + "A line.,Book,1\n", ["data.text_column=txt"], "it has text, book, chapter"),
-        ("", [], "holds no rows of text"),
-        (HEADER + 'A line.,Book,1\n"Another,Book,1\n', [], "line 3: no valid CSV in the row that begins here"),
-        (HEADER + "A line.,Book,1\n", ["data.sha256=" + "0" * 64], "is not the file that data.sha256 tells"),
-        (HEADER + "A line.,Book,1\n", ["tokenizer=bpe", "tokenizer.vocab_size=256"], "must be at least 257"),
-        (HEADER + "".join(f"Only {n} words here.,Book,{n}\n" for n in range(9)), [], "fewer than one window"),
+        (
+            HEADER + "A line.,Book,1\n",
+            ["data.text_column=txt"],
+            "data.no_such_column",
+            ["data.text_column=txt:", "text, book, chapter"],
+        ),
+        ("", [], "data.no_rows", ["data.path=corpus.csv"]),
+        (HEADER + 'A line.,Book,1\n"Another,Book,1\n', [], "data.invalid_csv", ["data.path=corpus.csv, line 3:"]),
+        (
+            HEADER + "A line.,Book,1\n",
+            ["data.sha256=" + "0" * 64],
+            "data.checksum_mismatch",
+            ["data.path=corpus.csv", "data.sha256", "0" * 64],
+        ),
+        (
+            HEADER + "A line.,Book,1\n",
+            ["tokenizer=bpe", "tokenizer.vocab_size=256"],
+            "config.out_of_range",
+            ["tokenizer.vocab_size=256 ", "257"],
+        ),
+        (
+            HEADER + "".join(f"Only {n} words here.,Book,{n}\n" for n in range(9)),
+            [],
+            "data.too_short",
+            ["/corpus.csv has 46 tokens", "data.seq_len=64:"],
+        ),
     ],
 )
 def test_train_refuses_a_corpus(
-    content: str, arguments: list[str], said: str, run_script: Callable, tmp_path: Path
+    content: str, arguments: list[str], code: str, mentioned: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "corpus.csv").write_text(content)
-    assert said in refusal(run_script, tmp_path, "train.py", "data.path=corpus.csv", *arguments)
+    expect_nothing_but_a_refusal(tmp_path, code, mentioned, "train.py", "data.path=corpus.csv", *arguments)
 
 
-def test_generate_refuses(run_script: Callable, tmp_path: Path) -> None:
+def test_generate_refuses(tmp_path: Path) -> None:
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     torch.save({"weights": torch.zeros(3)}, tmp_path / "other.ckpt")
     (tmp_path / "empty.ckpt").touch()
     torch.save({"hp_lightning": {"format": 1}}, tmp_path / "other_version.ckpt")
-    for arguments, said in (
-        (["ckpt=nowhere.ckpt"], "ckpt=nowhere.ckpt does not exist"),
-        (["ckpt=."], "holds no checkpoints/best.ckpt"),
-        ([], "no trained run below"),
-        (["ckpt=text.ckpt"], "text.ckpt is no checkpoint of hp_lightning"),
-        (["ckpt=other.ckpt"], "other.ckpt is no checkpoint of hp_lightning"),
-        (["ckpt=other_version.ckpt"], "other_version.ckpt has the checkpoint format 1, and this version reads"),
-        (["ckpt=empty.ckpt"], "empty.ckpt is no checkpoint of hp_lightning"),
-        (["model=small"], "there is no config key model"),
-        (["seed=1,2", "-m"], "only train.py has sweeps"),
-        (["prompt=null"], "prompt=null is no choice"),
-        (["prompt=[a, b]"], "no trained run below"),
-        (["top_p=0"], "top_p=0"),
+    for arguments, code, mentioned in (
+        (["ckpt=nowhere.ckpt"], "checkpoint.not_found", ["ckpt=nowhere.ckpt "]),
+        (["ckpt=."], "checkpoint.not_in_folder", ["ckpt=. ", "checkpoints/best.ckpt"]),
+        ([], "run.none_trained", [f"{tmp_path}/outputs"]),
+        (["ckpt=text.ckpt"], "checkpoint.damaged", ["text.ckpt"]),
+        (["ckpt=other.ckpt"], "checkpoint.damaged", ["other.ckpt"]),
+        (["ckpt=other_version.ckpt"], "checkpoint.other_version", ["other_version.ckpt", "format 1,"]),
+        (["ckpt=empty.ckpt"], "checkpoint.damaged", ["empty.ckpt"]),
+        (["model=small"], "config.unknown_key", ["model"]),
+        (["seed=1,2", "-m"], "cli.no_sweeps", ["-m", "train.py"]),
+        (["prompt=null"], "config.null", ["prompt=null "]),
+        (["prompt=[a, b]"], "run.none_trained", []),
+        (["top_p=0"], "config.out_of_range", ["top_p=0"]),
     ):
-        assert said in refusal(run_script, tmp_path, "generate.py", *arguments)
+        expect_nothing_but_a_refusal(tmp_path, code, mentioned, "generate.py", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("program", "argument", "code"),
+    [
+        ("train.py", "data.path=nowhere.csv", "data.not_found"),
+        ("generate.py", "ckpt=nowhere", "checkpoint.not_found"),
+        ("hp_lightning.corpus", "nowhere.csv", "data.not_found"),
+        ("hp_lightning.reporting", "nowhere", "run.not_found"),
+    ],
+)
+def test_a_process_that_is_refused(program: str, argument: str, code: str, tmp_path: Path) -> None:
+    """What the other tests here do within this process, as a person does it."""
+    done = run_program(tmp_path, program, argument, fresh=True)
+    expect_refusal(done, code, "nowhere")
+    assert (done.stdout, files_in(tmp_path)) == ("", set())
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
@@ -116,8 +158,7 @@ def test_generate_refuses(run_script: Callable, tmp_path: Path) -> None:
 def test_output_that_nobody_can_take(unbuffered: str, tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = run_program(tmp_path, "generate.py", "--help", stdout=full, PYTHONUNBUFFERED=unbuffered)
-    assert done.returncode == 1
-    assert done.stderr == "generate.py: error: what is printed cannot be written (No space left on device)\n"
+    expect_refusal(done, "output.stdout", "No space left on device", status=1)
     line = f"{shlex.join(command('generate.py', '--help'))} | head -c 1"
     changed = environment(PYTHONUNBUFFERED=unbuffered)
     reader = subprocess.run(line, shell=True, cwd=tmp_path, env=changed, capture_output=True, text=True, check=False)

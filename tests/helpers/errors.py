@@ -1,0 +1,47 @@
+"""How tests hold a refusal: by its code and by what it must name, whatever the sentence around that is."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from hp_lightning.errors import InputError, RunError
+
+from .processes import Finished
+
+
+@contextmanager
+def refused(
+    code: str, *mentioned: object, error: type[RunError] = InputError
+) -> Iterator[pytest.ExceptionInfo[RunError]]:
+    """Within it, a refusal must be raised.
+
+    Args:
+        code: its code
+        mentioned: the keys, values and paths that its message must name
+        error: of which kind it is
+    """
+    with pytest.raises(error) as caught:
+        yield caught
+    assert caught.value.code == code, caught.value
+    _expect_mentioned(str(caught.value), mentioned)
+
+
+def expect_line(line: str, code: str, *mentioned: object) -> None:
+    """A line is what a person sees of a refusal."""
+    assert re.match(rf"[\w.]+: error\[{re.escape(code)}\]: .", line), line
+    assert len(line.splitlines()) == 1, line
+    _expect_mentioned(line, mentioned)
+
+
+def expect_refusal(done: Finished, code: str, *mentioned: object, status: int = 2) -> str:
+    """A program has ended with a status and one line of refusal, which is given, on its standard error."""
+    assert done.returncode == status, done.stderr
+    expect_line(done.stderr, code, *mentioned)
+    return done.stderr.strip()
+
+
+def _expect_mentioned(message: str, mentioned: tuple[object, ...]) -> None:
+    for thing in mentioned:
+        assert str(thing) in message
