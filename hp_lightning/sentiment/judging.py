@@ -53,7 +53,7 @@ def find_judge(path: Path, cfg: SentimentConfig) -> Judge:
     if found is not None:
         if cfg.method == "calibrated":
             raise InputError(
-                "sentiment.taught_labels",
+                "sentiment.other_method",
                 f"method=calibrated is a language model's, and {path} was taught labels: leave it out",
             )
         data = reading_settings(found.cfg.data, cfg)

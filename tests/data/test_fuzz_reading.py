@@ -51,8 +51,7 @@ def ends_well(cfg: DataConfig, ending: str, content: bytes, **changes: Any) -> N
     try:
         reading = read_documents(replace(cfg, path=str(path), **changes))
     except InputError as refusal:
-        assert refusal.args[0]
-        assert len(refusal.args[0].splitlines()) == 1
+        assert len(str(refusal).splitlines()) == 1
         event("refused")
         return
     assert reading.documents

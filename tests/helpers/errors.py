@@ -15,7 +15,7 @@ from .processes import Finished
 def refused(
     code: str, *mentioned: object, error: type[RunError] = InputError
 ) -> Iterator[pytest.ExceptionInfo[RunError]]:
-    """Within it, a refusal must be raised.
+    """Within it, a refusal must be raised, with a message of one line.
 
     Args:
         code: its code
@@ -25,6 +25,7 @@ def refused(
     with pytest.raises(error) as caught:
         yield caught
     assert caught.value.code == code, caught.value
+    assert len(str(caught.value).splitlines()) == 1
     _expect_mentioned(str(caught.value), mentioned)
 
 
