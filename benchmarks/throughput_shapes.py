@@ -146,6 +146,7 @@ def settings(job: Job) -> dict[str, str]:
         "logger": "tensorboard",
         "logger.log_every_steps": str(job.every),
         "logger.sample_tokens": "0",
+        "logger.images": "false",
         "max_steps": str(job.steps),
         "max_epochs": "null",
         "seed": str(SEED),
