@@ -19,7 +19,6 @@ far they write the same tokens is said, too (nanoGPT's and our own form's weight
 import argparse
 import copy
 import importlib.util
-import json
 import statistics
 import sys
 import time
@@ -28,6 +27,7 @@ from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
+from json_files import write_json
 from rich.console import Console
 from rich.table import Table
 from throughput_contenders import nanogpt_module
@@ -65,7 +65,7 @@ def main() -> None:
         everything[name] = {batch: _measure(contenders, batch, arguments) for batch in BATCHES}
         _show(name, everything[name])
         if arguments.json is not None:
-            arguments.json.write_text(json.dumps(_medians(everything), indent=2) + "\n", encoding="utf-8")
+            write_json(arguments.json, _medians(everything))
 
 
 def _arguments() -> argparse.Namespace:

@@ -17,7 +17,6 @@ validation, saving and imports are in it. A GPU's memory is what its driver says
 
 import argparse
 import importlib.util
-import json
 import signal
 import statistics
 import sys
@@ -28,6 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from json_files import write_json
 from rich.console import Console
 from rich.table import Table
 from throughput_runs import Rounds, measure, train
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 class _Report:
-    """Writes all figures so far, whole or not at all."""
+    """Writes all figures so far."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -82,9 +82,7 @@ class _Report:
     def __call__(self, rounds: Rounds) -> None:
         self._shapes[rounds.job.shape.name] = rounds.to_json()
         if self._path is not None:
-            unfinished = self._path.with_name(f".{self._path.name}")
-            unfinished.write_text(json.dumps(self._shapes, indent=2) + "\n", encoding="utf-8")
-            unfinished.replace(self._path)
+            write_json(self._path, self._shapes)
 
 
 def _arguments() -> argparse.Namespace:

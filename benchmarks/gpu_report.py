@@ -1,0 +1,204 @@
+"""What gpu.py has measured, beside what is wanted: a table for the terminal, and a section of docs/RESULTS.md.
+
+python benchmarks/gpu_report.py      # writes that section anew from docs/gpu.json
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gpu_record import DONE, LEFT
+from json_files import read_json
+from throughput_shapes import PROJECT
+
+SHARE, TRAIN_SECONDS, TIMES_TRANSFORMERS = 0.5, 7.0, 3.0  # what is wanted
+HEADING = "## On a GPU"
+COMMAND = "benchmarks/gpu.sh"
+OPERATORS = 5
+Figures = dict[str, Any]
+
+
+class Row(NamedTuple):
+    """A line of the table."""
+
+    what: str
+    figure: str
+    wanted: str = ""
+    reached: bool | None = None  # None: nothing is wanted
+
+    @property
+    def verdict(self) -> str:
+        """What is wanted, and whether it was reached."""
+        return self.wanted and f"{self.wanted}: {'yes' if self.reached else 'no'}"
+
+
+def _startup(figures: Figures) -> Iterator[Row]:
+    seconds, imports = figures["help_seconds"], figures["imports_seconds"]
+    yield Row("start", f"`train.py --help` {seconds:.1f} s, importing Lightning {imports:.1f} s")
+
+
+def _smoke(figures: Figures) -> Iterator[Row]:
+    yield Row(
+        "experiment=smoke",
+        f"{figures['command_seconds']:.1f} s from command to end, {figures['train_seconds']:.1f} s of training; "
+        f"precision {figures['precision']}; generate.py {figures['generate_seconds']:.1f} s",
+    )
+
+
+def _resume(figures: Figures) -> Iterator[Row]:
+    difference = "to the bit" if figures["equal"] else f"within {figures['largest_difference']:.1e}"
+    missing = f", {figures['missing']} of them missing" if figures["missing"] else ""
+    yield Row(
+        "killed and resumed",
+        f"killed at step {figures['killed_at_step']}, resumed at {figures['resumed_at_step']}: the losses of the "
+        f"unbroken run {difference}{missing}",
+    )
+
+
+def _tests(figures: Figures) -> Iterator[Row]:
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in figures["counts"].items())
+    failed = f" ({', '.join(figures['failed'])})" if figures["failed"] else ""
+    yield Row("tests marked gpu", f"{counts} in {figures['seconds']:.0f} s{failed}")
+
+
+def _gpt2(figures: Figures) -> Iterator[Row]:
+    contenders = figures["contenders"]
+    ours = contenders["ours"]
+    yield Row(
+        f"GPT-2 124M, T 1,024, batch {figures['batch_size']}",
+        f"{ours['tokens_per_second']:,.0f} tokens/s, {ours['share']:.1%} of the matrix product "
+        f"({figures['matrix_flops'] / 1e12:,.3g} TFLOP/s){_peak(ours)}",
+        f"at least {SHARE:.0%}",
+        ours["share"] >= SHARE,
+    )
+    if "nanogpt" in contenders:
+        other = contenders["nanogpt"]
+        ratio = ours["tokens_per_second"] / other["tokens_per_second"]
+        yield Row(
+            "beside a compiled nanoGPT",
+            f"{ratio:.2f} times its {other['tokens_per_second']:,.0f} tokens/s{_peak(other)}",
+            "more than 1",
+            ratio > 1,
+        )
+
+
+def _peak(contender: Figures) -> str:
+    peak = contender["gpu_peak_mb"]
+    return "" if peak is None else f", {peak / 1024:.1f} GiB"
+
+
+def _verse(figures: Figures) -> Iterator[Row]:
+    for run in figures["seeds"]:
+        what = f"verse to {figures['loss']}, seed {run['seed']}"
+        if run["train_seconds"] is None:
+            yield Row(what, f"not reached: {run['best_loss']:.4f}", f"at most {TRAIN_SECONDS:g} s", False)
+            continue
+        command = "" if run["command_seconds"] is None else f", {run['command_seconds']:.1f} s from the command"
+        yield Row(
+            what,
+            f"{run['train_seconds']:.1f} s of training, {run['steps']} steps{command}",
+            f"at most {TRAIN_SECONDS:g} s",
+            run["train_seconds"] <= TRAIN_SECONDS,
+        )
+
+
+def _verse_best(figures: Figures) -> Iterator[Row]:
+    runs = figures["seeds"]
+    best = ", ".join(f"{run['best_loss']:.4f} (seed {run['seed']})" for run in runs)
+    yield Row(f"verse, {runs[0]['steps']} steps", f"best validation loss {best}")
+
+
+def _million_words(figures: Figures) -> Iterator[Row]:
+    yield Row(
+        f"model=base on {figures['corpus']}",
+        f"{figures['tokens_per_second']:,.0f} tokens/s; best validation loss {figures['best/val/loss']:.3f} within "
+        f"{figures['train_seconds']:.0f} s of training, the Kneser-Ney model {figures['kneser_ney/val_loss']:.3f}",
+    )
+
+
+def _generation(figures: Figures) -> Iterator[Row]:
+    for shape, batches in figures["shapes"].items():
+        for batch, speeds in batches.items():
+            ours, other = speeds["ours, float32"], speeds.get("transformers")
+            figure = f"{ours:,.0f} tokens/s, as generate.py, on the processor, {speeds['ours']:,.0f}"
+            what = f"writing, {shape}'s size, {batch} at a time"
+            if other is None:
+                yield Row(what, figure)
+                continue
+            yield Row(
+                what,
+                f"{figure}; transformers {other:,.0f}: {ours / other:.1f} times",
+                f"at least {TIMES_TRANSFORMERS:g}",
+                ours / other >= TIMES_TRANSFORMERS,
+            )
+
+
+def _operators(name: str) -> Callable[[Figures], Iterator[Row]]:
+    def rows(figures: Figures) -> Iterator[Row]:
+        table = figures["operators"][:OPERATORS]
+        column = "Self CUDA %" if "Self CUDA %" in table[0] else "Self CPU %"
+        yield Row(f"a step of {name}", ", ".join(f"{row['Name']} {row[column]}" for row in table))
+
+    return rows
+
+
+ROWS: dict[str, Callable[[Figures], Iterator[Row]]] = {
+    "startup": _startup,
+    "smoke": _smoke,
+    "resume": _resume,
+    "tests": _tests,
+    "gpt2": _gpt2,
+    "verse": _verse,
+    "verse_best": _verse_best,
+    "million_words": _million_words,
+    "generation": _generation,
+    "profile_gpt2": _operators("GPT-2"),
+    "profile_verse": _operators("verse"),
+}
+
+
+def rows_of(name: str, part: Figures) -> list[Row]:
+    """What a part has measured, of one that was cut short what it has so far."""
+    try:
+        return list(ROWS[name](part["result"]))
+    except (LookupError, TypeError):  # not so far
+        return []
+
+
+def table(parts: dict[str, Figures]) -> str:
+    """For the terminal: every part, with the reason where it has come to no end."""
+    lines = []
+    for name in ROWS:
+        part = parts.get(name, {"status": LEFT, "reason": "", "result": {}})
+        lines += [f"  {row.what:34} {row.figure}{row.verdict and f'  [{row.verdict}]'}" for row in rows_of(name, part)]
+        if part["status"] != DONE:
+            lines.append(f"  {name:34} {': '.join(filter(None, (part['status'], part['reason'])))}")
+    return "\n".join(lines)
+
+
+def section(path: Path) -> list[str]:
+    """Paragraphs in Markdown; none where there is no such file."""
+    if not path.is_file():
+        return []
+    record = read_json(path)
+    rows = [row for name, part in record["parts"].items() for row in rows_of(name, part)]
+    lines = ["| what | measured | wanted |", "| :-- | :-- | :-- |"]
+    lines += [f"| {row.what} | {row.figure} | {row.verdict} |" for row in rows]
+    return [HEADING, f"Made by `{COMMAND}`. {described(record['machine'])}.", "\n".join(lines)]
+
+
+def described(machine: Figures) -> str:
+    """The machine, the versions and the day."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    gpu = f"{machine['gpu']}, driver {machine['driver']}" if machine["gpu"] else "no GPU, in miniature"
+    return f"{gpu}, {machine['cores']} cores; {versions}; {machine['date']}"
+
+
+def write_section(page: Path, path: Path) -> None:
+    """Puts the section, which is the page's last, in the place of the one before."""
+    before = page.read_text(encoding="utf-8").partition(f"\n\n{HEADING}\n")[0].rstrip("\n")
+    page.write_text("\n\n".join([before, *section(path)]) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_section(PROJECT / "docs" / "RESULTS.md", PROJECT / "docs" / "gpu.json")
