@@ -62,10 +62,10 @@ def _tests(figures: Figures) -> Iterator[Row]:
 
 
 def _gpt2(figures: Figures) -> Iterator[Row]:
-    contenders = figures["contenders"]
+    contenders, shape = figures["contenders"], figures["shape"]
     ours = contenders["ours"]
     yield Row(
-        f"GPT-2 124M, T 1,024, batch {figures['batch_size']}",
+        f"{shape['name']}, T {shape['seq_len']:,}, batch {shape['batch_size']}",
         f"{ours['tokens_per_second']:,.0f} tokens/s, {ours['share']:.1%} of the matrix product "
         f"({figures['matrix_flops'] / 1e12:,.3g} TFLOP/s){_peak(ours)}",
         f"at least {SHARE:.0%}",

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Rounds:
     def to_json(self) -> dict[str, Any]:
         """All figures so far, as plain values."""
         return {
-            "batch_size": self.job.shape.batch_size,
+            "shape": asdict(self.job.shape),
             "matrix_flops": self.matrix_rate,
             "flops_per_token": self.flops_per_token,
             "contenders": {
