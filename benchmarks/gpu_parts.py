@@ -291,8 +291,8 @@ PARTS = (
     Part(verse, least=40, most=120),
     Part(verse_best, least=30, most=120),
     Part(million_words, least=110, most=300, elastic=True),
-    Part(generation, least=25, most=90),
-    Part(profile_gpt2, least=25, most=90),
+    Part(generation, least=35, most=120),
+    Part(profile_gpt2, least=25, most=120),
     Part(profile_verse, least=15, most=60),
 )
 

@@ -45,9 +45,9 @@ FULL = Scale(
     words=("model=base", "trainer=gpu"),
     probe_steps=150,
     words_seconds=180,
-    words_margin=30,
+    words_margin=40,
     words_validations=8,
-    generation=("--device", "cuda", "--shapes", "roadmap,gpt2", "--runs", "2", "--tokens", "128"),
+    generation=("--device", "cuda", "--shapes", "roadmap,gpt2", "--runs", "2", "--tokens", "64"),
 )
 
 SMALL = (
