@@ -1,4 +1,4 @@
-"""How a person calls the project: the one place of the benchmarks to change when its command line does."""
+"""How a person starts training and writing; where that changes, it changes for the benchmarks here."""
 
 import sys
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from conftest import PROJECT, script_environment
 
 sys.path.append(str(PROJECT / "benchmarks"))
 
+import gpu_memory
 import gpu_report
 import gpu_wheels
-from gpu_parts import PARTS
+from gpu import Bench
+from gpu_parts import PARTS, Folders, Part, Session
 from gpu_programs import ProgramError, Programs
 from gpu_record import OtherMachineError, Record
+from gpu_scale import FULL
 
 NAMES = [part.name for part in PARTS]
 
@@ -148,6 +152,48 @@ def test_a_part_that_fails_keeps_the_figures_of_an_earlier_try(tmp_path: Path) -
     record.note("verse", "failed", 1.0, "status 1", {})
     assert not record.is_done("verse")
     assert record.result("verse") == {"loss": 1.4}
+
+
+def test_parts_that_do_not_fit_wait_and_an_elastic_one_leaves_room(tmp_path: Path) -> None:
+    given: dict[str, float] = {}
+
+    def measured(name: str) -> Callable[[Session], None]:
+        def measure(session: Session) -> None:
+            given[session.part] = session.seconds
+
+        measure.__name__ = name
+        return measure
+
+    sizes = {"first": (10, 20), "long": (900, 900), "elastic": (50, 300), "last": (30, 60)}
+    parts = [Part(measured(name), *size, elastic=name == "elastic") for name, size in sizes.items()]
+    record = Record(tmp_path / "gpu.json", {})
+    bench = Bench(Programs(tmp_path / "log", os.environ, tmp_path), Folders(tmp_path), FULL, record)
+    bench.measure(parts, time.monotonic() + 200)
+    assert given == {"first": 20, "elastic": pytest.approx(170, abs=1), "last": 60}
+    assert record.parts["long"]["reason"] == "takes 900 s, 200 s were left"
+    given.clear()
+    bench.measure(parts, time.monotonic() + 20)
+    assert given == {}, "done, or too long"
+
+
+@pytest.mark.parametrize("settings", [FULL.verse, FULL.verse_best, FULL.words])
+def test_the_settings_for_a_gpu_are_settings(settings: tuple[str, ...], make_config: Callable[..., Any]) -> None:
+    experiment = [] if settings == FULL.words else ["experiment=shakespeare_char_gpu", *FULL.verse_net]
+    cfg = make_config(*experiment, "data.path=x.csv", *settings, *FULL.train)
+    assert (cfg.trainer.accelerator, cfg.trainer.precision) == ("gpu", "bf16-mixed")
+
+
+def test_memory_is_what_the_driver_says_at_its_highest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text(f"#!/bin/sh\ncat {tmp_path}/used\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(gpu_memory, "SECONDS", 0.01)
+    with gpu_memory.sampled_peak() as peak:
+        for used in (300, 2048, 100):
+            (tmp_path / "used").write_text(f"{used}\n")
+            time.sleep(0.5)
+    assert peak.mb == 2048
 
 
 def test_a_program_has_a_limit_and_leaves_nothing_running(tmp_path: Path) -> None:
