@@ -1,4 +1,4 @@
-"""What the project does on a GPU, in order of worth, within so many minutes; a second call goes on with the rest.
+"""What the project does on a GPU, in order of worth, within a number of minutes; a second call does the rest.
 
     benchmarks/gpu.sh --collect DIR                     # where there is a network: the wheels of what may be missing
     benchmarks/gpu.sh 8 --wheels DIR --data DIR --nanogpt DIR --out DIR
@@ -6,8 +6,8 @@
 
 Needs Python and PyTorch; what else the project needs and this Python lacks is installed from the wheels into a folder
 of its own, the project itself is only put on the path. Each part has a limit, and its figures are in `gpu.json` of
---out as soon as they are known. Parts that no longer fit are not begun, the training on a million words is as long as
-there is time. `python benchmarks/gpu_report.py` puts docs/gpu.json onto docs/RESULTS.md.
+--out as soon as they are known. Parts that no longer fit are not started; the training on a million words takes the
+time that is left, 3 minutes at most. `python benchmarks/gpu_report.py` puts docs/gpu.json onto docs/RESULTS.md.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from typing import Any
 
 from gpu_parts import PARTS, AbsentError, Folders, Part, Session
 from gpu_programs import ProgramError, Programs
-from gpu_record import ABSENT, CUT, DONE, FAILED, LEFT, OtherMachineError, Record
+from gpu_record import DONE, FAILED, INTERRUPTED, NOT_STARTED, SKIPPED, OtherMachineError, Record
 from gpu_report import described, table
 from gpu_scale import DRY, FULL, Scale
 from gpu_wheels import collect, install_missing, still_missing
@@ -51,7 +51,7 @@ class Stopped(BaseException):
 
 
 def main() -> int:
-    """Measures what has not been measured yet; the status tells whether every part was done."""
+    """Measures what is missing; status 0 if every part is done."""
     begin = time.monotonic()
     arguments = _arguments()
     if arguments.collect is not None:
@@ -69,7 +69,7 @@ def main() -> int:
         status = 128 + stopped.number
     print(f"\n{table(bench.record.parts)}\n\n{bench.record.path}\n{bench.programs.log}")
     if status == 0 and not all(bench.record.is_done(part.name) for part in PARTS):
-        print("the same command goes on with what is not done")
+        print("to continue, run the same command again")
         status = 1
     return status
 
@@ -84,7 +84,7 @@ class Bench:
     record: Record
 
     def measure(self, parts: Sequence[Part], deadline: float) -> None:
-        """Does what has not been done, in this order, and nothing that would not fit."""
+        """Runs the parts that are not done, in this order, except those that no longer fit."""
         waiting = [part for part in parts if not self.record.is_done(part.name)]
         for place, part in enumerate(waiting):
             left = deadline - time.monotonic()
@@ -93,25 +93,25 @@ class Bench:
             seconds = min(left, part.most)
             session = Session(self.programs, self.folders, self.scale, self.record, part.name, seconds)
             if left < (0 if self.scale is DRY else part.least):
-                session.end(LEFT, f"takes {part.least:.0f} s, {max(left, 0):.0f} s were left")
+                session.end(NOT_STARTED, f"needs {part.least:.0f} s, {max(left, 0):.0f} s left")
             else:
                 _measure(part, session)
 
 
 def _measure(part: Part, session: Session) -> None:
-    """Does a part, and writes down what it has come to."""
+    """Runs a part and records its status."""
     print(f"{part.name} …", flush=True)
     status, reason = DONE, ""
     try:
         part.measure(session)
     except AbsentError as error:
-        status, reason = ABSENT, str(error)
+        status, reason = SKIPPED, str(error)
     except ProgramError as error:
         status, reason = FAILED, str(error)
-    except Exception as error:  # what a program has left is not what was expected: the other parts may do better
+    except Exception as error:  # a program left something unexpected behind: the other parts may still work
         status, reason = FAILED, f"{type(error).__name__}: {error}"
     except Stopped as stopped:
-        status, reason = CUT, str(stopped)
+        status, reason = INTERRUPTED, str(stopped)
         raise
     finally:
         session.end(status, reason)
@@ -151,7 +151,7 @@ def _bench(arguments: argparse.Namespace) -> Bench:
     if arguments.wheels is not None and (names := install_missing(arguments.wheels, site)):
         print(f"installed from wheels: {', '.join(names)}")
     if missing := still_missing():
-        print(f"missing, and no wheel was there: {', '.join(missing)}")
+        print(f"missing, and without a wheel: {', '.join(missing)}")
     machine = _machine(arguments.dry)
     if machine["gpu"] is None and not arguments.dry:
         raise SystemExit("there is no GPU that PyTorch can use; --dry runs every part in miniature on the processor")

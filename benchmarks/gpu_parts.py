@@ -19,7 +19,7 @@ from typing import Any
 
 from commands import GENERATE, TRAIN
 from gpu_programs import Ended, Programs
-from gpu_record import CUT, Record
+from gpu_record import INTERRUPTED, Record
 from gpu_scale import Scale
 from json_files import read_json
 from throughput_shapes import PROJECT, write_corpus
@@ -69,12 +69,12 @@ class Session:
         return max(self.begin + self.seconds - time.monotonic(), 0.1)
 
     def keep(self, figures: Figures) -> None:
-        """Adds figures to those of the part, and writes them down."""
+        """Adds figures to those of the part, and records them at once."""
         self.figures.update(figures)
-        self.end(CUT, "under way")
+        self.end(INTERRUPTED, "under way")
 
     def end(self, status: str, reason: str) -> None:
-        """Writes down what the part has come to."""
+        """Records the status of the part, with its figures."""
         self.record.note(self.part, status, time.monotonic() - self.begin, reason, self.figures)
 
     def run(self, *command: str, look: Look = lambda: False) -> Ended:
@@ -113,7 +113,7 @@ def startup(session: Session) -> None:
 
 
 def smoke(session: Session) -> None:
-    """Every stage of a run, and the model that it leaves writes."""
+    """Every stage of a run, then generation from its checkpoint."""
     with run_folder(session) as folder:
         run = train(session, folder, SMOKE)
         session.keep({"command_seconds": run.ended.seconds, "train_seconds": run.seconds, "losses": losses(run.rows)})
@@ -126,7 +126,7 @@ def resume(session: Session) -> None:
     """The same run, killed as soon as it has saved its first state, and resumed."""
     unbroken = session.record.result("smoke").get("losses")
     if unbroken is None:
-        raise AbsentError("smoke, with which it is compared, has not been done")
+        raise AbsentError("needs the losses of smoke")
     with run_folder(session) as folder:
         saved = folder / "checkpoints" / "last.ckpt"
         session.run(*TRAIN, SMOKE, *session.scale.train, f"run_dir={folder}", look=saved.is_file)
@@ -152,7 +152,7 @@ def tests(session: Session) -> None:
 
 
 def gpt2(session: Session) -> None:
-    """GPT-2's 124M, beside a compiled nanoGPT by turns."""
+    """GPT-2 124M and a compiled nanoGPT, by turns."""
 
     def keep(shapes: Figures) -> None:
         [shape] = shapes.values()
@@ -247,7 +247,7 @@ def million_words(session: Session) -> None:
 
 
 def generation(session: Session) -> None:
-    """Writing, beside transformers."""
+    """Generation next to transformers."""
     with followed(session, lambda shapes: session.keep({"shapes": shapes})) as (path, look):
         session.benchmark("generation.py", "--json", str(path), *session.scale.generation, look=look)
 
@@ -272,7 +272,7 @@ class Part:
     """A part, and the time that it takes on a fast GPU."""
 
     measure: Callable[[Session], None]
-    least: float  # seconds with which it is worth to begin
+    least: float  # seconds that it needs
     most: float  # seconds after which it is cut off
     elastic: bool = False  # takes what the later ones leave
 
@@ -330,10 +330,10 @@ def verse_settings(session: Session) -> list[str]:
 
 
 def corpus(session: Session, name: str) -> Path:
-    """A corpus that was carried along; words are made up where there are none, since the loss has its Kneser-Ney.
+    """A corpus that was carried along; words are made up if missing, since Kneser-Ney gives their loss a scale.
 
     Raises:
-        AbsentError: verse is not there
+        AbsentError: verse is missing
     """
     if session.scale.corpus is not None:
         return session.scale.corpus
@@ -341,7 +341,7 @@ def corpus(session: Session, name: str) -> Path:
     if carried and carried.is_file():
         return carried
     if name != WORDS:
-        raise AbsentError(f"no {name}: name its folder by --data")
+        raise AbsentError(f"{name} is missing: name its folder with --data")
     made_up = session.folders.work / "made_up.csv"
     if not made_up.is_file():
         write_corpus(made_up, "word", MADE_UP_TOKENS)

@@ -6,7 +6,7 @@ from typing import Any
 
 from json_files import read_json, write_json
 
-DONE, CUT, FAILED, ABSENT, LEFT = "done", "cut short", "failed", "left out", "not begun"
+DONE, INTERRUPTED, FAILED, SKIPPED, NOT_STARTED = "done", "interrupted", "failed", "skipped", "not started"
 
 
 class OtherMachineError(Exception):
@@ -29,7 +29,7 @@ class Record:
 
     @classmethod
     def open(cls, path: Path, machine: dict[str, Any]) -> "Record":
-        """Goes on with the file, if there is one.
+        """Continues the file, if there is one.
 
         Raises:
             OtherMachineError: it is of another machine, or of a dry run
@@ -39,7 +39,9 @@ class Record:
             earlier = read_json(path)
             for key in ("gpu", "torch", "dry"):
                 if earlier["machine"][key] != machine[key]:
-                    raise OtherMachineError(f"{path} was measured with {key}={earlier['machine'][key]}: name another")
+                    raise OtherMachineError(
+                        f"{path} was measured with {key}={earlier['machine'][key]}: choose another --out"
+                    )
             record.parts = earlier["parts"]
         return record
 
@@ -48,8 +50,8 @@ class Record:
         return self.status(name) == DONE
 
     def status(self, name: str) -> str:
-        """What has become of a part."""
-        return str(self.parts.get(name, {}).get("status", LEFT))
+        """The status of a part."""
+        return str(self.parts.get(name, {}).get("status", NOT_STARTED))
 
     def result(self, name: str) -> dict[str, Any]:
         """The figures of a part; none where it has none."""
@@ -57,7 +59,7 @@ class Record:
         return result
 
     def note(self, name: str, status: str, seconds: float, reason: str, result: dict[str, Any]) -> None:
-        """Writes down what a part has come to; figures of an earlier try stay where this one has none."""
+        """Records the status and result of a part; without a new result the one of an earlier try stays."""
         kept = result or self.result(name)
         self.parts[name] = {"status": status, "seconds": round(seconds, 1), "reason": reason, "result": kept}
         write_json(self.path, {"machine": self.machine, "parts": self.parts})

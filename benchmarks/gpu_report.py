@@ -1,17 +1,17 @@
-"""What gpu.py has measured, beside what is wanted: a table for the terminal, and a section of docs/RESULTS.md.
+"""What gpu.py has measured, next to the targets: a table for the terminal, and a section of docs/RESULTS.md.
 
-python benchmarks/gpu_report.py      # writes that section anew from docs/gpu.json
+python benchmarks/gpu_report.py      # rewrites that section from docs/gpu.json
 """
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpu_record import DONE, LEFT
+from gpu_record import DONE, NOT_STARTED
 from json_files import read_json
 from throughput_shapes import PROJECT
 
-SHARE, TRAIN_SECONDS, TIMES_TRANSFORMERS = 0.5, 7.0, 3.0  # what is wanted
+SHARE, TRAIN_SECONDS, TIMES_TRANSFORMERS = 0.5, 7.0, 3.0  # the targets
 HEADING = "## On a GPU"
 COMMAND = "benchmarks/gpu.sh"
 OPERATORS = 5
@@ -23,35 +23,35 @@ class Row(NamedTuple):
 
     what: str
     figure: str
-    wanted: str = ""
-    reached: bool | None = None  # None: nothing is wanted
+    target: str = ""  # none for most
+    is_met: bool = False
 
     @property
     def verdict(self) -> str:
-        """What is wanted, and whether it was reached."""
-        return self.wanted and f"{self.wanted}: {'yes' if self.reached else 'no'}"
+        """The target, and whether it is met."""
+        return self.target and f"{self.target}: {'met' if self.is_met else 'missed'}"
 
 
 def _startup(figures: Figures) -> Iterator[Row]:
     seconds, imports = figures["help_seconds"], figures["imports_seconds"]
-    yield Row("start", f"`train.py --help` {seconds:.1f} s, importing Lightning {imports:.1f} s")
+    yield Row("startup", f"`train.py --help` {seconds:.1f} s, `import lightning` {imports:.1f} s")
 
 
 def _smoke(figures: Figures) -> Iterator[Row]:
     yield Row(
         "experiment=smoke",
         f"{figures['command_seconds']:.1f} s from command to end, {figures['train_seconds']:.1f} s of training; "
-        f"precision {figures['precision']}; generate.py {figures['generate_seconds']:.1f} s",
+        f"precision {figures['precision']}; `generate.py` {figures['generate_seconds']:.1f} s",
     )
 
 
 def _resume(figures: Figures) -> Iterator[Row]:
-    difference = "to the bit" if figures["equal"] else f"within {figures['largest_difference']:.1e}"
-    missing = f", {figures['missing']} of them missing" if figures["missing"] else ""
+    difference = "identical to" if figures["equal"] else f"within {figures['largest_difference']:.1e} of"
+    missing = f", {figures['missing']} missing" if figures["missing"] else ""
     yield Row(
         "killed and resumed",
-        f"killed at step {figures['killed_at_step']}, resumed at {figures['resumed_at_step']}: the losses of the "
-        f"unbroken run {difference}{missing}",
+        f"killed at step {figures['killed_at_step']}, resumed at {figures['resumed_at_step']}: losses {difference} "
+        f"those of the uninterrupted run{missing}",
     )
 
 
@@ -66,18 +66,18 @@ def _gpt2(figures: Figures) -> Iterator[Row]:
     ours = contenders["ours"]
     yield Row(
         f"{shape['name']}, T {shape['seq_len']:,}, batch {shape['batch_size']}",
-        f"{ours['tokens_per_second']:,.0f} tokens/s, {ours['share']:.1%} of the matrix product "
+        f"{ours['tokens_per_second']:,.0f} tokens/s, {ours['share']:.1%} of the matrix product's rate "
         f"({figures['matrix_flops'] / 1e12:,.3g} TFLOP/s){_peak(ours)}",
-        f"at least {SHARE:.0%}",
+        f"≥ {SHARE:.0%}",
         ours["share"] >= SHARE,
     )
     if "nanogpt" in contenders:
         other = contenders["nanogpt"]
         ratio = ours["tokens_per_second"] / other["tokens_per_second"]
         yield Row(
-            "beside a compiled nanoGPT",
-            f"{ratio:.2f} times its {other['tokens_per_second']:,.0f} tokens/s{_peak(other)}",
-            "more than 1",
+            "next to compiled nanoGPT",
+            f"{ratio:.2f} times nanoGPT's {other['tokens_per_second']:,.0f} tokens/s{_peak(other)}",
+            "> 1",
             ratio > 1,
         )
 
@@ -89,15 +89,15 @@ def _peak(contender: Figures) -> str:
 
 def _verse(figures: Figures) -> Iterator[Row]:
     for run in figures["seeds"]:
-        what = f"verse to {figures['loss']}, seed {run['seed']}"
+        what = f"verse to loss {figures['loss']}, seed {run['seed']}"
         if run["train_seconds"] is None:
-            yield Row(what, f"not reached: {run['best_loss']:.4f}", f"at most {TRAIN_SECONDS:g} s", False)
+            yield Row(what, f"not reached, best loss {run['best_loss']:.4f}", f"≤ {TRAIN_SECONDS:g} s")
             continue
         command = "" if run["command_seconds"] is None else f", {run['command_seconds']:.1f} s from the command"
         yield Row(
             what,
             f"{run['train_seconds']:.1f} s of training, {run['steps']} steps{command}",
-            f"at most {TRAIN_SECONDS:g} s",
+            f"≤ {TRAIN_SECONDS:g} s",
             run["train_seconds"] <= TRAIN_SECONDS,
         )
 
@@ -111,8 +111,8 @@ def _verse_best(figures: Figures) -> Iterator[Row]:
 def _million_words(figures: Figures) -> Iterator[Row]:
     yield Row(
         f"model=base on {figures['corpus']}",
-        f"{figures['tokens_per_second']:,.0f} tokens/s; best validation loss {figures['best/val/loss']:.3f} within "
-        f"{figures['train_seconds']:.0f} s of training, the Kneser-Ney model {figures['kneser_ney/val_loss']:.3f}",
+        f"{figures['tokens_per_second']:,.0f} tokens/s; best validation loss {figures['best/val/loss']:.3f} in "
+        f"{figures['train_seconds']:.0f} s of training, Kneser-Ney {figures['kneser_ney/val_loss']:.3f}",
     )
 
 
@@ -120,15 +120,15 @@ def _generation(figures: Figures) -> Iterator[Row]:
     for shape, batches in figures["shapes"].items():
         for batch, speeds in batches.items():
             ours, other = speeds["ours, float32"], speeds.get("transformers")
-            figure = f"{ours:,.0f} tokens/s, as generate.py, on the processor, {speeds['ours']:,.0f}"
-            what = f"writing, {shape}'s size, {batch} at a time"
+            figure = f"{ours:,.0f} tokens/s (`generate.py`, on the processor: {speeds['ours']:,.0f})"
+            what = f"generation, {shape} size, batch {batch}"
             if other is None:
                 yield Row(what, figure)
                 continue
             yield Row(
                 what,
-                f"{figure}; transformers {other:,.0f}: {ours / other:.1f} times",
-                f"at least {TIMES_TRANSFORMERS:g}",
+                f"{figure}, {ours / other:.1f} times transformers' {other:,.0f}",
+                f"≥ {TIMES_TRANSFORMERS:g}",
                 ours / other >= TIMES_TRANSFORMERS,
             )
 
@@ -137,7 +137,7 @@ def _operators(name: str) -> Callable[[Figures], Iterator[Row]]:
     def rows(figures: Figures) -> Iterator[Row]:
         table = figures["operators"][:OPERATORS]
         column = "Self CUDA %" if "Self CUDA %" in table[0] else "Self CPU %"
-        yield Row(f"a step of {name}", ", ".join(f"{row['Name']} {row[column]}" for row in table))
+        yield Row(f"profile of a step, {name}", ", ".join(f"{row['Name']} {row[column]}" for row in table))
 
     return rows
 
@@ -158,21 +158,21 @@ ROWS: dict[str, Callable[[Figures], Iterator[Row]]] = {
 
 
 def rows_of(name: str, part: Figures) -> list[Row]:
-    """What a part has measured, of one that was cut short what it has so far."""
+    """What a part has measured so far."""
     try:
         return list(ROWS[name](part["result"]))
-    except (LookupError, TypeError):  # not so far
+    except (LookupError, TypeError):  # not measured yet
         return []
 
 
 def table(parts: dict[str, Figures]) -> str:
-    """For the terminal: every part, with the reason where it has come to no end."""
+    """For the terminal: every part, with the reason if it is not done."""
     lines = []
     for name in ROWS:
-        part = parts.get(name, {"status": LEFT, "reason": "", "result": {}})
-        lines += [f"  {row.what:34} {row.figure}{row.verdict and f'  [{row.verdict}]'}" for row in rows_of(name, part)]
+        part = parts.get(name, {"status": NOT_STARTED, "reason": "", "result": {}})
+        lines += [f"  {row.what:40} {row.figure}{row.verdict and f'  [{row.verdict}]'}" for row in rows_of(name, part)]
         if part["status"] != DONE:
-            lines.append(f"  {name:34} {': '.join(filter(None, (part['status'], part['reason'])))}")
+            lines.append(f"  {name:40} {': '.join(filter(None, (part['status'], part['reason'])))}")
     return "\n".join(lines)
 
 
@@ -182,7 +182,7 @@ def section(path: Path) -> list[str]:
         return []
     record = read_json(path)
     rows = [row for name, part in record["parts"].items() for row in rows_of(name, part)]
-    lines = ["| what | measured | wanted |", "| :-- | :-- | :-- |"]
+    lines = ["| what | measured | target |", "| :-- | :-- | :-- |"]
     lines += [f"| {row.what} | {row.figure} | {row.verdict} |" for row in rows]
     return [HEADING, f"Made by `{COMMAND}`. {described(record['machine'])}.", "\n".join(lines)]
 
@@ -195,7 +195,7 @@ def described(machine: Figures) -> str:
 
 
 def write_section(page: Path, path: Path) -> None:
-    """Puts the section, which is the page's last, in the place of the one before."""
+    """Replaces the section, which is the page's last, or adds it."""
     before = page.read_text(encoding="utf-8").partition(f"\n\n{HEADING}\n")[0].rstrip("\n")
     page.write_text("\n\n".join([before, *section(path)]) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""benchmarks/gpu.sh in miniature: cut short, gone on with, and what the results page makes of its figures."""
+"""benchmarks/gpu.sh in miniature: interrupted, continued, and what the results page makes of its figures."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from gpu_scale import FULL
 NAMES = [part.name for part in PARTS]
 
 
-def begun(out: Path) -> subprocess.Popen[str]:
+def started(out: Path) -> subprocess.Popen[str]:
     """A dry run, from a folder that is not the project's."""
     command = [str(PROJECT / "benchmarks" / "gpu.sh"), "60", "--dry", "--out", str(out), "--work", str(out / "work")]
     environment = {**script_environment(), "PYTHON": sys.executable, "PYTHONPATH": ""}
@@ -44,10 +44,10 @@ def parts_of(out: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def cut_short(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a dry run that was ended once its second part was done, and what it printed."""
     out = tmp_path_factory.mktemp("gpu")
-    process = begun(out)
+    process = started(out)
     try:
         deadline = time.monotonic() + 300
         while parts_of(out).get(NAMES[1], {}).get("status") != "done":
@@ -63,14 +63,14 @@ def cut_short(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.mark.slow
-def test_a_dry_run_cut_short_goes_on_where_it_was(cut_short: tuple[Path, str]) -> None:
-    out, printed = cut_short
+def test_an_interrupted_dry_run_continues(interrupted: tuple[Path, str]) -> None:
+    out, printed = interrupted
     first = parts_of(out)
     assert [name for name in first if first[name]["status"] == "done"] == NAMES[:2]
     assert "experiment=smoke" in printed.rpartition("…")[2], "the table of what was measured"
-    assert printed.count("not begun") >= len(NAMES) - 3
+    assert printed.count("not started") >= len(NAMES) - 3
 
-    process = begun(out)
+    process = started(out)
     try:
         printed, _ = process.communicate(timeout=1200)
     finally:
@@ -81,7 +81,7 @@ def test_a_dry_run_cut_short_goes_on_where_it_was(cut_short: tuple[Path, str]) -
     assert process.returncode == 0, printed
     assert {name: parts[name] for name in NAMES[:2]} == {name: first[name] for name in NAMES[:2]}, "not done again"
     table = printed.rpartition("…")[2]
-    for row in ("killed and resumed", "verse to", "Kneser-Ney", "writing", "a step of"):
+    for row in ("killed and resumed", "verse to", "Kneser-Ney", "generation", "profile of a step"):
         assert row in table
     assert not list((out / "work" / "runs").iterdir()), "checkpoints are large"
     assert parts["resume"]["result"]["equal"], "on a processor to the bit"
@@ -94,7 +94,7 @@ def test_a_dry_run_cut_short_goes_on_where_it_was(cut_short: tuple[Path, str]) -
     assert text.startswith("# Results\n\nText.\n\n## On a GPU\n")
     assert text.count("## On a GPU") == 1
     assert all(line.count("|") == 4 for line in text.splitlines() if line.startswith("|"))
-    for row in ("verse to", "Kneser-Ney", "writing", "torch", "tests marked gpu"):
+    for row in ("verse to", "Kneser-Ney", "generation", "torch", "tests marked gpu"):
         assert row in text
 
 
@@ -118,7 +118,7 @@ def figures_on_a_gpu() -> dict[str, Any]:
     }
 
 
-def test_the_page_has_what_is_wanted_beside_what_was_measured(tmp_path: Path) -> None:
+def test_the_page_has_the_targets_next_to_the_figures(tmp_path: Path) -> None:
     machine = {"gpu": "NVIDIA H200", "driver": "580", "cores": 16, "versions": {"torch": "2.11"}, "date": "2026-12-01"}
     path = tmp_path / "gpu.json"
     path.write_text(json.dumps({"machine": machine, "parts": figures_on_a_gpu()}))
@@ -127,17 +127,17 @@ def test_the_page_has_what_is_wanted_beside_what_was_measured(tmp_path: Path) ->
     assert "NVIDIA H200, driver 580, 16 cores; torch 2.11; 2026-12-01" in about
     rows = table.splitlines()[2:]
     assert [row.split("|")[3].strip() for row in rows] == [
-        "at least 50%: no", "more than 1: yes", "at most 7 s: yes", "at most 7 s: no", "at least 3: yes",
+        "≥ 50%: missed", "> 1: met", "≤ 7 s: met", "≤ 7 s: missed", "≥ 3: met",
     ]  # fmt: skip
-    assert "49.7% of the matrix product (780 TFLOP/s), 20.0 GiB" in rows[0]
-    assert "1.12 times its 400,000 tokens/s" in rows[1]
+    assert "49.7% of the matrix product's rate (780 TFLOP/s), 20.0 GiB" in rows[0]
+    assert "1.12 times nanoGPT's 400,000 tokens/s" in rows[1]
 
 
 def test_no_section_where_nothing_was_measured(tmp_path: Path) -> None:
     assert gpu_report.section(tmp_path / "gpu.json") == []
 
 
-def test_figures_of_another_machine_are_not_gone_on_with(tmp_path: Path) -> None:
+def test_figures_of_another_machine_are_not_continued(tmp_path: Path) -> None:
     path = tmp_path / "gpu.json"
     here = {"gpu": "NVIDIA H200", "torch": "2.11", "dry": False}
     Record.open(path, here).note("startup", "done", 1.0, "", {"help_seconds": 1.0})
@@ -148,7 +148,7 @@ def test_figures_of_another_machine_are_not_gone_on_with(tmp_path: Path) -> None
 
 def test_a_part_that_fails_keeps_the_figures_of_an_earlier_try(tmp_path: Path) -> None:
     record = Record(tmp_path / "gpu.json", {})
-    record.note("verse", "cut short", 1.0, "", {"loss": 1.4})
+    record.note("verse", "interrupted", 1.0, "", {"loss": 1.4})
     record.note("verse", "failed", 1.0, "status 1", {})
     assert not record.is_done("verse")
     assert record.result("verse") == {"loss": 1.4}
@@ -170,7 +170,7 @@ def test_parts_that_do_not_fit_wait_and_an_elastic_one_leaves_room(tmp_path: Pat
     bench = Bench(Programs(tmp_path / "log", os.environ, tmp_path), Folders(tmp_path), FULL, record)
     bench.measure(parts, time.monotonic() + 200)
     assert given == {"first": 20, "elastic": pytest.approx(170, abs=1), "last": 60}
-    assert record.parts["long"]["reason"] == "takes 900 s, 200 s were left"
+    assert record.parts["long"]["reason"] == "needs 900 s, 200 s left"
     given.clear()
     bench.measure(parts, time.monotonic() + 20)
     assert given == {}, "done, or too long"
