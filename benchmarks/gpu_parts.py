@@ -143,7 +143,7 @@ def tests(session: Session) -> None:
     """The tests that are marked `gpu`."""
     side_by_side = ["-n", session.scale.test_processes] if importlib.util.find_spec("xdist") else []
     pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", *side_by_side]
-    command = [*pytest, str(PROJECT / "tests" / "test_on_gpu.py")]
+    command = [*pytest, str(PROJECT / "tests" / "training" / "test_on_gpu.py")]
     ended = session.programs.run(command, limit=session.limit, statuses=(0, 1))  # 1: some have failed
     last_line = ended.output.strip().splitlines()[-1]
     counts = {outcome: int(count) for count, outcome in re.findall(r"(\d+) (passed|failed|skipped|error)", last_line)}

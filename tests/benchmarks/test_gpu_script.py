@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROJECT, script_environment
+from helpers.processes import PROJECT, environment
 
 sys.path.append(str(PROJECT / "benchmarks"))
 
@@ -31,11 +31,8 @@ NAMES = [part.name for part in PARTS]
 def started(out: Path) -> subprocess.Popen[str]:
     """A dry run, from a folder that is not the project's."""
     command = [str(PROJECT / "benchmarks" / "gpu.sh"), "60", "--dry", "--out", str(out), "--work", str(out / "work")]
-    environment = {**script_environment(), "PYTHON": sys.executable, "PYTHONPATH": ""}
-    # A background job's children ignore Ctrl-C otherwise.
-    return subprocess.Popen(
-        command, cwd=out, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    env = environment(PYTHON=sys.executable, PYTHONPATH="")
+    return subprocess.Popen(command, cwd=out, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def parts_of(out: Path) -> dict[str, Any]:

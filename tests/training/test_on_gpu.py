@@ -2,13 +2,14 @@
 
 import json
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import inputs, metrics, start, wait_for_step
+from helpers.networks import inputs
+from helpers.processes import launch, run_program
+from helpers.runs import finished_run, metrics, wait_for_step, wait_until
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -167,19 +168,18 @@ def test_a_run_and_its_checkpoint_on_the_processor(run_script: Callable, tmp_pat
     assert written.stdout.startswith("The")
 
 
-def test_a_killed_run_that_is_resumed_has_the_losses_of_an_unbroken_one(run_script: Callable, tmp_path: Path) -> None:
+def test_a_killed_run_that_is_resumed_has_the_losses_of_an_unbroken_one(tmp_path: Path) -> None:
     """Within what sums differ by whose order a GPU does not fix; in bfloat16 that grows from step to step."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    unbroken, killed = start(whole, *RUN), start(broken, *RUN)
+    killed = launch(broken, "train.py", *RUN)
+    finished_run(whole, *RUN)
     wait_for_step(broken / "run", 20)
-    wait_for(broken / "run" / "checkpoints" / "last.ckpt")
+    wait_until((broken / "run" / "checkpoints" / "last.ckpt").is_file)
     killed.kill()
     killed.communicate()
-    _, errors = unbroken.communicate(timeout=300)
-    assert unbroken.returncode == 0, errors
-    done = run_script("train.py", "resume=run", cwd=broken)
+    done = run_program(broken, "train.py", "resume=run")
     assert done.returncode == 0, done.stderr
     assert re.search("resumed at step (20|40|60)", done.stdout)
     assert losses(broken / "run") == pytest.approx(losses(whole / "run"), rel=0.01)
@@ -189,12 +189,3 @@ def losses(run_dir: Path) -> dict[str, float]:
     """By kind and step."""
     kinds = ("train/loss", "val/loss")
     return {f"{kind} {row['step']}": float(row[kind]) for row in metrics(run_dir) for kind in kinds if row[kind]}
-
-
-def wait_for(path: Path) -> None:
-    """Until a file is there."""
-    for _ in range(12_000):
-        if path.is_file():
-            return
-        time.sleep(0.01)
-    pytest.fail(f"{path} has not come")
