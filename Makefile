@@ -1,17 +1,21 @@
-# make train: set up and train on the bundled books. make test: set up and run the tests. ARGS= is handed on:
+# make train: set up and train on the bundled books. make test: set up and run the tests; make test-all: those too
+# that take long. ARGS= is handed on:
 #   make train ARGS="model=small regularization=light"
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
 
-.PHONY: train test lint tensorboard clean
+.PHONY: train test test-all lint tensorboard clean
 
 train: $(VENV)/.run
 	$(BIN)/python train.py $(ARGS)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto $(ARGS)
+
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest -n auto -m "slow or not slow" $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

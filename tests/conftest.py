@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from helpers.processes import PROJECT, Finished, end_all, run_program
+from helpers.runs import finished_run
 from hydra import compose, initialize_config_dir
 
 from hp_lightning import cli  # noqa: F401  makes schemas and resolvers known
 from hp_lightning.config import TrainConfig, train_config
+
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 SHARED_DATA = PROJECT.parent / "shared" / "data"
 
@@ -28,10 +32,10 @@ for number in (signal.SIGINT, signal.SIGHUP):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def cache_home(once: Once) -> Iterator[Path]:
     """No test uses the user's own cache, nor fills it; the processes that a test starts do not either."""
     with pytest.MonkeyPatch.context() as patch:
-        path = tmp_path_factory.mktemp("cache")
+        path = once("cache", lambda folder: None)
         patch.setenv("XDG_CACHE_HOME", str(path))
         yield path
 
@@ -58,14 +62,52 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def first_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes a folder once for all workers; they share it, so that whoever changes something in it takes a copy."""
+    own = tmp_path_factory.getbasetemp()
+    common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder = common / f"shared_{name}"
+        with FileLock(f"{folder}.lock"):
+            if not folder.with_suffix(".done").exists():
+                folder.mkdir()
+                fill(folder)
+                folder.with_suffix(".done").touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def first_book(once: Once) -> Path:
     """The first of the bundled books as a CSV of its own: a corpus that is read and tokenized in a second."""
-    lines = (PROJECT / "books" / "lanterns_of_saltmere.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    path = tmp_path_factory.mktemp("corpus") / "first_book.csv"
-    path.write_text(
-        "".join(line for line in lines if "Ferry to Vesperhold" in line or line == lines[0]), encoding="utf-8"
-    )
-    return path
+
+    def fill(folder: Path) -> None:
+        lines = (PROJECT / "books" / "lanterns_of_saltmere.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if "Ferry to Vesperhold" in line or line == lines[0]]
+        (folder / "first_book.csv").write_text("".join(kept), encoding="utf-8")
+
+    return once("corpus", fill) / "first_book.csv"
+
+
+@pytest.fixture(scope="session")
+def small_run(once: Once, first_book: Path) -> Path:
+    """The folder of a finished run of 60 steps on the first book; tests take a copy."""
+    settings = [
+        "experiment=smoke",
+        f"data.path={first_book}",
+        "optim=adamw",  # the quicker steps
+        "max_steps=60",
+        "max_epochs=25",
+        "trainer.val_every_steps=20",
+        "trainer.precision=32-true",
+        "checkpoint.every_steps=10",
+        "checkpoint.top_k=2",
+        "logger.sample_tokens=0",
+        "logger.images=false",
+    ]
+    return once("small_run", lambda folder: finished_run(folder, *settings, "run_dir=run")) / "run"
 
 
 @pytest.fixture

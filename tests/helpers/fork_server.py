@@ -88,13 +88,16 @@ def main() -> None:
     import hp_lightning.training  # noqa: F401  PyTorch, Lightning, TensorBoard, Hydra and nearly all of the package
 
     assert len(os.listdir("/proc/self/task")) == 1, "of several threads, a fork takes one along"
-    gc.freeze()
+    gc.freeze()  # for good: a collection, as at the end of a program, would have to copy all that is shared
     request = serve(socket.socket(fileno=int(sys.argv[1])))
-    gc.unfreeze()
     os.setsid()
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # anew, for what they are now: pipes, files
+        old = getattr(sys, name)
+        line = 1 if name == "stderr" else -1
+        setattr(sys, name, open(old.fileno(), mode, line, old.encoding, old.errors, closefd=False))
     program.run(request["command"], request["stop"])
 
 

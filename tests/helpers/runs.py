@@ -10,9 +10,16 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from .processes import run_line
+from .processes import run_line, run_program
 
 MEASURED = ("train/loss", "grad_norm", "lr", "val/loss", "val/perplexity", "val/bits_per_char", "val/gap")
+
+
+def finished_run(cwd: Path, *settings: str) -> Path:
+    """The folder of a run, once it has come to its end; `run_dir=run` is among its settings."""
+    done = run_program(cwd, "train.py", *settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    return cwd / "run"
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from helpers.errors import refused
-from helpers.processes import run_program
 from hydra import compose, initialize_config_dir
 from torch.nn import functional as F
 
@@ -105,12 +104,8 @@ def test_copied_share(written: list[str], n: int, share: float | None) -> None:
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory: pytest.TempPathFactory, first_book: Path) -> Path:
-    cwd = tmp_path_factory.mktemp("evaluation")
-    settings = ["experiment=smoke", f"data.path={first_book}", "run_dir=run", "logger=csv", "max_steps=10"]
-    done = run_program(cwd, "train.py", *settings)
-    assert done.returncode == 0, done.stderr
-    return cwd / "run"
+def run_dir(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(small_run, tmp_path_factory.mktemp("evaluation") / "run"))
 
 
 def evaluated(run_dir: Path, *overrides: str) -> None:

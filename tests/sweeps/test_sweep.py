@@ -42,11 +42,16 @@ def settings(first_book: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def sweep(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
+def sweep(settings: list[str], once: Callable) -> tuple[Path, Finished]:
     """Two seeds of a configuration that trains, and two of one that is refused; the sweep's folder, and its end."""
-    cwd = tmp_path_factory.mktemp("sweep")
     grid = ["model.num_heads=4,3", "seed=1,2", "sweep.name=s", "sweep.jobs=2"]
-    done = run_program(cwd, "train.py", "-m", *settings, *grid)
+
+    def fill(cwd: Path) -> None:
+        done = run_program(cwd, "train.py", "-m", *settings, *grid)
+        (cwd / "done.json").write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+
+    cwd = once("sweep", fill)
+    done = Finished("train.py -m", *json.loads((cwd / "done.json").read_text()))
     return cwd / "outputs" / "sweeps" / "s", done
 
 
@@ -130,6 +135,7 @@ def test_too_many_failures_end_a_sweep(settings: list[str], run_script: Callable
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a device of a processor is a core")
 def test_hydras_launcher_for_slurm(settings: list[str], run_script: Callable, tmp_path: Path) -> None:
     """In its local mode, which starts processes where the other asks SLURM for them; a job with two devices."""
@@ -180,7 +186,7 @@ def test_a_refused_sweep_leaves_no_folder(run_script: Callable, tmp_path: Path) 
 
 
 def test_another_sweep_is_not_overwritten(sweep: tuple[Path, Finished], run_script: Callable) -> None:
-    done = run_script("train.py", "-m", "seed=1,2", f"sweep.dir={sweep[0]}", cwd=sweep[0])
+    done = run_program(sweep[0], "train.py", "-m", "seed=1,2", f"sweep.dir={sweep[0]}")
     assert done.returncode == 2
     assert "holds another sweep" in done.stderr
 

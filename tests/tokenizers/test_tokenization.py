@@ -160,7 +160,7 @@ def addresses(make_config: MakeConfig, shared_data: Path) -> Case:
     return make_case(make_config("data=csv", f"data.path='{path}'", "data.group_columns=[president,year]"))
 
 
-@pytest.fixture(params=["stories", "addresses"])
+@pytest.fixture(params=["stories", pytest.param("addresses", marks=pytest.mark.slow)])
 def case(request: pytest.FixtureRequest) -> Case:
     found: Case = request.getfixturevalue(request.param)
     return found

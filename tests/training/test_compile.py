@@ -30,7 +30,10 @@ SETTINGS = (
 )
 
 MISSING = missing_for_compile(torch.device("cpu"))
-pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"{MISSING} is missing")
+pytestmark = [
+    pytest.mark.skipif(MISSING is not None, reason=f"{MISSING} is missing"),
+    pytest.mark.slow,  # half a minute of compiling
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +42,9 @@ def settings(first_book: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def compiled(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """The folder of an unbroken compiled run, and what it said on stdout and stderr."""
-    cwd = tmp_path_factory.mktemp("compiled")
-    process = launch(cwd, "train.py", *settings)
-    said, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return cwd / "run", said, errors
+def compiled(settings: list[str], once: Callable) -> Path:
+    """The folder of an unbroken compiled run, which said nothing on stderr."""
+    return once("compiled", lambda folder: finished_run(folder, *settings)) / "run"
 
 
 def best_loss(run_dir: Path) -> float:
@@ -53,11 +52,10 @@ def best_loss(run_dir: Path) -> float:
 
 
 def test_a_compiled_run_is_quiet_and_learns_the_same(
-    compiled: tuple[Path, str, str], settings: list[str], cache_home: Path, run_script: Callable, tmp_path: Path
+    compiled: Path, settings: list[str], cache_home: Path, run_script: Callable, tmp_path: Path
 ) -> None:
     """As much as a run whose compiler fails, which goes on without."""
-    run_dir, said, errors = compiled
-    assert errors == ""
+    said = (compiled / "train.log").read_text()
     assert re.search("compile +on", said)
     assert "compiling failed" not in said
     kept = cache_home / "hp_lightning" / "compiled"
@@ -71,12 +69,12 @@ def test_a_compiled_run_is_quiet_and_learns_the_same(
     [warning] = [line for line in done.stdout.splitlines() if "compiling failed, going on without" in line]
     assert "trainer.compile=false" in warning
     assert warning in (tmp_path / "run" / "train.log").read_text()
-    assert best_loss(run_dir) == pytest.approx(best_loss(tmp_path / "run"), rel=0.01)
-    assert best_loss(run_dir) < 6, "what knows nothing has 7, the logarithm of the vocabulary"
+    assert best_loss(compiled) == pytest.approx(best_loss(tmp_path / "run"), rel=0.01)
+    assert best_loss(compiled) < 6, "what knows nothing has 7, the logarithm of the vocabulary"
 
 
 def test_a_compiled_run_killed_and_resumed_is_the_unbroken_run(
-    compiled: tuple[Path, str, str], settings: list[str], run_script: Callable, tmp_path: Path
+    compiled: Path, settings: list[str], run_script: Callable, tmp_path: Path
 ) -> None:
     """Dropout draws the same numbers, compiled or resumed."""
     process: subprocess.Popen[str] = launch(tmp_path, "train.py", *settings)
@@ -89,4 +87,4 @@ def test_a_compiled_run_killed_and_resumed_is_the_unbroken_run(
     [resumed_at] = re.findall(r"resumed at step (\d+)", done.stdout)
     assert int(resumed_at) in (20, 40)
     assert "compile    on" in done.stdout
-    expect_same_run(tmp_path / "run", compiled[0])
+    expect_same_run(tmp_path / "run", compiled)

@@ -135,24 +135,15 @@ def test_each_device_evaluates_as_many_batches(tokens: int, devices: int) -> Non
 # Runs
 
 
-def finished(cwd: Path, *arguments: str) -> Path:
-    """The folder of a run, once it has come to its end."""
-    process = launch(cwd, "train.py", *arguments)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    assert errors == ""
-    return cwd / "run"
-
-
 @pytest.fixture(scope="module")
 def settings(first_book: Path) -> list[str]:
     return [*SETTINGS, f"data.path={first_book}"]
 
 
 @pytest.fixture(scope="module")
-def alone(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(settings: list[str], once: Callable) -> Path:
     """The unbroken run of one process, with accumulation."""
-    return finished(tmp_path_factory.mktemp("alone"), *settings, *ACCUMULATED)
+    return once("alone", lambda folder: finished_run(folder, *settings, *ACCUMULATED)) / "run"
 
 
 def expect_same_curves(run_dir: Path, other: Path) -> None:
@@ -192,11 +183,12 @@ def test_two_processes_are_one_run(settings: list[str], tmp_path: Path) -> None:
     assert files_in(run_dirs[1]) == files_in(run_dirs[0]), "the second process writes nothing"
 
 
+@pytest.mark.slow
 @two_cores
 @pytest.mark.skipif(missing_for_compile(torch.device("cpu")) is not None, reason="nothing to compile with")
 def test_two_processes_compile(settings: list[str], tmp_path: Path) -> None:
     """DDP cuts the compiled function at its buckets of gradients."""
-    run_dir = finished(tmp_path, *settings, "max_steps=20", "trainer.devices=2", "trainer.compile=true")
+    run_dir = finished_run(tmp_path, *settings, "max_steps=20", "trainer.devices=2", "trainer.compile=true")
     log = (run_dir / "train.log").read_text()
     assert re.search("compile +on", log)
     assert "compiling failed" not in log

@@ -84,9 +84,12 @@ def train_until(validation: int, run_dir: Path, make_config: MakeConfig, *overri
 
 
 @pytest.fixture(scope="module")
-def outputs(make_config: MakeConfig, first_book: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def outputs(make_config: MakeConfig, first_book: Path, once: Callable) -> Path:
     """A run of three sittings, of which the last was told to go further; one with other settings; one that failed."""
-    folder = tmp_path_factory.mktemp("outputs")
+    return once("outputs", lambda folder: train_runs(folder, make_config, first_book))
+
+
+def train_runs(folder: Path, make_config: MakeConfig, first_book: Path) -> None:
     settings = [*SETTINGS, f"data.path={first_book}"]
     train_until(2, folder / RUNS[0], make_config, *settings, "checkpoint.every_steps=5")
     train_until(2, folder / RUNS[0], make_config)
@@ -95,7 +98,6 @@ def outputs(make_config: MakeConfig, first_book: Path, tmp_path_factory: pytest.
     more = ["regularization.gradient_clip_norm=null", "max_epochs=1", "max_steps=null", "data.batch_size=40"]
     train_in(folder / RUNS[1], make_config, *settings, *other, *more, "logger.sample_prompts=[Wren said]")
     train_until(2, folder / RUNS[2], make_config, *settings, "regularization.dropout=0.1", "max_steps=1000")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers.processes import killed, launch
 from helpers.program import HELD
-from helpers.runs import curves, expect_same_run, metrics, resume_as_told, wait_for_step, wait_until
+from helpers.runs import curves, expect_same_run, finished_run, metrics, resume_as_told, wait_for_step, wait_until
 
 from hp_lightning.stopping import SECONDS_BETWEEN_SIGNALS
 
@@ -68,16 +68,8 @@ def settings(first_book: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finished(tmp_path_factory.mktemp("unbroken"), *settings)
-
-
-def finished(cwd: Path, *arguments: str) -> Path:
-    """The folder of a run, once it has come to its end."""
-    process = launch(cwd, "train.py", *arguments)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return cwd / "run"
+def unbroken(settings: list[str], once: Callable) -> Path:
+    return once("unbroken", lambda folder: finished_run(folder, *settings)) / "run"
 
 
 def names(run: Path) -> set[str]:
@@ -96,7 +88,7 @@ def test_killed_again_and_again_is_the_unbroken_run(
     for place, count in KILLS[kind]:
         killed(launch(tmp_path, "train.py", *arguments, stop=("SIGKILL", place, count)))
         arguments = ["resume=run"]
-    run = finished(tmp_path, "resume=run")
+    run = finished_run(tmp_path, "resume=run")
     expect_same_run(run, unbroken)
     assert not list(run.rglob("*.unfinished"))
     assert (run / "train.log").read_text().count("resumed at step") >= len(KILLS[kind]) - 1
@@ -149,8 +141,8 @@ BY_EPOCHS = ("trainer.accumulate_grad_batches=2", "trainer.val_every_steps=null"
 
 
 @pytest.fixture(scope="module")
-def unbroken_by_epochs(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finished(tmp_path_factory.mktemp("unbroken_by_epochs"), *settings, *BY_EPOCHS)
+def unbroken_by_epochs(settings: list[str], once: Callable) -> Path:
+    return once("unbroken_by_epochs", lambda folder: finished_run(folder, *settings, *BY_EPOCHS)) / "run"
 
 
 def test_stopped_before_the_validation_of_an_epoch(
@@ -164,7 +156,7 @@ def test_stopped_before_the_validation_of_an_epoch(
     assert process.wait(300) == 143
     killed(launch(tmp_path, "train.py", "resume=run", stop=("SIGKILL", "checkpoint.save", 1)))
     killed(launch(tmp_path, "train.py", "resume=run", stop=("SIGKILL", "training.step", 7)))
-    finished(tmp_path, "resume=run")
+    finished_run(tmp_path, "resume=run")
     expect_same_run(tmp_path / "run", unbroken_by_epochs)
 
 
@@ -172,7 +164,7 @@ def test_stopped_in_the_validation_of_an_epoch(settings: list[str], unbroken_by_
     """Lightning, which takes it for validated, must not believe the epoch that is over to go on."""
     process = launch(tmp_path, "train.py", *settings, *BY_EPOCHS, stop=("SIGTERM", "validation.step", 2))
     assert process.wait(300) == 143
-    finished(tmp_path, "resume=run")
+    finished_run(tmp_path, "resume=run")
     expect_same_run(tmp_path / "run", unbroken_by_epochs)
 
 
@@ -180,9 +172,9 @@ def test_more_epochs_are_whole_ones(settings: list[str], tmp_path: Path) -> None
     """Though the last validation came at no multiple of the interval, and gradients are accumulated."""
     more = ["trainer.accumulate_grad_batches=2", "trainer.val_every_steps=7", "max_steps=null"]
     (tmp_path / "unbroken").mkdir()
-    unbroken = finished(tmp_path / "unbroken", *settings, "optim.schedule=plateau", *more, "max_epochs=3")
-    finished(tmp_path, *settings, "optim.schedule=plateau", *more, "max_epochs=1")
-    run = finished(tmp_path, "resume=run", "max_epochs=3")
+    unbroken = finished_run(tmp_path / "unbroken", *settings, "optim.schedule=plateau", *more, "max_epochs=3")
+    finished_run(tmp_path, *settings, "optim.schedule=plateau", *more, "max_epochs=1")
+    run = finished_run(tmp_path, "resume=run", "max_epochs=3")
     ours, theirs = (torch.load(each / "checkpoints" / "last.ckpt", weights_only=True) for each in (run, unbroken))
     assert ours["global_step"] == theirs["global_step"]
     before, after = (
@@ -207,12 +199,13 @@ def test_a_second_signal_leaves_at_once(settings: list[str], tmp_path: Path) -> 
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a device of a processor is a core")
 def test_two_processes(settings: list[str], tmp_path: Path) -> None:
     """Each draws a dropout of its own, and draws the same again after the whole group was killed."""
     more = ["trainer.devices=2", "trainer.accelerator=cpu", "max_steps=150"]
     (tmp_path / "unbroken").mkdir()
-    unbroken = finished(tmp_path / "unbroken", *settings, *more)
+    unbroken = finished_run(tmp_path / "unbroken", *settings, *more)
     process = launch(tmp_path, "train.py", *settings, *more)
     wait_for_step(tmp_path / "run", 45)
     os.killpg(process.pid, signal.SIGKILL)
@@ -221,7 +214,7 @@ def test_two_processes(settings: list[str], tmp_path: Path) -> None:
     wait_for_step(tmp_path / "run", 70)
     process.terminate()
     assert process.wait(60) == 143
-    finished(tmp_path, "resume=run")
+    finished_run(tmp_path, "resume=run")
     expect_same_run(tmp_path / "run", unbroken)
 
 
@@ -280,7 +273,7 @@ def test_what_can_change_holds_from_there_on(settings: list[str], tmp_path: Path
             stop=("SIGKILL", "training.step", 3),
         )
     )
-    run = finished(tmp_path, "resume=run", "max_steps=160")
+    run = finished_run(tmp_path, "resume=run", "max_steps=160")
     rates = {row["step"]: float(row["lr"]) for row in metrics(run) if row["lr"]}
     assert rates[30] > 0.004
     assert {rate for step, rate in rates.items() if step > 130} == {0.004}
@@ -293,12 +286,12 @@ def test_an_early_end_is_one_until_more_patience_is_given(settings: list[str], t
     calm = ["regularization.dropout=0.3", "regularization.weight_decay=0.1"]  # a large decay would tame the rate
     wild = ["optim.lr=0.3", "optim.muon_lr=0.02", "optim.muon_momentum=0.95"]  # so that the loss rises again
     more = [*calm, *wild, "regularization.early_stopping_patience=1"]
-    run = finished(tmp_path, *settings, *more)
+    run = finished_run(tmp_path, *settings, *more)
     steps = json.loads((run / "summary.json").read_text())["steps"]
     assert steps < 200
-    finished(tmp_path, "resume=run")
+    finished_run(tmp_path, "resume=run")
     assert json.loads((run / "summary.json").read_text())["steps"] == steps
-    finished(tmp_path, "resume=run", "regularization.early_stopping_patience=2")
+    finished_run(tmp_path, "resume=run", "regularization.early_stopping_patience=2")
     assert json.loads((run / "summary.json").read_text())["steps"] > steps
 
 
@@ -335,7 +328,7 @@ def test_a_run_that_is_training_is_not_resumed(settings: list[str], run_script: 
     os.killpg(process.pid, signal.SIGKILL)
     killed(process)
     killed_at = metrics(tmp_path / "run")[-1]["step"]
-    assert finished(tmp_path, "resume=run", f"max_steps={killed_at + 10}"), "a dead process keeps nobody out"
+    assert finished_run(tmp_path, "resume=run", f"max_steps={killed_at + 10}"), "a dead process keeps nobody out"
 
 
 # As a job of SLURM

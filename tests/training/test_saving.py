@@ -43,17 +43,9 @@ def settings(first_book: Path) -> list[str]:
     return [*SETTINGS, f"data.path={first_book}"]
 
 
-@pytest.fixture(scope="module")
-def finished(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cwd = tmp_path_factory.mktemp("finished")
-    process = launch(cwd, "train.py", *settings, "checkpoint.top_k=2")
-    assert process.wait(300) == 0
-    return cwd / "run"
-
-
 @pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "run"))
+def run(small_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_run, tmp_path / "run"))
 
 
 def truncated(path: Path) -> None:
@@ -76,7 +68,7 @@ def emptied(path: Path) -> None:
 
 @pytest.mark.parametrize("how", [truncated, flipped, emptied])
 def test_a_damaged_last_falls_back_to_the_one_before(
-    how: Callable[[Path], None], run: Path, finished: Path, run_script: Callable
+    how: Callable[[Path], None], run: Path, small_run: Path, run_script: Callable
 ) -> None:
     how(run / "checkpoints" / "last.ckpt")
     done = run_script("train.py", "resume=run")
@@ -86,9 +78,9 @@ def test_a_damaged_last_falls_back_to_the_one_before(
     )
     assert "resumed at step 50" in done.stdout
     assert (run / "checkpoints" / "last.damaged").exists(), "nothing is thrown away"
-    ours, theirs = (torch.load(each / "checkpoints" / "last.ckpt", weights_only=True) for each in (run, finished))
+    ours, theirs = (torch.load(each / "checkpoints" / "last.ckpt", weights_only=True) for each in (run, small_run))
     assert all(torch.equal(weight, theirs["state_dict"][name]) for name, weight in ours["state_dict"].items())
-    assert curves(run)["val/loss"] == curves(finished)["val/loss"]
+    assert curves(run)["val/loss"] == curves(small_run)["val/loss"]
 
 
 def test_with_none_left_there_is_one_line(run: Path, run_script: Callable) -> None:
@@ -101,10 +93,10 @@ def test_with_none_left_there_is_one_line(run: Path, run_script: Callable) -> No
     assert "run/checkpoints/last.ckpt and run/checkpoints/previous.ckpt and run/checkpoints/best.ckpt" in line
 
 
-def test_any_flipped_bit_is_noticed_or_harmless(finished: Path, tmp_path: Path) -> None:
+def test_any_flipped_bit_is_noticed_or_harmless(small_run: Path, tmp_path: Path) -> None:
     """Some bytes of a zip archive, such as a date, mean nothing."""
-    content = (finished / "checkpoints" / "last.ckpt").read_bytes()
-    whole = checkpoint.load(finished / "checkpoints" / "last.ckpt").contents
+    content = (small_run / "checkpoints" / "last.ckpt").read_bytes()
+    whole = checkpoint.load(small_run / "checkpoints" / "last.ckpt").contents
     draw, noticed = random.Random(1), 0
     for _ in range(100):
         changed = bytearray(content)
@@ -120,11 +112,11 @@ def test_any_flipped_bit_is_noticed_or_harmless(finished: Path, tmp_path: Path) 
     assert noticed > 80
 
 
-def test_the_best_are_kept(finished: Path) -> None:
+def test_the_best_are_kept(small_run: Path) -> None:
     """`top_k` of them, named by step and loss; best.ckpt is the first. None is another name of the same file."""
-    losses = sorted((value, step) for step, value in curves(finished)["val/loss"])
+    losses = sorted((value, step) for step, value in curves(small_run)["val/loss"])
     names = {f"step_{step:07}_loss_{loss:.4f}.ckpt" for loss, step in losses[:2]}
-    folder = finished / "checkpoints"
+    folder = small_run / "checkpoints"
     assert {path.name for path in folder.iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt", *names}
     best = folder / f"step_{losses[0][1]:07}_loss_{losses[0][0]:.4f}.ckpt"
     assert best.read_bytes() == (folder / "best.ckpt").read_bytes()
@@ -231,6 +223,7 @@ def fill(disk: Path, process: subprocess.Popen[str]) -> Path:
     return filler
 
 
+@pytest.mark.slow
 def test_training_outlives_a_full_disk(settings: list[str], small_disk: Path, tmp_path: Path) -> None:
     """Saves fail, figures wait; once there is room again nothing is missing."""
     more = ["max_steps=1200", "trainer.val_every_steps=100", "checkpoint.every_steps=null", "run_dir=disk/run"]
@@ -259,6 +252,7 @@ def test_training_outlives_a_full_disk(settings: list[str], small_disk: Path, tm
     assert json.loads((run / "summary.json").read_text())["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full(settings: list[str], small_disk: Path, run_script: Callable, tmp_path: Path) -> None:
     """The last line and the status tell; with room the run is finished from what was kept."""
     process = launch(

@@ -27,15 +27,19 @@ PLAIN = (int, float, str, bool, type(None))
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def finished(once: Callable) -> tuple[Path, str]:
     """A finished run's folder, and what it printed."""
-    cwd = tmp_path_factory.mktemp("training")
+    folder = once("training", train)
+    return folder / "run", (folder / "printed").read_text()
+
+
+def train(cwd: Path) -> None:
     settings = ["experiment=smoke", "optim.lr=0.02", "max_steps=45", "run_dir=run", "seed=7"]
     # Below, the losses are computed again in float32.
     settings += ["trainer.precision=32-true", "trainer.profile=true"]
     done = run_program(cwd, "train.py", *settings, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert done.returncode == 0, done.stderr
-    return cwd / "run", done.stdout
+    (cwd / "printed").write_text(done.stdout)
 
 
 def rows(run_dir: Path, column: str) -> dict[int, float]:
