@@ -176,10 +176,13 @@ def test_no_value_names_what_is_built(run: Path) -> None:
     config = contents["hp_lightning"]["config"]
     written = to_yaml(from_plain(config))
     assert from_yaml(written) == from_plain(config)
-    for group, key, value in (("model", "_target_", "os.system"), ("optim", "name", "torch.optim.SGD")):
+    for group, key, value, code in (
+        ("model", "_target_", "os.system", "checkpoint.damaged"),
+        ("optim", "name", "torch.optim.SGD", "config.unknown_choice"),
+    ):
         changed = {**config, group: {**config[group], key: value}}
         torch.save({**contents, "hp_lightning": {**contents["hp_lightning"], "config": changed}}, path)
-        with pytest.raises(InputError):
+        with refused(code):
             checkpoint.load(path)
         with pytest.raises((InputError, OmegaConfBaseException, YAMLError)):
             from_yaml(written.replace(f"{group}:\n", f"{group}:\n  {key}: {value}\n", 1))
