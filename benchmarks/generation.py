@@ -1,11 +1,12 @@
-"""How fast a network writes, beside others with the same weights, on the processor.
+"""How fast a network writes, beside others with the same weights.
 
-    python benchmarks/generation.py --nanogpt ../nanoGPT     # step 11's network and model=small, by turns
+    python benchmarks/generation.py --nanogpt ../nanoGPT                  # step 11's network and model=small, by turns
+    python benchmarks/generation.py --device cuda --shapes roadmap,gpt2   # on a GPU
 
 The contenders write 256 tokens after a prompt of one, greedily, one sample at a time and (those with a cache) sixteen:
 
-    ours            what generate.py does: a cache, weights in float16
-    ours, float32   the same without the second
+    ours            what generate.py does: a cache, weights in float16, on the processor whatever else there is
+    ours, float32   the same without the second, on the device
     without cache   the same network in a loop that gives it the whole text for every token, in float32
     transformers    its GPT-2 with the same weights, by its `generate` with its own cache; float32
     nanoGPT         a checkout's network of the same size with random weights, by its own `generate`, which has no cache
@@ -17,6 +18,7 @@ far they write the same tokens is said, too (nanoGPT's and our own form's weight
 
 import argparse
 import copy
+import importlib.util
 import statistics
 import sys
 import time
@@ -25,6 +27,7 @@ from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
+from json_files import write_json
 from rich.console import Console
 from rich.table import Table
 from throughput_contenders import nanogpt_module
@@ -39,7 +42,7 @@ from hp_lightning.generation import Sampling, generate
 from hp_lightning.inference import optimize_for_inference
 from hp_lightning.model import GPT
 
-SHAPES = {"step 11": "roadmap", "small": "small"}  # by the name of their size in conf/model
+SHAPES = ("roadmap", "small", "gpt2")  # whose sizes stand in conf/model
 VOCAB_SIZE = 10_000
 CONTEXT = 512  # of GPT-2's form
 PROMPT = [1]
@@ -47,38 +50,54 @@ BATCHES = (1, 16)
 NO_EOS = -1  # no sample ends early
 CONSOLE = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
 
+Speeds = dict[str, list[float]]  # tokens a second in every round, by contender
 Contender = Callable[[int, int], list[int]]  # how many samples, of how many tokens; gives the first one's
 
 
 def main() -> None:
     """Prints a table for each size of network."""
+    arguments = _arguments()
+    CONSOLE.print(f"{torch.get_num_threads()} processor threads; device: {arguments.device}")
+    everything: dict[str, dict[int, Speeds]] = {}
+    for name in arguments.shapes:
+        contenders = _contenders(name, arguments.nanogpt, arguments.device)
+        _check(contenders, arguments.tokens)
+        everything[name] = {batch: _measure(contenders, batch, arguments) for batch in BATCHES}
+        _show(name, everything[name])
+        if arguments.json is not None:
+            write_json(arguments.json, _medians(everything))
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of github.com/karpathy/nanoGPT")
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="rounds, 3 by default")
     parser.add_argument("--tokens", type=int, default=256, metavar="N", help="of a sample, 256 by default")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), metavar="NAME", help="cpu or cuda")
+    parser.add_argument("--shapes", type=lambda text: text.split(","), default=["roadmap", "small"], help=str(SHAPES))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="{shape: {samples: {contender: tokens a second}}}")
     arguments = parser.parse_args()
-    CONSOLE.print(f"{torch.get_num_threads()} processor threads")
-    for name in SHAPES:
-        contenders = _contenders(name, arguments.nanogpt)
-        _check(contenders, arguments.tokens)
-        _show(name, {batch: _measure(contenders, batch, arguments) for batch in BATCHES})
+    if unknown := set(arguments.shapes) - set(SHAPES):
+        parser.error(f"--shapes {','.join(unknown)}: there are {', '.join(SHAPES)}")
+    return arguments
 
 
-def _contenders(name: str, nanogpt: Path | None) -> dict[str, Contender]:
-    own, gpt2 = _config(f"model={SHAPES[name]}"), _gpt2_config(name)
+def _contenders(name: str, nanogpt: Path | None, device: torch.device) -> dict[str, Contender]:
+    own, gpt2 = GPT(_config(f"model={name}")).eval(), _gpt2_config(name)
     torch.manual_seed(1)
     net = GPT(gpt2).eval()
     for parameter in net.parameters():  # larger than initially, or the same token would follow itself for ever
         if parameter.dim() == 2:
             parameter.data *= 5
-    contenders = {
-        "ours": _ours(optimize_for_inference(copy.deepcopy(net))),
-        "ours, float32": _ours(net),
-        "without cache": _without_cache(net),
-        "transformers": _transformers(net),
-        "own form": _ours(optimize_for_inference(GPT(own).eval())),
-    }
-    return contenders if nanogpt is None else {**contenders, "nanoGPT": _nanogpt(nanogpt, gpt2)}
+    contenders = {"ours": _ours(optimize_for_inference(copy.deepcopy(net)))}
+    net.to(device)
+    contenders |= {"ours, float32": _ours(net), "without cache": _without_cache(net)}
+    if importlib.util.find_spec("transformers") is not None:
+        contenders["transformers"] = _transformers(net)
+    else:
+        CONSOLE.print("transformers is not installed (pip install -e '.[bench]'): left out")
+    contenders["own form"] = _ours(optimize_for_inference(own) if device.type == "cpu" else own.to(device))
+    return contenders if nanogpt is None else {**contenders, "nanoGPT": _nanogpt(nanogpt, gpt2, device)}
 
 
 def _config(*overrides: str) -> ModelConfig:
@@ -87,7 +106,7 @@ def _config(*overrides: str) -> ModelConfig:
 
 
 def _gpt2_config(name: str) -> ModelConfig:
-    own = _config(f"model={SHAPES[name]}")
+    own = _config(f"model={name}")
     sizes = {key: getattr(own, key) for key in ("d_model", "num_heads", "num_layers", "d_ff")}
     return _config("model=gpt2", f"model.max_seq_len={CONTEXT}", *(f"model.{key}={n}" for key, n in sizes.items()))
 
@@ -106,9 +125,13 @@ def _next_without_cache(net: GPT, token_ids: torch.Tensor) -> torch.Tensor:
     return net.logits(net.features(token_ids)[:, -1]).argmax(dim=-1, keepdim=True)  # type: ignore[no-any-return]
 
 
+def _device(net: torch.nn.Module) -> torch.device:
+    return next(net.parameters()).device
+
+
 def _without_cache(net: GPT) -> Contender:
     def write(samples: int, tokens: int) -> list[int]:
-        token_ids = torch.tensor([PROMPT] * samples)
+        token_ids = torch.tensor([PROMPT] * samples, device=_device(net))
         for _ in range(tokens):
             token_ids = torch.cat([token_ids, _next_without_cache(net, token_ids)], dim=1)
         return token_ids[0, len(PROMPT) :].tolist()
@@ -125,13 +148,14 @@ def _transformers(net: GPT) -> Contender:
         n_inner=cfg.d_ff, bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     model = GPT2LMHeadModel(shape).train(False)
+    model.to(_device(net))  # type: ignore[arg-type]
     missing, unexpected = model.load_state_dict(gpt2_weights(net), strict=False)
     assert missing == ["lm_head.weight"], missing  # the embedding's
     assert not unexpected, unexpected
     settings = GenerationConfig.from_dict({"do_sample": False, "use_cache": True, "pad_token_id": 0})
 
     def write(samples: int, tokens: int) -> list[int]:
-        token_ids = torch.tensor([PROMPT] * samples)
+        token_ids = torch.tensor([PROMPT] * samples, device=_device(net))
         mask = torch.ones_like(token_ids)
         settings.max_new_tokens = tokens
         written = model.generate(token_ids, generation_config=settings, attention_mask=mask)
@@ -140,17 +164,18 @@ def _transformers(net: GPT) -> Contender:
     return write
 
 
-def _nanogpt(folder: Path, cfg: ModelConfig) -> Contender:
+def _nanogpt(folder: Path, cfg: ModelConfig, device: torch.device) -> Contender:
     module = nanogpt_module(folder)
     shape = module.GPTConfig(
         block_size=CONTEXT, vocab_size=VOCAB_SIZE, n_layer=cfg.num_layers, n_head=cfg.num_heads, n_embd=cfg.d_model,
         dropout=0.0, bias=True,
     )  # fmt: skip
-    model = module.GPT(shape).eval()
+    model = module.GPT(shape).eval().to(device)
 
     def write(samples: int, tokens: int) -> list[int]:
         with torch.no_grad():
-            written = model.generate(torch.tensor([PROMPT] * samples), tokens, temperature=0.8, top_k=200)
+            prompts = torch.tensor([PROMPT] * samples, device=device)
+            written = model.generate(prompts, tokens, temperature=0.8, top_k=200)
         return written[0, len(PROMPT) :].tolist()  # type: ignore[no-any-return]
 
     return write
@@ -161,16 +186,15 @@ def _check(contenders: dict[str, Contender], tokens: int) -> None:
     written = {name: write(1, tokens) for name, write in contenders.items()}
     reference = written["without cache"]
     CONSOLE.print(f"without cache: {tokens} tokens, {len(set(reference))} different ones")
-    for name in ("ours", "ours, float32", "transformers"):
+    for name in [name for name in ("ours", "ours, float32", "transformers") if name in written]:
         pairs = enumerate(zip(written[name], reference, strict=True))
         alike = next((place for place, (token, other) in pairs if token != other), tokens)
         CONSOLE.print(f"{name}: the same up to token {alike}")
 
 
-def _measure(contenders: dict[str, Contender], batch: int, arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """Tokens a second in every round."""
+def _measure(contenders: dict[str, Contender], batch: int, arguments: argparse.Namespace) -> Speeds:
     names = [name for name in contenders if batch == 1 or name not in ("without cache", "nanoGPT")]
-    speeds: dict[str, list[float]] = {name: [] for name in names}
+    speeds: Speeds = {name: [] for name in names}
     for turn in range(arguments.runs):
         for name in names if turn % 2 == 0 else reversed(names):
             begin = time.perf_counter()
@@ -179,7 +203,17 @@ def _measure(contenders: dict[str, Contender], batch: int, arguments: argparse.N
     return speeds
 
 
-def _show(name: str, measured: dict[int, dict[str, list[float]]]) -> None:
+def _medians(everything: dict[str, dict[int, Speeds]]) -> dict[str, dict[int, dict[str, float]]]:
+    return {
+        name: {
+            batch: {contender: round(statistics.median(each), 1) for contender, each in speeds.items()}
+            for batch, speeds in measured.items()
+        }
+        for name, measured in everything.items()
+    }
+
+
+def _show(name: str, measured: dict[int, Speeds]) -> None:
     table = Table(title=f"\n{name}, tokens a second: median (from - to)", title_justify="left")
     table.add_column("contender")
     for batch in BATCHES:

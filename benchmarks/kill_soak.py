@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from commands import TRAIN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-PROJECT = Path(__file__).resolve().parent.parent
 SETTINGS = (
     "experiment=smoke",
     "max_steps=3000",
@@ -107,7 +107,7 @@ def _counted_changes(path: Path) -> Iterator[set[int]]:
 
 def _start(cwd: Path, settings: list[str]) -> "subprocess.Popen[str]":
     cwd.mkdir(exist_ok=True)
-    command = [sys.executable, str(PROJECT / "train.py"), *settings]
+    command = [*TRAIN, *settings]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # nothing to gain by more in so small a network
     with (cwd / "log").open("w") as log:
         return subprocess.Popen(

@@ -33,9 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the corpora, such as state_union.csv")
     parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT")
-    parser.add_argument(
-        "--only", default="bundled,widths,state_union,tinyshakespeare", help="of these, two_million, and gpu"
-    )
+    parser.add_argument("--only", default="bundled,widths,state_union,tinyshakespeare", help="of these and two_million")
     parser.add_argument("--work", type=Path, default=PROJECT / "outputs" / "results", help="folder of the runs")
     parser.add_argument("--to", type=Path, default=PROJECT / "docs", help="folder for RESULTS.md and its pictures")
     parser.add_argument("--page", action="store_true", help="train nothing, write the page only")

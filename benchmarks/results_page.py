@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpu_report import section
 from matplotlib.figure import Figure
 from results_plan import Plan
 from throughput_shapes import PROJECT
@@ -73,6 +74,7 @@ def write_page(to: Path, found: dict[str, Measured]) -> None:
             picture = to / "images" / f"results_{name}.png"
             _draw(comparison, measured, _counted(records), picture)
             parts.append(f"![Validation loss over time](images/{picture.name})")
+    parts += section(to / "gpu.json")
     (to / "RESULTS.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 

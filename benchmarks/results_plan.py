@@ -111,14 +111,4 @@ def plans(data: str) -> dict[str, Plan]:
             },
             nanogpt={"nanoGPT": NanoGPT(0.0, shakespeare, steps=2000, validations=10)},
         ),
-        "gpu": Plan(
-            title="Verse on a GPU: tinyshakespeare.csv",
-            corpus=("experiment=shakespeare_char_gpu", f"data.path={data}/tinyshakespeare.csv", "logger=csv"),
-            about="Characters; nanoGPT's GPU network, 6 layers, 6 heads, d_model 384, context 256, batch 64, for which "
-            "it reports 1.4697.",
-            sweeps={
-                "steps": ("max_steps=350,600,900",),
-                "context": ("max_steps=700", "model.max_seq_len=512", "data.batch_size=32"),
-            },
-        ),
     }

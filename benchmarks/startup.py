@@ -7,20 +7,20 @@ import argparse
 import atexit
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
+from commands import GENERATE, TRAIN
+from throughput_shapes import PROJECT
 
 
-def seconds_until_done(*arguments: str) -> float:
+def seconds_until_done(*command: str) -> float:
     """Until the process has ended."""
     begin = time.monotonic()
-    subprocess.run([sys.executable, *arguments], cwd=PROJECT, capture_output=True, check=False)
+    subprocess.run(command, cwd=PROJECT, capture_output=True, check=False)
     return time.monotonic() - begin
 
 
@@ -28,7 +28,7 @@ def seconds_until_first_step() -> float:
     """Until the first training step of `make train`'s run stands in metrics.csv; then the run is ended."""
     with tempfile.TemporaryDirectory() as folder:
         metrics = Path(folder) / "metrics.csv"
-        command = [sys.executable, "train.py", "model=tiny", "logger.log_every_steps=1", f"run_dir={folder}"]
+        command = [*TRAIN, "model=tiny", "logger.log_every_steps=1", f"run_dir={folder}"]
         begin = time.monotonic()
         process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not metrics.exists() or metrics.read_text().count("\n") < 2:
@@ -43,7 +43,7 @@ def seconds_until_first_step() -> float:
 
 def seconds_until_first_word() -> float:
     """Until generate.py has written something, with a network of step 11's size; then it is ended."""
-    command = [sys.executable, "generate.py", f"ckpt={_checkpoint_of_step_11()}", "prompt=The lantern", "seed=1"]
+    command = [*GENERATE, f"ckpt={_checkpoint_of_step_11()}", "prompt=The lantern", "seed=1"]
     begin = time.monotonic()
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
@@ -60,14 +60,14 @@ def _checkpoint_of_step_11() -> str:
     folder = tempfile.TemporaryDirectory(prefix="startup_")
     atexit.register(folder.cleanup)
     settings = ["model=roadmap", "max_steps=1", "data.batch_size=4", f"run_dir={folder.name}"]
-    subprocess.run([sys.executable, "train.py", *settings], cwd=PROJECT, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([*TRAIN, *settings], cwd=PROJECT, stdout=subprocess.DEVNULL, check=True)
     return folder.name
 
 
 WAITS: dict[str, Callable[[], float]] = {
-    "train.py --help": lambda: seconds_until_done("train.py", "--help"),
-    "generate.py --help": lambda: seconds_until_done("generate.py", "--help"),
-    "train.py with a refused value": lambda: seconds_until_done("train.py", "model.num_heads=3"),
+    "train.py --help": lambda: seconds_until_done(*TRAIN, "--help"),
+    "generate.py --help": lambda: seconds_until_done(*GENERATE, "--help"),
+    "train.py with a refused value": lambda: seconds_until_done(*TRAIN, "model.num_heads=3"),
     "train.py model=tiny to its first step": seconds_until_first_step,
     "generate.py, step 11's network, to its first word": seconds_until_first_word,
 }

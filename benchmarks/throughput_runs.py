@@ -7,11 +7,14 @@ import shutil
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from throughput_shapes import AUTOMATIC, PROJECT, Job, settings
+from commands import TRAIN
+from gpu_memory import sampled_peak
+from throughput_shapes import PROJECT, Job, settings
 
 NOT_COMPILED = "compiling failed"  # what hp_lightning says before it goes on without
 
@@ -22,6 +25,7 @@ class Run:
 
     tokens_per_second: float
     peak_mb: float
+    gpu_peak_mb: float | None
     compile_seconds: float  # by how much the first look at the clock came late: compiling and warming up
 
 
@@ -38,14 +42,32 @@ class Rounds:
         """Tokens a second."""
         return statistics.median(run.tokens_per_second for run in self.runs[contender])
 
-    @property
-    def speeds(self) -> dict[str, float]:
-        """Tokens a second, by contender."""
-        return {contender: round(self.speed(contender), 1) for contender in self.runs}
-
     def peak_mb(self, contender: str) -> float:
         """Of the run that took the most."""
         return max(run.peak_mb for run in self.runs[contender])
+
+    def gpu_peak_mb(self, contender: str) -> float | None:
+        """Of the run that took the most; None without a GPU."""
+        return max((run.gpu_peak_mb for run in self.runs[contender] if run.gpu_peak_mb is not None), default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures so far, as plain values."""
+        return {
+            "shape": asdict(self.job.shape),
+            "matrix_flops": self.matrix_rate,
+            "flops_per_token": self.flops_per_token,
+            "contenders": {
+                contender: {
+                    "tokens_per_second": round(self.speed(contender), 1),
+                    "by_round": [round(run.tokens_per_second, 1) for run in runs],
+                    "share": round(self.share(contender), 4),
+                    "peak_mb": round(self.peak_mb(contender)),
+                    "gpu_peak_mb": self.gpu_peak_mb(contender),
+                    "compile_seconds": round(max(run.compile_seconds for run in runs), 1),
+                }
+                for contender, runs in self.runs.items()
+            },
+        }
 
     def flops(self, contender: str) -> float:
         """Model operations a second."""
@@ -61,13 +83,13 @@ class Rounds:
         return self.flops(contender) / self.matrix_rate
 
 
-def measure(job: Job, contenders: list[str], runs: int) -> Rounds:
-    """The contenders by turns."""
-    prepared, _ = _program("prepare", job)
+def measure(job: Job, contenders: list[str], runs: int, report: Callable[[Rounds], None]) -> Rounds:
+    """The contenders by turns; `report` is called after each run, so that nothing is lost where one fails."""
+    prepared = _program("prepare", job).result
     print(f"{job.shape.name}: {prepared['tokens']:,} tokens, {prepared['vocabulary']:,} different ones", flush=True)
     rounds = Rounds(job, prepared["flops_per_token"])
     for number in range(runs):
-        rates, _ = _program("matrix", job)
+        rates = _program("matrix", job).result
         rounds.matrix_rates.append(max(rates.values()))
         shown = "  ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in rates.items())
         print(f"{job.shape.name} round {number + 1}/{runs}  matrix product  {shown}", flush=True)
@@ -76,44 +98,61 @@ def measure(job: Job, contenders: list[str], runs: int) -> Rounds:
             rounds.runs.setdefault(contender, []).append(run)
             figures = f"{run.tokens_per_second:>11,.0f} tokens/s  {run.peak_mb:>6,.0f} MB"
             print(f"{job.shape.name} round {number + 1}/{runs}  {contender:14}  {figures}", flush=True)
+            report(rounds)
     rounds.runs = {contender: rounds.runs[contender] for contender in contenders}
     return rounds
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A process that has come to its end."""
+
+    result: Any  # of what it printed, or left in its folder
+    peak_mb: float
+    gpu_peak_mb: float | None
+
+
 def _run(contender: str, job: Job) -> Run:
     if contender == "ours":
-        rows, peak_mb = train(job, AUTOMATIC)
+        ended = train(job, job.precision)
         tokens = job.every * job.shape.tokens_per_step
-        seconds = [tokens / float(row["tokens_per_second"]) for row in rows if row["tokens_per_second"]]
+        seconds = [tokens / float(row["tokens_per_second"]) for row in ended.result if row["tokens_per_second"]]
     else:
-        result, peak_mb = _program(contender, job)
-        seconds = result["seconds"]
+        ended = _program(contender, job)
+        seconds = ended.result["seconds"]
     steady = statistics.median(seconds[max(1, len(seconds) // 4) :])
     speed = job.every * job.shape.tokens_per_step / steady
-    return Run(speed, peak_mb, compile_seconds=seconds[0] - steady)
+    return Run(speed, ended.peak_mb, ended.gpu_peak_mb, compile_seconds=seconds[0] - steady)
 
 
-def train(job: Job, further: dict[str, str]) -> tuple[list[dict[str, str]], float]:
-    """Trains by train.py, as anybody would; gives the rows of metrics.csv and the peak memory."""
+def train(job: Job, further: dict[str, str], operators: Path | None = None) -> Ended:
+    """Trains by train.py, as anybody would; the result is the rows of metrics.csv.
+
+    Args:
+        further: settings besides the job's
+        operators: where the profile's table goes, if the settings ask for one
+    """
     run_dir = Path(job.folder) / "run"
+    shutil.rmtree(run_dir, ignore_errors=True)  # of one that was cut short
     overrides = {**settings(job), **further, "run_dir": str(run_dir)}
-    command = [str(PROJECT / "train.py"), *(f"{key}={value}" for key, value in overrides.items())]
-    _, peak_mb = _process(command, job, "ours")
+    _, ended = _process([*TRAIN, *(f"{key}={value}" for key, value in overrides.items())], job, "ours")
     with (run_dir / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
+    if operators is not None:
+        shutil.copyfile(run_dir / "profile" / "operators.txt", operators)
     shutil.rmtree(run_dir)  # checkpoints are large
-    return rows, peak_mb
+    return replace(ended, result=rows)
 
 
-def _program(name: str, job: Job) -> tuple[Any, float]:
-    """The result and the peak memory of a function of `throughput_contenders.py`."""
-    command = [str(PROJECT / "benchmarks" / "throughput_contenders.py"), name, job.to_json()]
-    output, peak_mb = _process(command, job, name)
-    return json.loads(output.splitlines()[-1]), peak_mb
+def _program(name: str, job: Job) -> Ended:
+    """A function of `throughput_contenders.py`."""
+    script = str(PROJECT / "benchmarks" / "throughput_contenders.py")
+    output, ended = _process([sys.executable, script, name, job.to_json()], job, name)
+    return replace(ended, result=json.loads(output.splitlines()[-1]))
 
 
-def _process(command: list[str], job: Job, name: str) -> tuple[str, float]:
-    """Runs a Python program to its end; gives what it printed and its peak memory in MB."""
+def _process(command: list[str], job: Job, name: str) -> tuple[str, Ended]:
+    """Runs a program to its end; gives what it printed, and its peak memory in MB."""
     # A cache of compiled code for each contender: the first run of each compiles, whoever is first.
     environment = {
         **os.environ,
@@ -122,8 +161,8 @@ def _process(command: list[str], job: Job, name: str) -> tuple[str, float]:
         "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
     }
     printed, complaints = Path(job.folder) / "stdout", Path(job.folder) / "stderr"
-    with printed.open("w") as out, complaints.open("w") as err:
-        process = subprocess.Popen([sys.executable, *command], stdout=out, stderr=err, cwd=job.folder, env=environment)
+    with printed.open("w") as out, complaints.open("w") as err, sampled_peak() as gpu_peak:
+        process = subprocess.Popen(command, stdout=out, stderr=err, cwd=job.folder, env=environment)
         try:
             # Linux counts the memory of the process that starts another as the other's too; this one is small.
             _, status, usage = os.wait4(process.pid, 0)
@@ -139,7 +178,7 @@ def _process(command: list[str], job: Job, name: str) -> tuple[str, float]:
         if NOT_COMPILED in line:  # its speed would not be its own
             raise SystemExit(f"{name}: {line}")
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    return output, usage.ru_maxrss / unit
+    return output, Ended(None, usage.ru_maxrss / unit, gpu_peak.mb)
 
 
 def _last_lines(path: Path) -> str:

@@ -10,7 +10,7 @@ import random
 import string
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
@@ -84,6 +84,7 @@ class Job:
     folder: str  # for caches, runs and what else must be written
     steps: int
     nanogpt: str | None = None  # a checkout
+    precision: dict[str, str] = field(default_factory=AUTOMATIC.copy)  # of ours and the plain loop: settings
 
     @property
     def every(self) -> int:
@@ -145,6 +146,7 @@ def settings(job: Job) -> dict[str, str]:
         "logger": "tensorboard",
         "logger.log_every_steps": str(job.every),
         "logger.sample_tokens": "0",
+        "logger.images": "false",
         "max_steps": str(job.steps),
         "max_epochs": "null",
         "seed": str(SEED),

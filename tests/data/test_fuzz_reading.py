@@ -1,6 +1,6 @@
 """Whatever a file holds, reading it ends in documents or in one line of refusal, and text is in one form.
 
-HYPOTHESIS_EXAMPLES=10000 python -m pytest tests/test_fuzz_reading.py --hypothesis-show-statistics tries harder.
+HYPOTHESIS_EXAMPLES=10000 python -m pytest tests/data/test_fuzz_reading.py --hypothesis-show-statistics tries harder.
 """
 
 import bz2

@@ -97,7 +97,7 @@ def main() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # anew, for what they are now: pipes, files
         old = getattr(sys, name)
         line = 1 if name == "stderr" else -1
-        setattr(sys, name, open(old.fileno(), mode, line, old.encoding, old.errors, closefd=False))
+        setattr(sys, name, open(old.fileno(), mode, line, old.encoding, old.errors, closefd=False))  # noqa: SIM115
     program.run(request["command"], request["stop"])
 
 

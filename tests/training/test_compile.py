@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.processes import launch
-from helpers.runs import expect_same_run, wait_for_step
+from helpers.runs import expect_same_run, finished_run, wait_for_step
 
 from hp_lightning.machine import missing_for_compile
 

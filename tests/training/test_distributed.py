@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ import pytest
 import torch
 from helpers.errors import expect_line, refused
 from helpers.processes import launch
-from helpers.runs import MEASURED, curves, metrics, resume_as_told, wait_for_step
+from helpers.runs import MEASURED, curves, finished_run, metrics, resume_as_told, wait_for_step
 
 from hp_lightning.data import Batch, EvalWindows, TrainWindows
 from hp_lightning.loss import IGNORED
@@ -175,7 +176,7 @@ def test_two_processes_are_one_run(settings: list[str], tmp_path: Path) -> None:
     for devices in (1, 2):
         cwd = tmp_path / str(devices)
         cwd.mkdir()
-        run_dirs.append(finished(cwd, *more, f"trainer.devices={devices}"))
+        run_dirs.append(finished_run(cwd, *more, f"trainer.devices={devices}"))
     expect_same_curves(run_dirs[1], run_dirs[0])
     summary = json.loads((run_dirs[1] / "summary.json").read_text())
     assert {"val/loss", "test/loss"} <= summary.keys()
@@ -229,7 +230,7 @@ def test_a_signal_stops_every_process_and_the_run_goes_on_on_any_number(
 
     resume_as_told(line, tmp_path, step)
     expect_same_curves(tmp_path / "run", alone)
-    expect_same_curves(finished(tmp_path / "one", "resume=run", "trainer.devices=1"), alone)
+    expect_same_curves(finished_run(tmp_path / "one", "resume=run", "trainer.devices=1"), alone)
 
 
 def expect_gone(processes: list[psutil.Process]) -> None:
