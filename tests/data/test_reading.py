@@ -127,16 +127,17 @@ def test_refuses_what_is_no_path(cfg: DataConfig, path: Any) -> None:
 
 
 def test_refuses_places_without_a_file(cfg: DataConfig, tmp_path: Path) -> None:
+    places = {
+        f"{tmp_path}/no*.csv": "data.no_match",
+        f"{tmp_path}/no.csv": "data.not_found",
+        "~nobody-of-this-name/mine.csv": "data.not_found",
+        "x" * 5000: "data.not_readable",
+        str(tmp_path): "data.is_folder",
+    }
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")
-    for path, code in (
-        (f"{tmp_path}/no*.csv", "data.no_match"),
-        (f"{tmp_path}/no.csv", "data.not_found"),
-        ("~nobody-of-this-name/mine.csv", "data.not_found"),
-        ("x" * 5000, "data.not_readable"),
-        (str(tmp_path), "data.is_folder"),
-        *([(f"{tmp_path}/pipe", "data.not_a_file")] if hasattr(os, "mkfifo") else []),
-    ):
+        places[f"{tmp_path}/pipe"] = "data.not_a_file"
+    for path, code in places.items():
         with refused(code, f"data.path={path[:200]}"):
             find_sources(replace(cfg, path=path))
 

@@ -29,18 +29,18 @@ def refused(
     _expect_mentioned(str(caught.value), mentioned)
 
 
-def expect_line(line: str, code: str, *mentioned: object) -> None:
-    """A line is what a person sees of a refusal."""
+def expect_line(errors: str, code: str, *mentioned: object) -> str:
+    """What a program has written on its standard error is one line, of a refusal; gives the line."""
+    [line] = errors.splitlines()
     assert re.match(rf"[\w.]+: error\[{re.escape(code)}\]: .", line), line
-    assert len(line.splitlines()) == 1, line
     _expect_mentioned(line, mentioned)
+    return line
 
 
 def expect_refusal(done: Finished, code: str, *mentioned: object, status: int = 2) -> str:
-    """A program has ended with a status and one line of refusal, which is given, on its standard error."""
+    """A program has ended with a status and one line of refusal; gives the line."""
     assert done.returncode == status, done.stderr
-    expect_line(done.stderr, code, *mentioned)
-    return done.stderr.strip()
+    return expect_line(done.stderr, code, *mentioned)
 
 
 def _expect_mentioned(message: str, mentioned: tuple[object, ...]) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from helpers.errors import expect_refusal, refused
+from helpers.in_process import run_in_process
 from helpers.processes import PROJECT, Finished, run_program
 from omegaconf import OmegaConf
 from PIL import Image
@@ -81,7 +83,7 @@ def done(losses: tuple[float, ...], **others: Any) -> dict[str, Any]:
     return {"losses": losses, "status": "completed", "unigram/val_loss": 5.0, **figures, **others}
 
 
-def refused(sweep: Path, *overrides: str) -> None:
+def refused_job(sweep: Path, *overrides: str) -> None:
     """The folder of a job that was refused before it had a run."""
     folder = sweep / f"{len(list(sweep.iterdir()))}_refused"
     (folder / ".hydra").mkdir(parents=True)
@@ -205,8 +207,8 @@ def test_failed_runs_are_told_of(sweep: Path, add_run: AddRun, capsys: Capture) 
     for seed in (1, 2):
         add_run("optim.lr=0.1", "model.num_heads=4", f"seed={seed}", **done((5.0, 4.0 + seed)))
     add_run("optim.lr=0.1", "model.num_heads=4", "seed=3", losses=(3.0,), status="failed", reason=reason)
-    refused(sweep, "optim.lr=1e-1", "model.num_heads=3", "seed=1")
-    refused(sweep, "optim.lr=0.1", "model.num_heads=4", "seed=4")
+    refused_job(sweep, "optim.lr=1e-1", "model.num_heads=3", "seed=1")
+    refused_job(sweep, "optim.lr=0.1", "model.num_heads=4", "seed=4")
     add_run("optim.lr=0.9", "model.num_heads=4", "seed=1", losses=(2.0,), status="failed", reason="too hot")
     add_run("optim.lr=0.01", "model.num_heads=4", "seed=1", **done((6.0,), status="stopped early"))
     rows = summary_of(sweep)
@@ -279,7 +281,7 @@ def test_run_that_vanishes_is_left_out(sweep: Path, add_run: AddRun, capsys: Cap
     assert "run folders that are gone: 1" in said
     assert (sweep / "summary.csv").read_text().count("\n") == 2
     shutil.rmtree(folders[1])
-    with pytest.raises(RunError, match="the run folders are gone"):
+    with refused("compare.no_runs", error=RunError):
         summarize(folders, sweep)
 
 
@@ -373,7 +375,7 @@ def test_picture(sweep: Path, add_run: AddRun, count: int) -> None:
 
 def test_folder_that_cannot_be_written(sweep: Path, add_run: AddRun, capsys: Capture) -> None:
     folder = add_run(**done((4.0,)))
-    with messages(), pytest.raises(RunError, match="cannot be written"):
+    with messages(), refused("output.not_writable", sweep / "nowhere", error=RunError):
         summarize([folder], sweep / "nowhere")
     said = capsys.readouterr().out
     assert "Best: 0_run: validation loss 4.000" in said
@@ -415,24 +417,22 @@ def test_run_that_was_trained(tmp_path: Path, first_book: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "code", "named"),
     [
-        (["nowhere"], "nowhere is no folder: name a run folder"),
-        (["empty"], "empty holds no run: name a run folder"),
-        ([], "DIR"),
-        (["run", "--to", "nowhere"], "--to nowhere is no folder"),
-        (["run", "--two", "x"], "--two"),
+        (["nowhere"], "run.not_found", "nowhere "),
+        (["empty"], "run.not_a_run", "empty "),
+        ([], "cli.usage", "DIR"),
+        (["run", "--to", "nowhere"], "output.no_folder", "--to nowhere "),
+        (["run", "--two", "x"], "cli.usage", "--two"),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path: Path, arguments: list[str], told: str) -> None:
+def test_mistakes_are_told_in_one_line(tmp_path: Path, arguments: list[str], code: str, named: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "run" / ".hydra").mkdir(parents=True)
     (tmp_path / "run" / ".hydra" / "overrides.yaml").write_text("[]\n")
-    refusal = report(tmp_path, *arguments)
-    assert (refusal.returncode, refusal.stdout) == (2, "")
-    [line] = refusal.stderr.splitlines()
-    assert line.startswith("reporting: error: ")
-    assert told in line
+    done = run_in_process(tmp_path, "hp_lightning.reporting", *arguments)
+    assert expect_refusal(done, code, named).startswith("reporting: ")
+    assert done.stdout == ""
     assert not list(tmp_path.glob("**/summary.*"))
 
 

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.errors import expect_refusal, refused
+from helpers.in_process import run_in_process
 from helpers.networks import save_untrained
-from helpers.processes import PROJECT, run_program
+from helpers.processes import PROJECT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from hp_lightning.config import TrainConfig
 from hp_lightning.encoding import encode_corpus
-from hp_lightning.errors import InputError, RunError
 from hp_lightning.roadmap import settings
 from hp_lightning.roadmap.page import write_page
 from hp_lightning.tokenization import Tokenizer, learn_tokenizer
@@ -157,21 +158,19 @@ def test_a_run_shows_its_corpus_and_its_curves(make_config: Callable[..., TrainC
 def test_what_is_no_use_is_refused(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     untrained(tmp_path / "a.ckpt", make_config)
     ckpt = str(tmp_path / "a.ckpt")
-    for chosen, error, message in (
-        ({"text": " "}, InputError, "text is empty"),
-        ({"names": [""]}, InputError, "names has an empty word"),
-        ({"to": str(tmp_path)}, InputError, "is a folder"),
-        ({"course": {"d_model": -1, "vocab_size": None}}, InputError, r"course\.vocab_size.*course\.d_model=-1"),
-        ({"to": str(tmp_path / "no" / "page.html")}, RunError, "cannot be written"),
+    for chosen, code, mentioned in (
+        ({"text": " "}, "config.empty", ["text "]),
+        ({"names": [""]}, "config.empty", ["names "]),
+        ({"to": str(tmp_path)}, "output.is_folder", [f"to={tmp_path} "]),
+        ({"course": {"d_model": -1, "vocab_size": None}}, "config.null", ["course.vocab_size ", "course.d_model=-1 "]),
+        ({"to": str(tmp_path / "no" / "page.html")}, "output.no_folder", [f"to={tmp_path}/no/page.html "]),
     ):
-        with pytest.raises(error, match=message):
+        with refused(code, *mentioned):
             look(ckpt=ckpt, **chosen)
 
 
 def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.ckpt").write_text("no")
-    done = run_program(tmp_path, "hp_lightning.roadmap", "ckpt=a.ckpt")
-    assert done.returncode == 2
-    [line] = done.stderr.splitlines()
-    assert line.startswith("roadmap: error: a.ckpt is no checkpoint")
+    done = run_in_process(tmp_path, "hp_lightning.roadmap", "ckpt=a.ckpt")
+    assert expect_refusal(done, "checkpoint.damaged", "a.ckpt ").startswith("roadmap: ")
     assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]

@@ -14,11 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from helpers.errors import expect_line, refused
 from helpers.processes import launch
 from helpers.runs import MEASURED, curves, finished_run, metrics, resume_as_told, wait_for_step
 
 from hp_lightning.data import Batch, EvalWindows, TrainWindows
-from hp_lightning.errors import InputError
 from hp_lightning.loss import IGNORED
 from hp_lightning.machine import missing_for_compile
 
@@ -101,7 +101,7 @@ def test_a_corpus_of_few_windows_is_shared_out_equally() -> None:
 
 
 def test_fewer_windows_than_devices_are_refused() -> None:
-    with pytest.raises(InputError, match=r"1 windows.*trainer\.devices=2"):
+    with refused("data.too_few_windows", "1 windows", "trainer.devices=2:"):
         TrainWindows(torch.arange(12), 10, 32, 1, 1, devices=2)
 
 
@@ -220,8 +220,7 @@ def test_a_signal_stops_every_process_and_the_run_goes_on_on_any_number(
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
-    [line] = errors.strip().split("\n")
-    assert "stopped by SIGTERM" in line
+    line = expect_line(errors, "run.interrupted", "SIGTERM")
     expect_gone(children)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
     step = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.errors import expect_line, expect_refusal
 from helpers.processes import killed, launch
 from helpers.program import HELD
 from helpers.runs import curves, expect_same_run, finished_run, metrics, resume_as_told, wait_for_step, wait_until
@@ -127,8 +128,7 @@ def test_a_signal_saves_at_the_next_step(
     process = launch(tmp_path, "train.py", *settings, stop=(number.name, place, count))
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number, errors
-    [line] = errors.strip().split("\n")
-    assert f"stopped by {number.name}, saved in run/checkpoints/last.ckpt" in line
+    line = expect_line(errors, "run.interrupted", number.name, "run/checkpoints/last.ckpt")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
     step = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     if place == "training.step":
@@ -304,8 +304,7 @@ def test_a_corpus_that_changed_is_refused(
     with corpus.open("a", encoding="utf-8") as file:
         file.write("One line more.,The Ferry to Vesperhold,1 Fog on the Quay\n")
     done = run_script("train.py", "resume=run", "max_steps=10")
-    assert done.returncode == 2
-    assert f"data.path={corpus} has changed since the run run began" in done.stderr
+    expect_refusal(done, "data.changed", f"data.path={corpus} ", " run run ")
     done = run_script("train.py", "resume=run", "max_steps=10", f"data.path={first_book}")
     assert done.returncode == 0, "the same text in another place is the same corpus"
 
@@ -314,17 +313,14 @@ def test_what_cannot_change_is_refused_by_name(settings: list[str], run_script: 
     assert run_script("train.py", *settings, "max_steps=5").returncode == 0
     given = ["model=small", "seed=3", "max_steps=10", "tokenizer.vocab_size=100", "data.split=tail", "optim.eps=1"]
     done = run_script("train.py", "resume=run", *given)
-    assert done.returncode == 2
-    named = "model, seed, tokenizer.vocab_size, data.split, optim.eps"
-    assert done.stderr.startswith(f"train.py: error: {named} cannot change in a resumed run")
+    expect_refusal(done, "run.cannot_change", ": model, seed, tokenizer.vocab_size, data.split, optim.eps cannot ")
 
 
 def test_a_run_that_is_training_is_not_resumed(settings: list[str], run_script: Callable, tmp_path: Path) -> None:
     process = launch(tmp_path, "train.py", *settings, "max_steps=100000")
     wait_for_step(tmp_path / "run", 20)
     done = run_script("train.py", "resume=run")
-    assert done.returncode == 2
-    assert done.stderr.startswith("train.py: error: another process is training in run")
+    expect_refusal(done, "run.locked", " run:")
     os.killpg(process.pid, signal.SIGKILL)
     killed(process)
     killed_at = metrics(tmp_path / "run")[-1]["step"]
@@ -359,7 +355,7 @@ def test_a_job_is_requeued_and_goes_on(settings: list[str], unbroken: Path, tmp_
     process.send_signal(signal.SIGUSR1)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGUSR1
-    assert "SLURM will start job 4711 again" in errors
+    expect_line(errors, "run.interrupted", "4711 again")
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"
     stopped_at = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     # Preempted: SIGTERM, and SLURM requeues of its own accord.

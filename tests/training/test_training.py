@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.errors import expect_refusal
 from helpers.processes import command, environment, run_program
 from helpers.runs import scalars
 from omegaconf import OmegaConf
@@ -206,8 +207,7 @@ def test_generate_from_the_newest_run(finished: tuple[Path, str], run_script: Ca
 def test_run_folders_are_never_overwritten(finished: tuple[Path, str], run_script: Callable) -> None:
     run_dir, _ = finished
     again = run_script("train.py", "experiment=smoke", f"run_dir={run_dir}")
-    assert again.returncode == 2
-    assert f"go on with its run by resume={run_dir}" in again.stderr
+    expect_refusal(again, "run.not_empty", f"run_dir={run_dir} ", f"resume={run_dir},")
 
 
 def test_a_loss_that_explodes_ends_the_run(run_script: Callable, first_book: Path, tmp_path: Path) -> None:
@@ -221,13 +221,10 @@ def test_a_loss_that_explodes_ends_the_run(run_script: Callable, first_book: Pat
         "logger.log_every_steps=1",
         "run_dir=x",
     )
-    assert done.returncode == 1
-    [line] = done.stderr.strip().split("\n")
-    assert "the gradients are not finite at step 2" in line
-    assert "optim.lr" in line
+    line = expect_refusal(done, "run.gradients_not_finite", "step 2,", "optim.lr=", status=1)
     summary = json.loads((tmp_path / "x" / "summary.json").read_text())
     assert summary["status"] == "failed"
-    assert "the gradients are not finite" in summary["reason"]
+    assert line.endswith(f": {summary['reason']}")
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
@@ -277,12 +274,7 @@ def test_a_batch_too_large_for_the_memory_is_one_line(first_book: Path, tmp_path
         timeout=300,
         check=False,
     )
-    assert done.returncode == 1
-    [line] = done.stderr.strip().split("\n")
-    found = re.match(
-        r"train\.py: error: out of memory, with data\.batch_size=(\d+) windows of data\.seq_len=1024 ", line
-    )
-    assert found is not None, line
-    assert int(found[1]) < 100, "as many windows as the book has"
-    assert "lower data.batch_size" in line
+    line = expect_refusal(done, "machine.out_of_memory", "data.seq_len=1024 ", "lower data.batch_size", status=1)
+    [windows] = re.findall(r"data\.batch_size=(\d+) ", line)
+    assert int(windows) < 100, "as many windows as the book has"
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
