@@ -301,32 +301,36 @@ def test_a_rate_that_is_too_high_leaves_no_model(ckpt: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "code", "named"),
     [
-        ([], "config.missing", "text=, file=, evaluate= and train="),
-        (["text=a", "file=b.csv"], "config.conflict", "text and file "),
-        (["text=a", "method=vibes"], "config.unknown_choice", "method=vibes "),
-        (["text=a", "positive=[]"], "config.empty", "positive=[good,great]"),
-        (["text=a", "positive=[lovely]"], "sentiment.unknown_words", "positive=[...]"),
-        (["file=gone.csv"], "data.not_found", "file=gone.csv "),
-        (["evaluate={numbers}"], "sentiment.no_label_column", "evaluate={numbers} "),
-        (["evaluate={numbers}", "data.label_column=number"], "sentiment.unknown_label", "line 2: the label '7' "),
-        (["evaluate={one}"], "sentiment.one_label", "evaluate={one}:"),
-        (["train={one}"], "sentiment.too_few_rows", "train= has 0 negative rows"),
-        (["train={one}", "teach.epochs=0"], "config.out_of_range", "teach.epochs=0"),
-        (["train={one}", "teach.distillation=2"], "config.out_of_range", "teach.distillation=2.0 "),
-        (["file={one}", "out=no/such/folder.csv"], "output.no_folder", "out=no/such/folder.csv "),
-        (["train={one}", "out=no/such/folder.ckpt"], "output.no_folder", "folder no/such:"),
-        (["file={one}", "out={folder}"], "output.is_folder", "out={folder} "),
-        (["file={one}", "out={one}"], "output.is_source", "out={one} "),
-        (["train={one}", "out={one}"], "output.is_source", "out={one} "),
-        (["train={one}", "out={numbers}"], "output.would_be_lost", "out={numbers} "),
-        (["text='   '"], "config.empty", "text "),
-        (["train={one}", "out={ckpt}"], "output.is_source", "out={ckpt} "),
-        (["file={gap}"], "data.blank_cell", "line 3: no text in the column text:"),
-        (["text=a", "out=a.csv"], "config.conflict", "out= "),
-        (["text=a", "positive=[good]", "negative=[good]"], "config.conflict", "positive and negative both have good:"),
+        ([], "config.missing", ["text=", "file=", "evaluate=", "train="]),
+        (["text=a", "file=b.csv"], "config.conflict", ["text", "file"]),
+        (["text=a", "method=vibes"], "config.unknown_choice", ["method=vibes "]),
+        (["text=a", "positive=[]"], "config.empty", ["positive=[good,great]"]),
+        (["text=a", "positive=[lovely]"], "sentiment.unknown_words", ["positive=[...]"]),
+        (["file=gone.csv"], "data.not_found", ["file=gone.csv "]),
+        (
+            ["evaluate={numbers}"],
+            "sentiment.no_label_column",
+            ["evaluate={numbers} ", "text, number", "data.label_column"],
+        ),
+        (["evaluate={numbers}", "data.label_column=number"], "sentiment.unknown_label", ["line 2:", "'7'"]),
+        (["evaluate={one}"], "sentiment.one_label", ["evaluate={one}:"]),
+        (["train={one}"], "sentiment.too_few_rows", ["train= ", " 0 negative "]),
+        (["train={one}", "teach.epochs=0"], "config.out_of_range", ["teach.epochs=0"]),
+        (["train={one}", "teach.distillation=2"], "config.out_of_range", ["teach.distillation=2.0 "]),
+        (["file={one}", "out=no/such/folder.csv"], "output.no_folder", ["out=no/such/folder.csv "]),
+        (["train={one}", "out=no/such/folder.ckpt"], "output.no_folder", ["out=no/such/folder.ckpt ", "no/such:"]),
+        (["file={one}", "out={folder}"], "output.is_folder", ["out={folder} "]),
+        (["file={one}", "out={one}"], "output.is_source", ["out={one} "]),
+        (["train={one}", "out={one}"], "output.is_source", ["out={one} "]),
+        (["train={one}", "out={numbers}"], "output.would_be_lost", ["out={numbers} "]),
+        (["text='   '"], "config.empty", ["text "]),
+        (["train={one}", "out={ckpt}"], "output.is_source", ["out={ckpt} "]),
+        (["file={gap}"], "data.blank_cell", ["line 3:", " text:"]),
+        (["text=a", "out=a.csv"], "config.conflict", ["out= ", "text= "]),
+        (["text=a", "positive=[good]", "negative=[good]"], "config.conflict", ["positive", "negative", " good:"]),
     ],
 )
-def test_refusals(overrides: list[str], code: str, named: str, ckpt: Path, tmp_path: Path) -> None:
+def test_refusals(overrides: list[str], code: str, named: list[str], ckpt: Path, tmp_path: Path) -> None:
     files = {
         "numbers": "text,number\na film,7\n",
         "one": "text,label\n" + 20 * "a film,positive\n",
@@ -336,7 +340,7 @@ def test_refusals(overrides: list[str], code: str, named: str, ckpt: Path, tmp_p
         (tmp_path / f"{name}.csv").write_text(content, encoding="utf-8")
     paths = {"folder": tmp_path, "ckpt": ckpt} | {name: tmp_path / f"{name}.csv" for name in files}
     before = {path: path.read_bytes() for path in (ckpt, *tmp_path.glob("*.csv"))}
-    with refused(code, named.format(**paths)):
+    with refused(code, *(thing.format(**paths) for thing in named)):
         sentiment(f"ckpt={ckpt}", *(override.format(**paths) for override in overrides))
     assert before == {path: path.read_bytes() for path in before}
     assert not list(tmp_path.rglob("*unfinished"))

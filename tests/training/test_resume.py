@@ -304,7 +304,7 @@ def test_a_corpus_that_changed_is_refused(
     with corpus.open("a", encoding="utf-8") as file:
         file.write("One line more.,The Ferry to Vesperhold,1 Fog on the Quay\n")
     done = run_script("train.py", "resume=run", "max_steps=10")
-    expect_refusal(done, "data.changed", f"data.path={corpus} ", " run run ")
+    expect_refusal(done, "data.changed", f"data.path={corpus} ", " run ")
     done = run_script("train.py", "resume=run", "max_steps=10", f"data.path={first_book}")
     assert done.returncode == 0, "the same text in another place is the same corpus"
 
@@ -313,7 +313,7 @@ def test_what_cannot_change_is_refused_by_name(settings: list[str], run_script: 
     assert run_script("train.py", *settings, "max_steps=5").returncode == 0
     given = ["model=small", "seed=3", "max_steps=10", "tokenizer.vocab_size=100", "data.split=tail", "optim.eps=1"]
     done = run_script("train.py", "resume=run", *given)
-    expect_refusal(done, "run.cannot_change", ": model, seed, tokenizer.vocab_size, data.split, optim.eps cannot ")
+    expect_refusal(done, "run.cannot_change", ": model, seed, tokenizer.vocab_size, data.split, optim.eps ")
 
 
 def test_a_run_that_is_training_is_not_resumed(settings: list[str], run_script: Callable, tmp_path: Path) -> None:
