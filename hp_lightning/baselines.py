@@ -4,6 +4,7 @@ from hp_lightning.cache import Cache, digest, from_array, to_array
 from hp_lightning.config import DataConfig
 from hp_lightning.corpus import cache_folder
 from hp_lightning.encoding import Encoded
+from hp_lightning.failpoints import failpoint
 from hp_lightning.kneser_ney import kneser_ney_loss
 
 FORMAT = 1  # of what the cache holds; to be raised with every change of counting
@@ -20,6 +21,7 @@ def counted_loss(cfg: DataConfig, corpus: Encoded) -> float | None:
     key = digest(FORMAT, corpus.digest, vocab_size)
     kept = cache.load(key)
     if kept is None:
+        failpoint("ngrams.count")
         loss = kneser_ney_loss(corpus.streams["train"], corpus.streams["val"], vocab_size)
         kept = {"loss": to_array(loss)}
         cache.store(key, kept)

@@ -29,6 +29,7 @@ from hp_lightning.corpus import (
     read_documents,
     split_documents,
 )
+from hp_lightning.failpoints import failpoint
 from hp_lightning.garbage import without_collection
 from hp_lightning.progress import log, watched
 from hp_lightning.tokenization import Learned, Tokenizer, learn_tokenizer, tokenizer_from_state
@@ -136,6 +137,7 @@ class _Encoder:
 
     def _read(self) -> tuple[Reading, Splits]:
         log.info("reading %s", self._cfg.path)
+        failpoint("corpus.read")
         reading = read_documents(self._cfg, self._sources)
         return reading, split_documents(reading.documents, self._cfg)
 

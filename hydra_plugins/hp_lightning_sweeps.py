@@ -19,7 +19,7 @@ from hp_lightning.errors import InputError
 from hp_lightning.sweeping.folder import Job, grid, placed_job
 from hp_lightning.sweeping.job import is_settled
 from hp_lightning.sweeping.pool import Pool
-from hp_lightning.sweeping.slots import make_slots
+from hp_lightning.sweeping.slots import available_cores, available_gpus, make_slots
 from hp_lightning.sweeping.sweep import Grid, run_sweep
 
 
@@ -35,7 +35,8 @@ class ProcessLauncher(Launcher):
         cfg = sweep_config(self.config)
         folder = Path(cfg.dir)
         jobs = [placed_job(folder, words) for words in job_overrides]
-        Pool(Grid(jobs), folder, make_slots(cfg, self.config.trainer), cfg.max_failures).run()
+        slots = make_slots(cfg, self.config.trainer, available_cores(), available_gpus(self.config.trainer))
+        Pool(Grid(jobs), folder, slots, cfg.max_failures).run()
         return []
 
 
@@ -106,5 +107,6 @@ class OptunaSweeper(OurSweeper):
                 f"hydra.sweeper.n_trials={self.n_trials} is no number of jobs: it must be at least 1",
             )
         search = Search(self.folder, arguments, dict(self.params), self.n_trials, self.seed)
-        pool = Pool(search, self.folder, make_slots(self.cfg, self.trainer), self.cfg.max_failures)
+        slots = make_slots(self.cfg, self.trainer, available_cores(), available_gpus(self.trainer))
+        pool = Pool(search, self.folder, slots, self.cfg.max_failures)
         run_sweep(self.folder, self.overrides(), pool.run, search.jobs)

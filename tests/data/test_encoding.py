@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from helpers.processes import environment
 
+from hp_lightning import failpoints
 from hp_lightning.cache import Cache
 from hp_lightning.config import TrainConfig
 from hp_lightning.corpus import read_documents, split_documents
@@ -67,24 +68,19 @@ def cache_files(cache_dir: Path) -> dict[Path, bytes]:
 
 
 def no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
-        pytest.fail("the documents were read")
+    def fail(moment: str) -> None:
+        assert moment != "corpus.read"
 
-    monkeypatch.setattr("hp_lightning.encoding.read_documents", fail)
+    monkeypatch.setattr(failpoints, "on_reached", fail)
 
 
 def is_read(monkeypatch: pytest.MonkeyPatch, cfg: TrainConfig) -> bool:
     """Whether the documents are read, and not all comes from the cache."""
-    readings = []
-
-    def noted(*arguments: Any) -> Any:
-        readings.append(arguments)
-        return read_documents(*arguments)
-
+    moments: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr("hp_lightning.encoding.read_documents", noted)
+        patch.setattr(failpoints, "on_reached", moments.append)
         encoded(cfg)
-    return bool(readings)
+    return "corpus.read" in moments
 
 
 def write_csv(path: Path, texts: Iterable[str]) -> Path:

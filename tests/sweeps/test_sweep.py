@@ -207,27 +207,17 @@ def test_nobody_has_to_read_what_is_said() -> None:
         assert (Path(folder) / "done").exists()
 
 
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
-    def has(cores: int, gpus: int) -> None:
-        monkeypatch.setattr(slots, "_cores", lambda: cores)
-        monkeypatch.setattr(slots, "_gpus", lambda: [str(place) for place in range(gpus)])
-        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+def test_jobs_share_the_machine(monkeypatch: pytest.MonkeyPatch, make_config: Callable) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
-    return has
+    def shares(jobs: object, gpus: int = 0, devices: int = 1) -> list[dict[str, str]]:
+        trainer, cfg = make_config(f"trainer.devices={devices}").trainer, SweepConfig("s", "s", jobs, None, None)
+        return slots.make_slots(cfg, trainer, cores=8, gpus=[str(gpu) for gpu in range(gpus)])
 
-
-def test_jobs_share_the_machine(machine: Callable[[int, int], None], make_config: Callable) -> None:
-    def shares(jobs: object, devices: int = 1) -> list[dict[str, str]]:
-        trainer = make_config(f"trainer.devices={devices}").trainer
-        return slots.make_slots(SweepConfig("s", "s", jobs, None, None), trainer)
-
-    machine(8, 0)
     assert shares(1) == [{}]
     assert shares(4) == [{"OMP_NUM_THREADS": "2"}] * 4
     assert shares(2, devices=2) == [{"OMP_NUM_THREADS": "2"}] * 2
     assert shares(20) == [{"OMP_NUM_THREADS": "1"}] * 20
-    machine(8, 4)
-    assert shares("auto") == [{"CUDA_VISIBLE_DEVICES": str(gpu)} for gpu in range(4)]
-    assert shares("auto", devices=2) == [{"CUDA_VISIBLE_DEVICES": pair} for pair in ("0,1", "2,3")]
-    assert shares(6)[4:] == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
+    assert shares("auto", 4) == [{"CUDA_VISIBLE_DEVICES": str(gpu)} for gpu in range(4)]
+    assert shares("auto", 4, devices=2) == [{"CUDA_VISIBLE_DEVICES": pair} for pair in ("0,1", "2,3")]
+    assert shares(6, 4)[4:] == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
