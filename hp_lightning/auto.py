@@ -56,7 +56,7 @@ def settle(cfg: TrainConfig, train_tokens: int) -> Settled:
         rates = _matrix_rates(device)
     except torch.OutOfMemoryError as error:
         raise InputError(
-            "machine.memory_taken", f"the memory of {device_name(device)} is taken: end the programs that use it"
+            "machine.out_of_memory", f"the memory of {device_name(device)} is taken: end the programs that use it"
         ) from error
     rate_line = ", ".join(f"{name} {_flops(rate)}" for name, rate in rates.items())
     reasons = [f"machine    {device_name(device)}; matrix products: {rate_line}"]
@@ -157,7 +157,7 @@ def _batch(cfg: TrainConfig, device: torch.device, train_tokens: int) -> tuple[T
     assert data.batch_size is not None
     if data.batch_size % trainer.devices:
         raise InputError(
-            "data.batch_size_indivisible",
+            "data.indivisible_batch",
             f"data.batch_size={data.batch_size} cannot be shared out over trainer.devices={trainer.devices}: "
             f"take a multiple of {trainer.devices}",
         )
@@ -173,7 +173,7 @@ def _windows_per_step(data: DataConfig, devices: int) -> int:
         nearest = max(round(data.batch_tokens / unit), 1) * unit
         over = f" on each of {devices} devices" if devices > 1 else ""
         raise InputError(
-            "data.batch_tokens_indivisible",
+            "data.indivisible_batch",
             f"data.batch_tokens={data.batch_tokens} is no whole number of windows of data.seq_len={data.seq_len} "
             f"tokens{over}: take {nearest}",
         )

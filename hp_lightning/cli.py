@@ -101,7 +101,8 @@ def _ending(main: Callable[[], None], schema: type, free_text: tuple[str, ...]) 
         if not str(error).startswith("Config group override"):
             raise
         return InputError(
-            "config.no_choice", "a config group was given null or a number: give the name of a choice, as in model=tiny"
+            "config.unknown_choice",
+            "a config group was given null or a number: give the name of a choice, as in model=tiny",
         )
     except KeyboardInterrupt:
         return Interrupted("cli.interrupted", "stopped by SIGINT", signal.SIGINT)
@@ -137,9 +138,7 @@ def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
             "cli.rerun", "--experimental-rerun reads a pickled job, and pickles can run anything: use resume=RUN"
         )
     if options.shell_completion and not {"install", "uninstall", "query"} & {w.partition("=")[0] for w in others}:
-        raise InputError(
-            "cli.completion", "--shell-completion does not say what to do: add install=bash or uninstall=bash"
-        )
+        raise InputError("cli.usage", "--shell-completion does not say what to do: add install=bash or uninstall=bash")
     return ["-m", *others] if sweeps else others
 
 
@@ -215,7 +214,7 @@ def _of_a_key(error: OmegaConfBaseException, schema: type) -> InputError:
     if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
         return _unknown_key(str(key or error.key), schema)
     if "not a ListConfig" in message:
-        return InputError("config.not_a_list", f"{key} must be a list: {key}=[a,b]")
+        return InputError("config.wrong_type", f"{key} must be a list: {key}=[a,b]")
     if "is not Optional" in message:
         return InputError("config.null", f"{key}=null is no choice: give a value, or leave it out")
     return InputError("config.wrong_type", f"{key}: {message}")

@@ -313,7 +313,7 @@ def _train_problems(cfg: TrainConfig) -> Iterator[InputError]:
     yield from seed("seed", cfg.seed)
     if cfg.max_steps is None and cfg.max_epochs is None:
         yield InputError(
-            "config.no_end", "max_steps and max_epochs are both null: set at least one, or the run would never end"
+            "config.missing", "max_steps and max_epochs are both null: set at least one, or the run would never end"
         )
     if cfg.resume is None:  # else what is not told here is as the run has it, with which it is checked again
         yield from _decay_problems(cfg.optim, cfg.regularization.weight_decay)
@@ -354,7 +354,7 @@ def _data_problems(data: DataConfig, model: ModelConfig) -> Iterator[InputError]
         yield InputError("config.out_of_range", "data.val_fraction=0 leaves nothing to validate on: set it above 0")
     if data.val_fraction + data.test_fraction >= 1:
         yield InputError(
-            "data.nothing_to_train_on",
+            "config.conflict",
             "data.val_fraction and data.test_fraction leave nothing to train on: together they must stay below 1",
         )
     yield from seed("data.split_seed", data.split_seed)
@@ -363,7 +363,7 @@ def _data_problems(data: DataConfig, model: ModelConfig) -> Iterator[InputError]
     yield from at_least("data.seq_len", data.seq_len, 1)
     if data.seq_len > model.max_seq_len:
         yield InputError(
-            "model.context_too_short",
+            "config.conflict",
             f"data.seq_len={data.seq_len} is longer than model.max_seq_len={model.max_seq_len}: "
             "lower the first or raise the second",
         )

@@ -96,7 +96,7 @@ def _parts(wanted: list[str], corpus: Encoded) -> list[str]:
     found = [part for part in dict.fromkeys(wanted) if len(corpus.streams[part]) > 1]
     if not found:
         raise InputError(
-            "evaluate.empty_parts",
+            "data.empty_part",
             f"parts=[{','.join(wanted)}]: the corpus has no text in these: name train, val or test",
         )
     return found

@@ -30,10 +30,10 @@ def check_target(named: str, path: Path, *sources: Path) -> None:
         )
     if not os.access(path.parent, os.W_OK):
         raise InputError(
-            "output.no_permission", f"{named} cannot be written, nobody may write in {path.parent}: name another place"
+            "output.not_writable", f"{named} cannot be written, nobody may write in {path.parent}: name another place"
         )
     if path.exists() and not os.access(path, os.W_OK):
-        raise InputError("output.write_protected", f"{named} is write-protected: name another file")
+        raise InputError("output.not_writable", f"{named} is write-protected: name another file")
     if any(path.exists() and source.exists() and path.samefile(source) for source in sources):
         raise InputError("output.is_source", f"{named} would take the place of what is read: name another file")
 

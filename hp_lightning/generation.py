@@ -144,7 +144,7 @@ def check_memory(net: GPT, num_samples: int, context: int) -> None:
     needed, free = num_samples * of_sample / 2**30, free_bytes / 2**30
     if needed > free:
         raise InputError(
-            "machine.too_little_memory",
+            "machine.out_of_memory",
             f"num_samples={num_samples} needs {needed:,.1f} GiB of memory, {free:,.1f} are free: lower it",
         )
 

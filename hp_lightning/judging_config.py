@@ -173,7 +173,7 @@ def _sentiment_problems(cfg: SentimentConfig) -> Iterator[InputError]:
         yield from not_empty(f"data.{key}", getattr(cfg.data, key))
     if len(cfg.teach.labels) != 2 or not all(map(str.strip, cfg.teach.labels)):
         yield InputError(
-            "config.wrong_length",
+            "config.out_of_range",
             "teach.labels must be two words, for positive and for negative: teach.labels=[good,bad]",
         )
     if len(set(cfg.teach.labels)) < len(cfg.teach.labels):

@@ -101,7 +101,7 @@ def chosen_tokenizer(cfg: TrainConfig, overrides: list[str]) -> tuple[TrainConfi
     others = sorted(given - {"tokenizer.from_run"})
     if others:
         raise InputError(
-            "tokenizer.taken_whole",
+            "config.conflict",
             f"tokenizer.from_run takes the whole tokenizer as it is: leave out {', '.join(others)}",
         )
     trained = checkpoint.load(runs.find_checkpoint(cfg.tokenizer.from_run, "tokenizer.from_run"))
@@ -201,7 +201,7 @@ def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]
     refused = [key for key in keys if not any(f"{key}.".startswith(f"{known}.") for known in RESUMABLE)]
     if refused:
         raise InputError(
-            "run.cannot_change",
+            "config.cannot_change",
             f"{', '.join(refused)} cannot change in a resumed run: leave it out, or begin a new run; "
             f"{', '.join(sorted(RESUMABLE))} can",
         )

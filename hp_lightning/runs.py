@@ -61,7 +61,7 @@ def check_run_dir(wanted: str | None) -> None:
     if wanted is not None and os.path.isdir(wanted) and os.listdir(wanted):
         path = Path(wanted)
         advice = f"go on with its run by resume={path}, or " if os.path.isfile(kept_config(path)) else ""
-        raise InputError("run.not_empty", f"run_dir={path} is not empty: {advice}name a new folder")
+        raise InputError("output.not_empty", f"run_dir={path} is not empty: {advice}name a new folder")
 
 
 def make_run_dir(wanted: str | None, overrides: Iterable[str]) -> Path:
@@ -81,7 +81,7 @@ def make_run_dir(wanted: str | None, overrides: Iterable[str]) -> Path:
         (path / ".hydra").mkdir()
     except OSError as error:
         raise InputError(
-            "run.not_writable", f"the run folder {path} cannot be made ({error.strerror}): name another by run_dir="
+            "output.not_writable", f"the run folder {path} cannot be made ({error.strerror}): name another by run_dir="
         ) from error
     return path
 
@@ -168,7 +168,7 @@ def find_resumable(resume: str) -> Resumable:
     run_dir = Path(os.path.relpath(path.absolute().parent.parent))
     if path.absolute().parent.name != "checkpoints":
         raise InputError(
-            "run.outside", f"resume={resume} lies in no run folder, in which a run could go on: name a run folder"
+            "run.not_a_run", f"resume={resume} lies in no run folder, in which a run could go on: name a run folder"
         )
     return Resumable(run_dir, [run_dir / "checkpoints" / path.name])
 
@@ -207,7 +207,7 @@ def lock(run_dir: Path) -> FileLock:
         ) from error
     except OSError as error:
         raise InputError(
-            "run.not_writable", f"{run_dir} cannot be written ({error.strerror}), so that no run can go on in it"
+            "output.not_writable", f"{run_dir} cannot be written ({error.strerror}), so that no run can go on in it"
         ) from error
     return held
 
@@ -245,7 +245,7 @@ def find_checkpoint(ckpt: str | None, key: str = "ckpt") -> Path:
         found = [path for path in OUTPUTS.glob("**/checkpoints/best.ckpt") if path.is_file()]
         if not found:
             raise InputError(
-                "run.none_trained",
+                "run.none",
                 f"no trained run below {OUTPUTS.absolute()}: train one by `make train`, or name ckpt=",
             )
         return max(found, key=lambda path: path.stat().st_mtime)

@@ -90,14 +90,14 @@ def _check_devices_alone(cfg: TrainConfig) -> None:
     """A run starts its processes itself, by its own command line."""
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         raise InputError(
-            "machine.started_by_srun",
+            "machine.several_processes",
             "srun has started train.py several times: give it --ntasks=1, trainer.devices does the rest",
         )
     if cfg.trainer.devices == 1:
         return
     if "LOCAL_RANK" in os.environ:
         raise InputError(
-            "machine.started_by_torchrun",
+            "machine.several_processes",
             "train.py starts a process for each of trainer.devices itself: start it without torchrun",
         )
 

@@ -90,7 +90,7 @@ def _entries(path: Any) -> list[str]:
                 "URL, or a list of them",
             )
     if not entries:
-        raise InputError("data.no_files", "data.path is an empty list: name at least one file")
+        raise InputError("data.not_a_path", "data.path is an empty list: name at least one file")
     return entries
 
 
@@ -119,7 +119,7 @@ def _sha256(cfg: DataConfig, files: int) -> str | None:
         )
     if files != 1:
         raise InputError(
-            "data.checksum_of_several",
+            "config.conflict",
             f"data.sha256 is of one file, but data.path names {files}: name one, or leave data.sha256 out",
         )
     return wanted

@@ -29,7 +29,7 @@ def write_summary(run_dir: Path, summary: dict[str, Any]) -> None:
         unfinished.replace(run_dir / "summary.json")
     except OSError as error:
         raise RunError(
-            "run.not_writable",
+            "output.not_writable",
             f"{run_dir}/summary.json cannot be written ({error.strerror}): make room, then finish by resume={run_dir}",
         ) from error
 

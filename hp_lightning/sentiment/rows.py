@@ -89,7 +89,7 @@ def read_rows(key: str, path: str, cfg: DataConfig) -> Rows:
             if not row[column].strip():
                 name = printable(table.names[column])
                 raise InputError(
-                    "data.blank_cell",
+                    "data.blank",
                     f"{where}, line {line}: no text in the column {name}: fill it, or leave the row out",
                 )
             rows.append((line, row))

@@ -98,7 +98,7 @@ def complete_arguments(arguments: list[str]) -> list[str]:
         return arguments
     for key, instead in (("run_dir", "sweep.dir"), ("resume", "resume_sweep")):
         if key in given:
-            raise InputError("sweep.single_run_key", f"{key} belongs to a single run: take {instead} for a sweep (-m)")
+            raise InputError("config.conflict", f"{key} belongs to a single run: take {instead} for a sweep (-m)")
     if "resume_sweep" in given:
         if not given["resume_sweep"]:
             raise InputError("config.empty", "resume_sweep is empty: name the folder of a sweep (outputs/sweeps/...)")
@@ -113,7 +113,7 @@ def _resumed(sweep: str, others: list[str]) -> list[str]:
     refused = [word for word in changes if not _key(word).startswith(RESUMABLE)]
     if refused:
         raise InputError(
-            "sweep.cannot_change",
+            "config.cannot_change",
             f"{', '.join(refused)} cannot change in a resumed sweep: leave it out, or begin a new sweep; "
             f"{', '.join(RESUMABLE[:3])} can",
         )
@@ -158,7 +158,7 @@ def begin(sweep_dir: Path, overrides: list[str]) -> None:
         return
     if sweep_dir.is_dir() and any(sweep_dir.iterdir()):
         raise InputError(
-            "sweep.not_empty", f"sweep.dir={sweep_dir} is not empty, and holds no sweep: name a new folder"
+            "output.not_empty", f"sweep.dir={sweep_dir} is not empty, and holds no sweep: name a new folder"
         )
     try:
         sweep_dir.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,7 @@ def begin(sweep_dir: Path, overrides: list[str]) -> None:
         unfinished.replace(path)
     except OSError as error:
         raise InputError(
-            "sweep.not_writable", f"sweep.dir={sweep_dir} cannot be made ({error.strerror}): name another folder"
+            "output.not_writable", f"sweep.dir={sweep_dir} cannot be made ({error.strerror}): name another folder"
         ) from error
 
 

@@ -135,7 +135,7 @@ def _suggestion(override: Override) -> Suggest:
         assert end is not None
         if not (math.isfinite(start) and math.isfinite(end) and start <= end and (start > 0 or not is_log)):
             raise InputError(
-                "sweep.empty_interval",
+                "sweep.empty_range",
                 f"{override.input_line} is no interval: the first number must be below the second"
                 + (", and above 0 for a logarithm" if is_log else ""),
             )

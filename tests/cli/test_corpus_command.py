@@ -192,7 +192,7 @@ def test_corpus_is_shown_with_the_tokenizer_of_a_run(
 )
 def test_tokenizer_of_a_run_is_taken_whole(make_config: MakeConfig, earlier: Path, others: list[str]) -> None:
     overrides = ["seed=3", *others, f"tokenizer.from_run={earlier}"]
-    with refused("tokenizer.taken_whole", "tokenizer.from_run") as refusal:
+    with refused("config.conflict", "tokenizer.from_run") as refusal:
         chosen_tokenizer(make_config(*overrides), overrides)
     assert str(refusal.value).endswith(" " + ", ".join(other.partition("=")[0] for other in others))
 
@@ -201,7 +201,7 @@ def test_tokenizer_of_a_run_is_taken_whole(make_config: MakeConfig, earlier: Pat
     ("arguments", "code", "mentioned"),
     [
         (["tokenizer.from_run=nowhere"], "checkpoint.not_found", "tokenizer.from_run=nowhere "),
-        (["tokenizer.from_run={earlier}", "tokenizer.lowercase=true"], "tokenizer.taken_whole", "tokenizer.lowercase"),
+        (["tokenizer.from_run={earlier}", "tokenizer.lowercase=true"], "config.conflict", "tokenizer.lowercase"),
     ],
 )
 def test_run_refuses_a_tokenizer(earlier: Path, folder: Path, arguments: list[str], code: str, mentioned: str) -> None:

@@ -64,7 +64,7 @@ def interrupted(first_book: Path, tmp_path_factory: pytest.TempPathFactory) -> F
         (
             CORPUS,
             ["run_dir=."],
-            "[run.not_empty]: run_dir=. is not empty: name a new folder",
+            "[output.not_empty]: run_dir=. is not empty: name a new folder",
         ),
     ],
 )
@@ -77,7 +77,7 @@ def test_train(content: str, arguments: list[str], line: str, tmp_path: Path) ->
 def test_without_a_trained_run(tmp_path: Path) -> None:
     done = run_in_process(tmp_path, "generate.py")
     assert done.stderr == (
-        f"generate.py: error[run.none_trained]: no trained run below {tmp_path}/outputs: train one by `make train`, or "
+        f"generate.py: error[run.none]: no trained run below {tmp_path}/outputs: train one by `make train`, or "
         "name ckpt=\n"
     )
 

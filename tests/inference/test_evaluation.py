@@ -178,7 +178,7 @@ def test_a_short_text_is_cut_as_told_and_measured_elsewhere(run_dir: Path, tmp_p
         (["data.split=middle"], "config.unknown_choice", ["data.split=middle "]),
         (["data.val_fraction=1"], "config.out_of_range", ["data.val_fraction=1.0 "]),
         (["out=no/such/folder.json"], "output.no_folder", ["out=no/such/folder.json "]),
-        (["num_samples=100000000"], "machine.too_little_memory", ["num_samples=100000000 "]),
+        (["num_samples=100000000"], "machine.out_of_memory", ["num_samples=100000000 "]),
         (["data.path=gone.csv"], "data.not_found", ["data.path=gone.csv "]),
     ],
 )

@@ -201,7 +201,7 @@ def test_lines_in_a_terminal_break_between_words(seed: int, monkeypatch: pytest.
 
 
 def test_more_samples_than_memory_holds_are_refused(write: Callable) -> None:
-    with refused("machine.too_little_memory", "num_samples=100000000 ", " GiB "):
+    with refused("machine.out_of_memory", "num_samples=100000000 ", " GiB "):
         write(prompt="the fog", num_samples=100_000_000)
 
 

@@ -70,7 +70,7 @@ def test_the_preset_is_searched_where_nothing_else_is(search: Callable[..., Sear
 
 def test_a_space_with_nothing_in_it_is_refused(search: Callable[..., Search]) -> None:
     for impossible in ("interval(1,0)", "tag(log,interval(0,1))", "interval(nan,1)", "interval(1,inf)"):
-        with refused("sweep.empty_interval", f"optim.lr={impossible} "):
+        with refused("sweep.empty_range", f"optim.lr={impossible} "):
             search(f"optim.lr={impossible}")
     for empty in ("range(6,2)", "range(2,7,0)"):
         with refused("sweep.empty_range", f"model.num_layers={empty} "):

@@ -168,9 +168,9 @@ def test_a_resumed_sweep_has_its_plan_and_a_place(tmp_path: Path) -> None:
         (["resume_sweep=s"], "sweep.without_multirun", ["resume_sweep=s ", "-m"]),
         (["-m", "resume_sweep=s"], "sweep.not_found", ["s "]),
         (["-m", "resume_sweep="], "config.empty", ["resume_sweep "]),
-        (["-m", "resume_sweep=s", "seed=3"], "sweep.cannot_change", ["seed=3 "]),
-        (["-m", "run_dir=x", "seed=1,2"], "sweep.single_run_key", ["run_dir ", "sweep.dir "]),
-        (["-m", "resume=latest", "seed=1,2"], "sweep.single_run_key", ["resume ", "resume_sweep "]),
+        (["-m", "resume_sweep=s", "seed=3"], "config.cannot_change", ["seed=3 "]),
+        (["-m", "run_dir=x", "seed=1,2"], "config.conflict", ["run_dir ", "sweep.dir "]),
+        (["-m", "resume=latest", "seed=1,2"], "config.conflict", ["resume ", "resume_sweep "]),
     ],
 )
 def test_what_no_sweep_can_be_told(arguments: list[str], code: str, named: list[str]) -> None:

@@ -325,7 +325,7 @@ def test_a_rate_that_is_too_high_leaves_no_model(ckpt: Path) -> None:
         (["train={one}", "out={numbers}"], "output.would_be_lost", ["out={numbers} "]),
         (["text='   '"], "config.empty", ["text "]),
         (["train={one}", "out={ckpt}"], "output.is_source", ["out={ckpt} "]),
-        (["file={gap}"], "data.blank_cell", ["line 3:", " text:"]),
+        (["file={gap}"], "data.blank", ["line 3:", " text:"]),
         (["text=a", "out=a.csv"], "config.conflict", ["out= ", "text= "]),
         (["text=a", "positive=[good]", "negative=[good]"], "config.conflict", ["positive", "negative", " good:"]),
     ],

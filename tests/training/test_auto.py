@@ -184,7 +184,7 @@ def test_batch_size_bounds_a_pass(machine: Machine, cfg: MakeConfig) -> None:
 def test_no_whole_number_of_windows_is_refused_with_one_that_is(
     machine: Machine, cfg: MakeConfig, tokens: int, devices: int
 ) -> None:
-    with refused("data.batch_tokens_indivisible", f"data.batch_tokens={tokens} ") as refusal:
+    with refused("data.indivisible_batch", f"data.batch_tokens={tokens} ") as refusal:
         settle(cfg(f"data.batch_tokens={tokens}", f"trainer.devices={devices}"), EPOCH)
     advised = int(re.findall(r"(\d+)$", str(refusal.value))[0])
     assert abs(advised - tokens) <= 32 * devices
@@ -195,9 +195,9 @@ def test_no_whole_number_of_windows_is_refused_with_one_that_is(
 
 def test_devices_share_a_batch_equally(machine: Machine, cfg: MakeConfig) -> None:
     assert batch(settle(cfg("data.batch_size=6", "trainer.devices=2"), EPOCH)) == (6, 1)
-    with refused("data.batch_size_indivisible", "data.batch_size=5 ", "trainer.devices=2:", "multiple of 2"):
+    with refused("data.indivisible_batch", "data.batch_size=5 ", "trainer.devices=2:", "multiple of 2"):
         settle(cfg("data.batch_size=5", "trainer.devices=2"), EPOCH)
-    with refused("data.batch_size_indivisible", "data.batch_size=16 ", "trainer.devices=3:"):
+    with refused("data.indivisible_batch", "data.batch_size=16 ", "trainer.devices=3:"):
         settle(cfg("trainer.devices=3"), EPOCH)
 
 

@@ -313,7 +313,7 @@ def test_what_cannot_change_is_refused_by_name(settings: list[str], run_script: 
     assert run_script("train.py", *settings, "max_steps=5").returncode == 0
     given = ["model=small", "seed=3", "max_steps=10", "tokenizer.vocab_size=100", "data.split=tail", "optim.eps=1"]
     done = run_script("train.py", "resume=run", *given)
-    expect_refusal(done, "run.cannot_change", ": model, seed, tokenizer.vocab_size, data.split, optim.eps ")
+    expect_refusal(done, "config.cannot_change", ": model, seed, tokenizer.vocab_size, data.split, optim.eps ")
 
 
 def test_a_run_that_is_training_is_not_resumed(settings: list[str], run_script: Callable, tmp_path: Path) -> None:

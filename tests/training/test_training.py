@@ -207,7 +207,7 @@ def test_generate_from_the_newest_run(finished: tuple[Path, str], run_script: Ca
 def test_run_folders_are_never_overwritten(finished: tuple[Path, str], run_script: Callable) -> None:
     run_dir, _ = finished
     again = run_script("train.py", "experiment=smoke", f"run_dir={run_dir}")
-    expect_refusal(again, "run.not_empty", f"run_dir={run_dir} ", f"resume={run_dir},")
+    expect_refusal(again, "output.not_empty", f"run_dir={run_dir} ", f"resume={run_dir},")
 
 
 def test_a_loss_that_explodes_ends_the_run(run_script: Callable, first_book: Path, tmp_path: Path) -> None:
