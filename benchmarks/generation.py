@@ -1,7 +1,7 @@
 """How fast a network writes, beside others with the same weights.
 
     python benchmarks/generation.py --nanogpt ../nanoGPT                  # step 11's network and model=small, by turns
-    python benchmarks/generation.py --device cuda --shapes roadmap,gpt2   # on a GPU
+    python benchmarks/generation.py --device cuda                         # on a GPU
 
 The contenders write 256 tokens after a prompt of one, greedily, one sample at a time and (those with a cache) sixteen:
 
@@ -42,7 +42,7 @@ from hp_lightning.generation import Sampling, generate
 from hp_lightning.inference import optimize_for_inference
 from hp_lightning.model import GPT
 
-SHAPES = ("roadmap", "small", "gpt2")  # whose sizes stand in conf/model
+SHAPES = ("roadmap", "small")  # whose sizes stand in conf/model
 VOCAB_SIZE = 10_000
 CONTEXT = 512  # of GPT-2's form
 PROMPT = [1]
@@ -64,8 +64,14 @@ def main() -> None:
         _check(contenders, arguments.tokens)
         everything[name] = {batch: _measure(contenders, batch, arguments) for batch in BATCHES}
         _show(name, everything[name])
-        if arguments.json is not None:
-            write_json(arguments.json, _medians(everything))
+    if arguments.json is not None:
+        medians = {
+            name: {
+                batch: {each: statistics.median(speeds[each]) for each in speeds} for batch, speeds in batches.items()
+            }
+            for name, batches in everything.items()
+        }
+        write_json(arguments.json, medians)
 
 
 def _arguments() -> argparse.Namespace:
@@ -74,12 +80,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="rounds, 3 by default")
     parser.add_argument("--tokens", type=int, default=256, metavar="N", help="of a sample, 256 by default")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), metavar="NAME", help="cpu or cuda")
-    parser.add_argument("--shapes", type=lambda text: text.split(","), default=["roadmap", "small"], help=str(SHAPES))
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=SHAPES)
     parser.add_argument("--json", type=Path, metavar="FILE", help="{shape: {samples: {contender: tokens a second}}}")
-    arguments = parser.parse_args()
-    if unknown := set(arguments.shapes) - set(SHAPES):
-        parser.error(f"--shapes {','.join(unknown)}: there are {', '.join(SHAPES)}")
-    return arguments
+    return parser.parse_args()
 
 
 def _contenders(name: str, nanogpt: Path | None, device: torch.device) -> dict[str, Contender]:
@@ -91,9 +94,9 @@ def _contenders(name: str, nanogpt: Path | None, device: torch.device) -> dict[s
             parameter.data *= 5
     contenders = {"ours": _ours(optimize_for_inference(copy.deepcopy(net)))}
     net.to(device)
-    contenders |= {"ours, float32": _ours(net), "without cache": _without_cache(net)}
+    contenders |= {"ours, float32": _ours(net), "without cache": _without_cache(net, device)}
     if importlib.util.find_spec("transformers") is not None:
-        contenders["transformers"] = _transformers(net)
+        contenders["transformers"] = _transformers(net, device)
     else:
         CONSOLE.print("transformers is not installed (pip install -e '.[bench]'): left out")
     contenders["own form"] = _ours(optimize_for_inference(own) if device.type == "cpu" else own.to(device))
@@ -125,13 +128,9 @@ def _next_without_cache(net: GPT, token_ids: torch.Tensor) -> torch.Tensor:
     return net.logits(net.features(token_ids)[:, -1]).argmax(dim=-1, keepdim=True)  # type: ignore[no-any-return]
 
 
-def _device(net: torch.nn.Module) -> torch.device:
-    return next(net.parameters()).device
-
-
-def _without_cache(net: GPT) -> Contender:
+def _without_cache(net: GPT, device: torch.device) -> Contender:
     def write(samples: int, tokens: int) -> list[int]:
-        token_ids = torch.tensor([PROMPT] * samples, device=_device(net))
+        token_ids = torch.tensor([PROMPT] * samples, device=device)
         for _ in range(tokens):
             token_ids = torch.cat([token_ids, _next_without_cache(net, token_ids)], dim=1)
         return token_ids[0, len(PROMPT) :].tolist()
@@ -139,7 +138,7 @@ def _without_cache(net: GPT) -> Contender:
     return write
 
 
-def _transformers(net: GPT) -> Contender:
+def _transformers(net: GPT, device: torch.device) -> Contender:
     from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
     cfg = net.cfg
@@ -148,14 +147,14 @@ def _transformers(net: GPT) -> Contender:
         n_inner=cfg.d_ff, bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     model = GPT2LMHeadModel(shape).train(False)
-    model.to(_device(net))  # type: ignore[arg-type]
+    model.to(device)  # type: ignore[arg-type]
     missing, unexpected = model.load_state_dict(gpt2_weights(net), strict=False)
     assert missing == ["lm_head.weight"], missing  # the embedding's
     assert not unexpected, unexpected
     settings = GenerationConfig.from_dict({"do_sample": False, "use_cache": True, "pad_token_id": 0})
 
     def write(samples: int, tokens: int) -> list[int]:
-        token_ids = torch.tensor([PROMPT] * samples, device=_device(net))
+        token_ids = torch.tensor([PROMPT] * samples, device=device)
         mask = torch.ones_like(token_ids)
         settings.max_new_tokens = tokens
         written = model.generate(token_ids, generation_config=settings, attention_mask=mask)
@@ -201,16 +200,6 @@ def _measure(contenders: dict[str, Contender], batch: int, arguments: argparse.N
             contenders[name](batch, arguments.tokens)
             speeds[name].append(batch * arguments.tokens / (time.perf_counter() - begin))
     return speeds
-
-
-def _medians(everything: dict[str, dict[int, Speeds]]) -> dict[str, dict[int, dict[str, float]]]:
-    return {
-        name: {
-            batch: {contender: round(statistics.median(each), 1) for contender, each in speeds.items()}
-            for batch, speeds in measured.items()
-        }
-        for name, measured in everything.items()
-    }
 
 
 def _show(name: str, measured: dict[int, Speeds]) -> None:

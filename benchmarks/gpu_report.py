@@ -3,18 +3,16 @@
 python benchmarks/gpu_report.py      # rewrites that section from docs/gpu.json
 """
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpu_record import DONE, NOT_STARTED
-from json_files import read_json
 from throughput_shapes import PROJECT
 
 SHARE, TRAIN_SECONDS, TIMES_TRANSFORMERS = 0.5, 7.0, 3.0  # the targets
 HEADING = "## On a GPU"
-COMMAND = "benchmarks/gpu.sh"
-OPERATORS = 5
+DONE = ""  # the problem of a part that has none
 Figures = dict[str, Any]
 
 
@@ -23,18 +21,16 @@ class Row(NamedTuple):
 
     what: str
     figure: str
-    target: str = ""  # none for most
-    is_met: bool = False
+    target: str = ""  # and whether it is met; most have none
 
-    @property
-    def verdict(self) -> str:
-        """The target, and whether it is met."""
-        return self.target and f"{self.target}: {'met' if self.is_met else 'missed'}"
+
+def _target(text: str, is_met: bool) -> str:
+    return f"{text}: {'met' if is_met else 'missed'}"
 
 
 def _startup(figures: Figures) -> Iterator[Row]:
     seconds, imports = figures["help_seconds"], figures["imports_seconds"]
-    yield Row("startup", f"`train.py --help` {seconds:.1f} s, `import lightning` {imports:.1f} s")
+    yield Row("startup", f"`import lightning` for the first time {imports:.1f} s, `train.py --help` {seconds:.1f} s")
 
 
 def _smoke(figures: Figures) -> Iterator[Row]:
@@ -43,136 +39,102 @@ def _smoke(figures: Figures) -> Iterator[Row]:
         f"{figures['command_seconds']:.1f} s from command to end, {figures['train_seconds']:.1f} s of training; "
         f"precision {figures['precision']}; `generate.py` {figures['generate_seconds']:.1f} s",
     )
-
-
-def _resume(figures: Figures) -> Iterator[Row]:
-    difference = "identical to" if figures["equal"] else f"within {figures['largest_difference']:.1e} of"
-    missing = f", {figures['missing']} missing" if figures["missing"] else ""
     yield Row(
         "killed and resumed",
-        f"killed at step {figures['killed_at_step']}, resumed at {figures['resumed_at_step']}: losses {difference} "
-        f"those of the uninterrupted run{missing}",
+        f"at step {figures['resumed_at_step']}: every loss within {figures['largest_difference']:.1e} of the "
+        "uninterrupted run's",
     )
 
 
 def _tests(figures: Figures) -> Iterator[Row]:
     counts = ", ".join(f"{count} {outcome}" for outcome, count in figures["counts"].items())
-    failed = f" ({', '.join(figures['failed'])})" if figures["failed"] else ""
-    yield Row("tests marked gpu", f"{counts} in {figures['seconds']:.0f} s{failed}")
+    yield Row("tests marked gpu", ": ".join([f"{counts} in {figures['seconds']:.0f} s", *figures["failed"]]))
 
 
 def _gpt2(figures: Figures) -> Iterator[Row]:
-    contenders, shape = figures["contenders"], figures["shape"]
-    ours = contenders["ours"]
+    shape, ours, nanogpt = figures["shape"], figures["contenders"]["ours"], figures["contenders"].get("nanogpt")
     yield Row(
         f"{shape['name']}, T {shape['seq_len']:,}, batch {shape['batch_size']}",
         f"{ours['tokens_per_second']:,.0f} tokens/s, {ours['share']:.1%} of the matrix product's rate "
-        f"({figures['matrix_flops'] / 1e12:,.3g} TFLOP/s){_peak(ours)}",
-        f"≥ {SHARE:.0%}",
-        ours["share"] >= SHARE,
+        f"({figures['matrix_flops'] / 1e12:,.3g} TFLOP/s), {ours['gpu_peak_mb'] / 1024:.1f} GiB",
+        _target(f"≥ {SHARE:.0%}", ours["share"] >= SHARE),
     )
-    if "nanogpt" in contenders:
-        other = contenders["nanogpt"]
-        ratio = ours["tokens_per_second"] / other["tokens_per_second"]
-        yield Row(
-            "next to compiled nanoGPT",
-            f"{ratio:.2f} times nanoGPT's {other['tokens_per_second']:,.0f} tokens/s{_peak(other)}",
-            "> 1",
-            ratio > 1,
-        )
-
-
-def _peak(contender: Figures) -> str:
-    peak = contender["gpu_peak_mb"]
-    return "" if peak is None else f", {peak / 1024:.1f} GiB"
+    if nanogpt is not None:
+        ratio = ours["tokens_per_second"] / nanogpt["tokens_per_second"]
+        figure = f"{ratio:.2f} times its {nanogpt['tokens_per_second']:,.0f} tokens/s"
+        peak = f", {nanogpt['gpu_peak_mb'] / 1024:.1f} GiB"
+        yield Row("next to compiled nanoGPT", figure + peak, _target("> 1", ratio > 1))
+    yield _profile(shape["name"], figures)
 
 
 def _verse(figures: Figures) -> Iterator[Row]:
     for run in figures["seeds"]:
+        seconds, whole = run["train_seconds"], f"{run['command_seconds']:.1f} s from command to end"
+        reached = f"not reached, best loss {run['best_loss']:.4f}"
+        if seconds is not None:
+            reached = f"{seconds:.1f} s of training, {run['steps']} steps"
+        is_met = seconds is not None and seconds <= TRAIN_SECONDS
         what = f"verse to loss {figures['loss']}, seed {run['seed']}"
-        if run["train_seconds"] is None:
-            yield Row(what, f"not reached, best loss {run['best_loss']:.4f}", f"≤ {TRAIN_SECONDS:g} s")
-            continue
-        command = "" if run["command_seconds"] is None else f", {run['command_seconds']:.1f} s from the command"
-        yield Row(
-            what,
-            f"{run['train_seconds']:.1f} s of training, {run['steps']} steps{command}",
-            f"≤ {TRAIN_SECONDS:g} s",
-            run["train_seconds"] <= TRAIN_SECONDS,
-        )
+        yield Row(what, f"{reached}; {whole}", _target(f"≤ {TRAIN_SECONDS:g} s", is_met))
 
 
 def _verse_best(figures: Figures) -> Iterator[Row]:
-    runs = figures["seeds"]
-    best = ", ".join(f"{run['best_loss']:.4f} (seed {run['seed']})" for run in runs)
-    yield Row(f"verse, {runs[0]['steps']} steps", f"best validation loss {best}")
-
-
-def _million_words(figures: Figures) -> Iterator[Row]:
-    yield Row(
-        f"model=base on {figures['corpus']}",
-        f"{figures['tokens_per_second']:,.0f} tokens/s; best validation loss {figures['best/val/loss']:.3f} in "
-        f"{figures['train_seconds']:.0f} s of training, Kneser-Ney {figures['kneser_ney/val_loss']:.3f}",
-    )
+    best = ", ".join(f"{run['best_loss']:.4f} (seed {run['seed']})" for run in figures["seeds"])
+    yield Row(f"verse, {figures['seeds'][0]['steps']} steps", f"best validation loss {best}")
+    yield _profile("verse", figures)
 
 
 def _generation(figures: Figures) -> Iterator[Row]:
     for shape, batches in figures["shapes"].items():
         for batch, speeds in batches.items():
             ours, other = speeds["ours, float32"], speeds.get("transformers")
-            figure = f"{ours:,.0f} tokens/s (`generate.py`, on the processor: {speeds['ours']:,.0f})"
-            what = f"generation, {shape} size, batch {batch}"
-            if other is None:
-                yield Row(what, figure)
-                continue
-            yield Row(
-                what,
-                f"{figure}, {ours / other:.1f} times transformers' {other:,.0f}",
-                f"≥ {TIMES_TRANSFORMERS:g}",
-                ours / other >= TIMES_TRANSFORMERS,
-            )
+            figure, target = f"{ours:,.0f} tokens/s (`generate.py`, on the processor: {speeds['ours']:,.0f})", ""
+            if other is not None:
+                figure += f", {ours / other:.1f} times transformers' {other:,.0f}"
+                target = _target(f"≥ {TIMES_TRANSFORMERS:g}", ours / other >= TIMES_TRANSFORMERS)
+            yield Row(f"generation, {shape} size, batch {batch}", figure, target)
 
 
-def _operators(name: str) -> Callable[[Figures], Iterator[Row]]:
-    def rows(figures: Figures) -> Iterator[Row]:
-        table = figures["operators"][:OPERATORS]
-        column = "Self CUDA %" if "Self CUDA %" in table[0] else "Self CPU %"
-        yield Row(f"profile of a step, {name}", ", ".join(f"{row['Name']} {row[column]}" for row in table))
+def _million_words(figures: Figures) -> Iterator[Row]:
+    yield Row(
+        "a million words, model=base",
+        f"{figures['tokens_per_second']:,.0f} tokens/s; best validation loss {figures['best/val/loss']:.3f} in "
+        f"{figures['seconds']:.0f} s of training, Kneser-Ney {figures['kneser_ney/val_loss']:.3f}",
+    )
 
-    return rows
+
+def _profile(name: str, figures: Figures) -> Row:
+    return Row(f"a step's time, {name}", ", ".join(f"{each} {share}" for each, share in figures["operators"].items()))
 
 
 ROWS: dict[str, Callable[[Figures], Iterator[Row]]] = {
     "startup": _startup,
     "smoke": _smoke,
-    "resume": _resume,
     "tests": _tests,
     "gpt2": _gpt2,
     "verse": _verse,
     "verse_best": _verse_best,
-    "million_words": _million_words,
     "generation": _generation,
-    "profile_gpt2": _operators("GPT-2"),
-    "profile_verse": _operators("verse"),
+    "million_words": _million_words,
 }
 
 
-def rows_of(name: str, part: Figures) -> list[Row]:
+def rows_of(name: str, parts: Figures) -> Iterator[Row]:
     """What a part has measured so far."""
     try:
-        return list(ROWS[name](part["result"]))
-    except (LookupError, TypeError):  # not measured yet
-        return []
+        yield from ROWS[name](parts[name]["result"])
+    except (LookupError, TypeError):  # the rest is not measured yet
+        return
 
 
-def table(parts: dict[str, Figures]) -> str:
-    """For the terminal: every part, with the reason if it is not done."""
+def table(parts: Figures) -> str:
+    """For the terminal: every part, with its problem if it is not done."""
     lines = []
     for name in ROWS:
-        part = parts.get(name, {"status": NOT_STARTED, "reason": "", "result": {}})
-        lines += [f"  {row.what:40} {row.figure}{row.verdict and f'  [{row.verdict}]'}" for row in rows_of(name, part)]
-        if part["status"] != DONE:
-            lines.append(f"  {name:40} {': '.join(filter(None, (part['status'], part['reason'])))}")
+        lines += [f"  {what:36} {figure}{target and f'  [{target}]'}" for what, figure, target in rows_of(name, parts)]
+        problem = parts.get(name, {"problem": "not started"})["problem"]
+        if problem != DONE:
+            lines.append(f"  {name:36} {problem}")
     return "\n".join(lines)
 
 
@@ -180,11 +142,10 @@ def section(path: Path) -> list[str]:
     """Paragraphs in Markdown; none where there is no such file."""
     if not path.is_file():
         return []
-    record = read_json(path)
-    rows = [row for name, part in record["parts"].items() for row in rows_of(name, part)]
+    record = json.loads(path.read_text(encoding="utf-8"))
     lines = ["| what | measured | target |", "| :-- | :-- | :-- |"]
-    lines += [f"| {row.what} | {row.figure} | {row.verdict} |" for row in rows]
-    return [HEADING, f"Made by `{COMMAND}`. {described(record['machine'])}.", "\n".join(lines)]
+    lines += [f"| {' | '.join(row)} |" for name in ROWS for row in rows_of(name, record["parts"])]
+    return [HEADING, f"Made by `benchmarks/gpu.sh`. {described(record['machine'])}.", "\n".join(lines)]
 
 
 def described(machine: Figures) -> str:

@@ -10,8 +10,3 @@ def write_json(path: Path, value: Any) -> None:
     unfinished = path.with_name(f".{path.name}")
     unfinished.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     unfinished.replace(path)
-
-
-def read_json(path: Path) -> Any:
-    """What `write_json` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))

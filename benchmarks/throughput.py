@@ -4,7 +4,6 @@
     python benchmarks/throughput.py --shapes gpt2 --json speeds.json    # 124M parameters, for a GPU
     python benchmarks/throughput.py --scaling --runs 1                  # ours over widths and lengths
     python benchmarks/throughput.py --losses                            # does speed cost anything? float32 beside it
-    python benchmarks/throughput.py --shapes word --profile top.txt     # which operators a step spends its time in
 
 The contenders: `ours` is train.py as anybody starts it, with logging, clipping and callbacks; `plain_loop` our network
 in a loop of PyTorch alone; `transformers` its GPT-2 in its Trainer (pip install -e '.[bench]'); `nanogpt` a checkout
@@ -12,7 +11,8 @@ of nanoGPT. Each runs in a process of its own, one after the other, in the other
 the median over the steps of a run without its first quarter, which compiles and warms up, and then over the rounds.
 Validation, reading and saving are not in it. The share is that of a product of 2048 x 2048 matrices (on a GPU 8192),
 measured before each round, in the number format in which it is faster. Memory is the process's largest resident set:
-validation, saving and imports are in it. A GPU's memory is what its driver says is in use, every half second.
+validation, saving and imports are in it. A GPU's memory is what its driver says is in use, every half second. `--ours
+trainer.profile=true` puts the operators that a step spends its time in into the JSON.
 """
 
 import argparse
@@ -22,8 +22,6 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +52,17 @@ def main() -> int:
     """Makes the text, runs what was asked for and prints the tables; the status tells whether the losses are right."""
     arguments = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # takes the contender and the folder along
-    kept = arguments.work and nullcontext(arguments.work.resolve())
-    with kept or tempfile.TemporaryDirectory(prefix="throughput_") as folder:
+    shapes: dict[str, Any] = {}
+
+    def report(rounds: Rounds) -> None:
+        shapes[rounds.job.shape.name] = rounds.to_json()
+        if arguments.json is not None:
+            write_json(arguments.json, shapes)
+
+    with tempfile.TemporaryDirectory(prefix="throughput_") as folder:
         jobs = [_job(shape, arguments, Path(folder)) for shape in arguments.shapes]
         if arguments.losses:
             return _compare_losses(jobs)
-        if arguments.profile:
-            train(jobs[0], {**jobs[0].precision, "trainer.profile": "true"}, arguments.profile.resolve())
-            return 0
-        report = _Report(arguments.json)
         measured = [measure(job, arguments.only, arguments.runs, report) for job in jobs]
     if arguments.scaling:
         _show_scaling({rounds.job.shape.name: rounds for rounds in measured})
@@ -70,19 +70,6 @@ def main() -> int:
         for rounds in measured:
             _show(rounds)
     return 0
-
-
-class _Report:
-    """Writes all figures so far."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._shapes: dict[str, Any] = {}
-
-    def __call__(self, rounds: Rounds) -> None:
-        self._shapes[rounds.job.shape.name] = rounds.to_json()
-        if self._path is not None:
-            write_json(self._path, self._shapes)
 
 
 def _arguments() -> argparse.Namespace:
@@ -94,8 +81,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=_at_least(4), metavar="N", help="of each run; has a default for each shape")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="a CSV of your own in place of the made-up text")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go, after every run")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="keeps text and caches there for another time")
-    parser.add_argument("--eager", action="store_true", help="ours and plain_loop in float32, not compiled")
+    parser.add_argument("--ours", nargs="+", default=[], metavar="KEY=VALUE", help="further settings of ours alone")
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--scaling", action="store_true", help="ours over d_model and T")
     modes.add_argument(
@@ -103,7 +89,6 @@ def _arguments() -> argparse.Namespace:
         help="ours with the automatic settings and in float32, uncompiled: are the losses within 1 %%? 300 steps "
         "unless said otherwise; char and word unless --shapes says otherwise",
     )  # fmt: skip
-    modes.add_argument("--profile", type=Path, metavar="FILE", help="ours alone, once; the operators that took longest")
     arguments = parser.parse_args()
     problem = next(_problems(arguments), None)
     if problem is not None:
@@ -141,22 +126,15 @@ def _problems(arguments: argparse.Namespace) -> Iterator[str]:
         yield f"--nanogpt {arguments.nanogpt} holds no model.py"
     if arguments.csv is not None and not arguments.csv.is_file():
         yield f"--csv {arguments.csv} is no file"
-    for path in filter(None, (arguments.json, arguments.profile)):
-        if not path.parent.is_dir():
-            yield f"{path}: there is no such folder"
-    if arguments.work is not None and not arguments.work.is_dir():
-        yield f"--work {arguments.work} is no folder"
+    if arguments.json is not None and not arguments.json.parent.is_dir():
+        yield f"--json {arguments.json}: there is no such folder"
     if arguments.scaling and (arguments.shapes or arguments.only):
         yield "--scaling has shapes of its own, and ours alone"
     if arguments.losses and (arguments.only or arguments.json or arguments.steps):
         yield "--losses goes with --shapes and --csv alone"
     missing = [name for name in ("transformers", "accelerate") if importlib.util.find_spec(name) is None]
-    if missing and "transformers" in contenders and not _ours_alone(arguments):
+    if missing and "transformers" in contenders and not arguments.scaling and not arguments.losses:
         yield f"{' and '.join(missing)} missing: pip install -e '.[bench]', or --only ours,plain_loop"
-
-
-def _ours_alone(arguments: argparse.Namespace) -> bool:
-    return bool(arguments.scaling or arguments.losses or arguments.profile)
 
 
 def _complete(arguments: argparse.Namespace) -> None:
@@ -179,8 +157,9 @@ def _job(shape: Shape, arguments: argparse.Namespace, folder: Path) -> Job:
         if not corpus.exists():
             write_corpus(corpus, shape.tokenizer, max(steps[other] * other.tokens_per_step for other in alike))
     nanogpt = arguments.nanogpt and str(arguments.nanogpt.resolve())
-    job = Job(shape, str(corpus), str(folder), steps[shape], nanogpt)
-    return replace(job, precision=FLOAT32) if arguments.eager else job
+    return Job(
+        shape, str(corpus), str(folder), steps[shape], nanogpt, dict(each.split("=", 1) for each in arguments.ours)
+    )
 
 
 def _show(rounds: Rounds) -> None:
@@ -209,12 +188,11 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _model_figures(rounds: Rounds, contender: str) -> tuple[str, ...]:
-    gpu_peak_mb = rounds.gpu_peak_mb(contender)
     return (
         f"{rounds.flops(contender) / 1e9:,.0f}",
         f"{rounds.share(contender):.1%}",
         f"{rounds.peak_mb(contender):,.0f}",
-        "" if gpu_peak_mb is None else f"{gpu_peak_mb:,.0f}",
+        f"{rounds.gpu_peak_mb(contender):,.0f}",
     )
 
 
@@ -258,7 +236,7 @@ def _compare_losses(jobs: list[Job]) -> int:
 
 def _losses(job: Job, precision: dict[str, str]) -> dict[str, float]:
     """What a run ends with."""
-    rows = train(job, {**precision, "logger.log_every_steps": "1"}).result
+    rows = train(job, {**precision, "logger.log_every_steps": "1"}).rows
     of_training = [float(row["train/loss"]) for row in rows if row["train/loss"]][-LAST_LOSSES:]
     of_validation = [float(row["val/loss"]) for row in rows if row["val/loss"]]
     losses = {

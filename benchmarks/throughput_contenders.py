@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from throughput_shapes import BETAS, CLIP_NORM, LEARNING_RATE, PROJECT, SEED, WEIGHT_DECAY, Job, settings
+from throughput_shapes import AUTOMATIC, BETAS, CLIP_NORM, LEARNING_RATE, PROJECT, SEED, WEIGHT_DECAY, Job, settings
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 sys.path.insert(0, str(PROJECT))
 
-MATRIX_SECONDS = 2  # for each number format
+MATRIX_SECONDS = 1  # for each number format
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -233,7 +233,7 @@ def _config(job: Job) -> Any:
     from hp_lightning import cli
     from hp_lightning.config import train_config
 
-    given = {**settings(job), **job.precision}.items()
+    given = {**settings(job), **AUTOMATIC}.items()
     overrides = [f"{key}={cli.quoted(value) if key in cli.FREE_TEXT else value}" for key, value in given]
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         return train_config(compose("train", overrides=overrides))

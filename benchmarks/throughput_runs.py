@@ -7,16 +7,17 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from commands import TRAIN
-from gpu_memory import sampled_peak
-from throughput_shapes import PROJECT, Job, settings
+from throughput_shapes import AUTOMATIC, PROJECT, Job, settings
 
 NOT_COMPILED = "compiling failed"  # what hp_lightning says before it goes on without
+POLL_SECONDS = 0.5  # between two looks at the memory of a GPU
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,7 @@ class Run:
     """What a run of a contender came to."""
 
     tokens_per_second: float
-    peak_mb: float
-    gpu_peak_mb: float | None
+    ended: "Ended"
     compile_seconds: float  # by how much the first look at the clock came late: compiling and warming up
 
 
@@ -44,11 +44,11 @@ class Rounds:
 
     def peak_mb(self, contender: str) -> float:
         """Of the run that took the most."""
-        return max(run.peak_mb for run in self.runs[contender])
+        return max(run.ended.peak_mb for run in self.runs[contender])
 
-    def gpu_peak_mb(self, contender: str) -> float | None:
-        """Of the run that took the most; None without a GPU."""
-        return max((run.gpu_peak_mb for run in self.runs[contender] if run.gpu_peak_mb is not None), default=None)
+    def gpu_peak_mb(self, contender: str) -> float:
+        """Of the run that took the most; 0 without a GPU."""
+        return max(run.ended.gpu_peak_mb for run in self.runs[contender])
 
     def to_json(self) -> dict[str, Any]:
         """All figures so far, as plain values."""
@@ -64,6 +64,7 @@ class Rounds:
                     "peak_mb": round(self.peak_mb(contender)),
                     "gpu_peak_mb": self.gpu_peak_mb(contender),
                     "compile_seconds": round(max(run.compile_seconds for run in runs), 1),
+                    "profile": runs[-1].ended.profile,
                 }
                 for contender, runs in self.runs.items()
             },
@@ -85,74 +86,70 @@ class Rounds:
 
 def measure(job: Job, contenders: list[str], runs: int, report: Callable[[Rounds], None]) -> Rounds:
     """The contenders by turns; `report` is called after each run, so that nothing is lost where one fails."""
-    prepared = _program("prepare", job).result
+    prepared, _ = _program("prepare", job)
     print(f"{job.shape.name}: {prepared['tokens']:,} tokens, {prepared['vocabulary']:,} different ones", flush=True)
     rounds = Rounds(job, prepared["flops_per_token"])
     for number in range(runs):
-        rates = _program("matrix", job).result
+        rates, _ = _program("matrix", job)
         rounds.matrix_rates.append(max(rates.values()))
         shown = "  ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in rates.items())
         print(f"{job.shape.name} round {number + 1}/{runs}  matrix product  {shown}", flush=True)
         for contender in contenders if number % 2 == 0 else contenders[::-1]:
             run = _run(contender, job)
             rounds.runs.setdefault(contender, []).append(run)
-            figures = f"{run.tokens_per_second:>11,.0f} tokens/s  {run.peak_mb:>6,.0f} MB"
+            figures = f"{run.tokens_per_second:>11,.0f} tokens/s  {run.ended.peak_mb:>6,.0f} MB"
             print(f"{job.shape.name} round {number + 1}/{runs}  {contender:14}  {figures}", flush=True)
             report(rounds)
     rounds.runs = {contender: rounds.runs[contender] for contender in contenders}
     return rounds
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ended:
     """A process that has come to its end."""
 
-    result: Any  # of what it printed, or left in its folder
+    output: str
     peak_mb: float
-    gpu_peak_mb: float | None
+    gpu_peak_mb: float
+    rows: list[dict[str, str]] = field(default_factory=list)  # of metrics.csv, where it was train.py
+    profile: str = ""  # its table of operators, where the settings ask for one
 
 
 def _run(contender: str, job: Job) -> Run:
     if contender == "ours":
-        ended = train(job, job.precision)
+        ended = train(job, {**AUTOMATIC, **(job.further or {})})
         tokens = job.every * job.shape.tokens_per_step
-        seconds = [tokens / float(row["tokens_per_second"]) for row in ended.result if row["tokens_per_second"]]
+        seconds = [tokens / float(row["tokens_per_second"]) for row in ended.rows if row["tokens_per_second"]]
     else:
-        ended = _program(contender, job)
-        seconds = ended.result["seconds"]
+        result, ended = _program(contender, job)
+        seconds = result["seconds"]
     steady = statistics.median(seconds[max(1, len(seconds) // 4) :])
     speed = job.every * job.shape.tokens_per_step / steady
-    return Run(speed, ended.peak_mb, ended.gpu_peak_mb, compile_seconds=seconds[0] - steady)
+    return Run(speed, ended, compile_seconds=seconds[0] - steady)
 
 
-def train(job: Job, further: dict[str, str], operators: Path | None = None) -> Ended:
-    """Trains by train.py, as anybody would; the result is the rows of metrics.csv.
-
-    Args:
-        further: settings besides the job's
-        operators: where the profile's table goes, if the settings ask for one
-    """
+def train(job: Job, further: dict[str, str]) -> Ended:
+    """Trains by train.py, as anybody would; takes what it has measured from its folder."""
     run_dir = Path(job.folder) / "run"
-    shutil.rmtree(run_dir, ignore_errors=True)  # of one that was cut short
     overrides = {**settings(job), **further, "run_dir": str(run_dir)}
-    _, ended = _process([*TRAIN, *(f"{key}={value}" for key, value in overrides.items())], job, "ours")
+    ended = _process([*TRAIN, *(f"{key}={value}" for key, value in overrides.items())], job, "ours")
     with (run_dir / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if operators is not None:
-        shutil.copyfile(run_dir / "profile" / "operators.txt", operators)
+        ended.rows = list(csv.DictReader(file))
+    if further.get("trainer.profile") == "true":
+        ended.profile = (run_dir / "profile" / "operators.txt").read_text(encoding="utf-8")
     shutil.rmtree(run_dir)  # checkpoints are large
-    return replace(ended, result=rows)
+    return ended
 
 
-def _program(name: str, job: Job) -> Ended:
-    """A function of `throughput_contenders.py`."""
+def _program(name: str, job: Job) -> tuple[Any, Ended]:
+    """A function of `throughput_contenders.py`, and its result."""
     script = str(PROJECT / "benchmarks" / "throughput_contenders.py")
-    output, ended = _process([sys.executable, script, name, job.to_json()], job, name)
-    return replace(ended, result=json.loads(output.splitlines()[-1]))
+    ended = _process([sys.executable, script, name, job.to_json()], job, name)
+    return json.loads(ended.output.splitlines()[-1]), ended
 
 
-def _process(command: list[str], job: Job, name: str) -> tuple[str, Ended]:
-    """Runs a program to its end; gives what it printed, and its peak memory in MB."""
+def _process(command: list[str], job: Job, name: str) -> Ended:
+    """Runs a program to its end, and looks at the GPU's memory until then."""
     # A cache of compiled code for each contender: the first run of each compiles, whoever is first.
     environment = {
         **os.environ,
@@ -161,11 +158,15 @@ def _process(command: list[str], job: Job, name: str) -> tuple[str, Ended]:
         "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
     }
     printed, complaints = Path(job.folder) / "stdout", Path(job.folder) / "stderr"
-    with printed.open("w") as out, complaints.open("w") as err, sampled_peak() as gpu_peak:
+    gpu_peak_mb, ended = 0.0, 0
+    with printed.open("w") as out, complaints.open("w") as err:
         process = subprocess.Popen(command, stdout=out, stderr=err, cwd=job.folder, env=environment)
         try:
-            # Linux counts the memory of the process that starts another as the other's too; this one is small.
-            _, status, usage = os.wait4(process.pid, 0)
+            while not ended:
+                gpu_peak_mb = max(gpu_peak_mb, _gpu_mb(environment["CUDA_VISIBLE_DEVICES"]))
+                time.sleep(POLL_SECONDS)
+                # Linux counts the memory of the process that starts another as the other's too; this one is small.
+                ended, status, usage = os.wait4(process.pid, os.WNOHANG)
             process.returncode = os.waitstatus_to_exitcode(status)
         except BaseException:
             process.kill()
@@ -178,7 +179,16 @@ def _process(command: list[str], job: Job, name: str) -> tuple[str, Ended]:
         if NOT_COMPILED in line:  # its speed would not be its own
             raise SystemExit(f"{name}: {line}")
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    return output, Ended(None, usage.ru_maxrss / unit, gpu_peak.mb)
+    return Ended(output, usage.ru_maxrss / unit, gpu_peak_mb)
+
+
+def _gpu_mb(device: str) -> float:
+    """What is in use of a GPU's memory, whatever is running there; 0 without a GPU."""
+    if shutil.which("nvidia-smi") is None:
+        return 0.0
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", f"--id={device}"]
+    used = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    return float(used) if used.isdecimal() else 0.0
 
 
 def _last_lines(path: Path) -> str:

@@ -10,7 +10,7 @@ import random
 import string
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -84,7 +84,7 @@ class Job:
     folder: str  # for caches, runs and what else must be written
     steps: int
     nanogpt: str | None = None  # a checkout
-    precision: dict[str, str] = field(default_factory=AUTOMATIC.copy)  # of ours and the plain loop: settings
+    further: dict[str, str] | None = None  # settings of ours alone
 
     @property
     def every(self) -> int:

@@ -27,7 +27,8 @@ _running: list[Process] = []
 def environment(**changes: str) -> dict[str, str]:
     """One thread per process, since the tests run side by side; and nothing that torch has set in this one."""
     own = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
-    return {**own, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "PYTHONPATH": str(PROJECT), **changes}
+    path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))  # what is not installed
+    return {**own, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "PYTHONPATH": path, **changes}
 
 
 def command(program: str, *arguments: str) -> list[str]:

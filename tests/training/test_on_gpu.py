@@ -1,19 +1,13 @@
-"""What only a GPU can show: that it computes what the processor does, and that a run on it is a run like any other."""
+"""What only a GPU can show: that it computes what the processor does. Whole runs on one: `benchmarks/gpu.sh`."""
 
-import json
-import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from helpers.networks import inputs
-from helpers.processes import launch, run_program
-from helpers.runs import finished_run, metrics, wait_for_step, wait_until
 from torch import Tensor
 from torch.testing import assert_close
 
-from hp_lightning import checkpoint
 from hp_lightning.compiling import compiled
 from hp_lightning.config import TrainConfig
 from hp_lightning.functional import rms_norm
@@ -29,10 +23,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 SMALL = ("model.vocab_size=50", "model.d_model=64", "model.num_layers=2", "model.d_ff=128", "model.max_seq_len=32")
 NEAR = {"rtol": 1e-3, "atol": 1e-4}  # float32, in which a GPU sums in another order
-RUN = (
-    "experiment=smoke", "trainer.accelerator=gpu", "max_steps=60", "trainer.val_every_steps=20", "logger.images=false",
-    "logger.sample_tokens=5", "run_dir=run",
-)  # fmt: skip
 
 
 @pytest.fixture
@@ -66,9 +56,6 @@ def loss_and_gradients(function: Callable[..., Tensor], net: GPT) -> list[Tensor
     loss = function(net, *(ids.to(device) for ids in batch()))
     loss.backward()
     return [loss.detach().cpu(), *(parameter.grad.cpu() for parameter in net.parameters())]  # type: ignore[union-attr]
-
-
-# Computes what the processor does
 
 
 @pytest.mark.parametrize("logit_cap", [None, 5.0])
@@ -146,46 +133,3 @@ def test_writing_with_the_cache_is_writing_without(cfg: TrainConfig) -> None:
             token_ids = torch.cat([token_ids, following], dim=1)
     assert torch.tensor(written).T.tolist() == token_ids[:, 2:].tolist()
     assert len(set(token_ids[0].tolist())) > 3
-
-
-# A run like any other
-
-
-def test_a_run_and_its_checkpoint_on_the_processor(run_script: Callable, tmp_path: Path) -> None:
-    done = run_script("train.py", "experiment=smoke", "run_dir=run")
-    assert done.returncode == 0, done.stderr
-    assert re.search(rf"machine +{re.escape(torch.cuda.get_device_name())}", done.stdout)
-    assert re.search(r"precision +bf16-mixed \(auto", done.stdout)
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["status"] == "completed"
-    by_step = losses(tmp_path / "run")
-    assert by_step["val/loss 20"] < by_step["val/loss 10"]
-
-    trained = checkpoint.load(tmp_path / "run" / "checkpoints" / "best.ckpt")
-    assert {parameter.device.type for parameter in trained.net().parameters()} == {"cpu"}
-    written = run_script("generate.py", "ckpt=run", "prompt=The", "max_new_tokens=5", "seed=1")
-    assert written.returncode == 0, written.stderr
-    assert written.stdout.startswith("The")
-
-
-def test_a_killed_run_that_is_resumed_has_the_losses_of_an_unbroken_one(tmp_path: Path) -> None:
-    """Within what sums differ by whose order a GPU does not fix; in bfloat16 that grows from step to step."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        folder.mkdir()
-    killed = launch(broken, "train.py", *RUN)
-    finished_run(whole, *RUN)
-    wait_for_step(broken / "run", 20)
-    wait_until((broken / "run" / "checkpoints" / "last.ckpt").is_file)
-    killed.kill()
-    killed.communicate()
-    done = run_program(broken, "train.py", "resume=run")
-    assert done.returncode == 0, done.stderr
-    assert re.search("resumed at step (20|40|60)", done.stdout)
-    assert losses(broken / "run") == pytest.approx(losses(whole / "run"), rel=0.01)
-
-
-def losses(run_dir: Path) -> dict[str, float]:
-    """By kind and step."""
-    kinds = ("train/loss", "val/loss")
-    return {f"{kind} {row['step']}": float(row[kind]) for row in metrics(run_dir) for kind in kinds if row[kind]}
