@@ -9,18 +9,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from hp_lightning import cli
-from hp_lightning.config import TrainConfig, TrainScriptConfig, train_config
-from hp_lightning.corpus import check_local_sources
-from hp_lightning.garbage import without_collection
-from hp_lightning.runs import HANDED_OVER, check_run_dir, find_resumable
-from hp_lightning.slurm import run_of_requeued_job
-from hp_lightning.sweeping.folder import complete_arguments, placed_job
-from hp_lightning.sweeping.sweep import train_alone
+from hp_lightning.cli import app
+from hp_lightning.common.garbage import without_collection
+from hp_lightning.common.run_dir import HANDED_OVER, check_run_dir, find_resumable
+from hp_lightning.common.slurm import run_of_requeued_job
+from hp_lightning.data.sources import check_local_sources
+from hp_lightning.schema.train import TrainConfig, TrainScriptConfig, train_config
+from hp_lightning.sweeps.plan import complete_arguments, placed_job
+from hp_lightning.sweeps.sweep import train_alone
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-@cli.job
+@app.job
 def main(cfg: DictConfig) -> None:
     """One run; or one job of a sweep, for a launcher that begins processes of its own."""
     hydra_cfg = HydraConfig.get()
@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> None:
     if HANDED_OVER not in os.environ:  # what a run starts for its other devices has been checked
         _refuse_early(checked)
     with without_collection():
-        from hp_lightning.training import train
+        from hp_lightning.training.fit import train
 
     train(checked, overrides, OmegaConf.structured(hydra_cfg))
 
@@ -49,7 +49,7 @@ def _refuse_early(cfg: TrainConfig) -> None:
     check_local_sources(cfg.data)
     check_run_dir(cfg.run_dir)
     with without_collection():
-        from hp_lightning.machine import check_devices
+        from hp_lightning.common.hardware import check_devices
 
     check_devices(cfg)
 
@@ -61,4 +61,4 @@ def start() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(start, TrainScriptConfig, cli.FREE_TEXT)
+    app.run(start, TrainScriptConfig, app.FREE_TEXT)

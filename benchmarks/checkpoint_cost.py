@@ -25,7 +25,7 @@ def main() -> None:
     """Trains with the clock running, and prints the figures."""
     from lightning.pytorch import Trainer
 
-    from hp_lightning.saving import Checkpoints
+    from hp_lightning.training.callbacks.checkpoint import Checkpoints
 
     saves = timed_calls(Checkpoints, "save")
     fits = timed_calls(Trainer, "fit")

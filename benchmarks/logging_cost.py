@@ -24,7 +24,10 @@ def main() -> None:
     """Trains with the clock running, and prints the figures."""
     from lightning.pytorch import Trainer
 
-    from hp_lightning.reporting import board, drawings, run_log, samples
+    from hp_lightning.training import board
+    from hp_lightning.training.callbacks import metrics_csv as run_log
+    from hp_lightning.training.callbacks import plots as drawings
+    from hp_lightning.training.callbacks import samples
 
     begins = timed_calls(run_log.RunLog, "on_train_start")
     fits = timed_calls(Trainer, "fit")

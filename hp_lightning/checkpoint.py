@@ -19,11 +19,11 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from hp_lightning.config import ModelConfig, TrainConfig, from_plain, to_plain
-from hp_lightning.errors import InputError
-from hp_lightning.model import GPT
-from hp_lightning.progress import log
-from hp_lightning.tokenization import Tokenizer, tokenizer_from_state
+from hp_lightning.common.console import log
+from hp_lightning.common.errors import InputError
+from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.train import ModelConfig, TrainConfig, from_plain, to_plain
+from hp_lightning.tokenizers import Tokenizer, tokenizer_from_state
 
 FORMAT = 9
 OURS = "hp_lightning"  # the key below which our part of a checkpoint stands, beside Lightning's

@@ -1,4 +1,4 @@
-"""Hydra's sides of a sweep; what they do is in `hp_lightning.sweeping`.
+"""Hydra's sides of a sweep; what they do is in `hp_lightning.sweeps`.
 
 Hydra imports this file whenever a script starts, so that nothing heavy is imported at its top.
 """
@@ -14,13 +14,13 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hp_lightning.config import sweep_config
-from hp_lightning.errors import InputError
-from hp_lightning.sweeping.folder import Job, grid, placed_job
-from hp_lightning.sweeping.job import is_settled
-from hp_lightning.sweeping.pool import Pool
-from hp_lightning.sweeping.slots import available_cores, available_gpus, make_slots
-from hp_lightning.sweeping.sweep import Grid, run_sweep
+from hp_lightning.common.errors import InputError
+from hp_lightning.schema.train import sweep_config
+from hp_lightning.sweeps.job import is_settled
+from hp_lightning.sweeps.plan import Job, grid, placed_job
+from hp_lightning.sweeps.pool import Pool
+from hp_lightning.sweeps.slots import available_cores, available_gpus, make_slots
+from hp_lightning.sweeps.sweep import Grid, run_sweep
 
 
 class ProcessLauncher(Launcher):
@@ -93,7 +93,7 @@ class OptunaSweeper(OurSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Trains every job and writes the summary."""
-        from hp_lightning.sweeping.search import Search  # Optuna takes a moment
+        from hp_lightning.sweeps.optuna_search import Search  # Optuna takes a moment
 
         if not isinstance(self.launcher, ProcessLauncher):
             raise InputError(

@@ -15,23 +15,23 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from hp_lightning import cli
-from hp_lightning.baselines import counted_loss
-from hp_lightning.config import TokenizerConfig, TrainConfig, train_config
-from hp_lightning.encoding import encode_corpus
-from hp_lightning.messages import messages
-from hp_lightning.reporting.corpus import show_corpus
-from hp_lightning.tokenization import Tokenizer
+from hp_lightning.cli import app
+from hp_lightning.common.messages import messages
+from hp_lightning.data.dataset import encode_corpus
+from hp_lightning.data.ngram_baseline import counted_loss
+from hp_lightning.data.report import show_corpus
+from hp_lightning.schema.train import TokenizerConfig, TrainConfig, train_config
+from hp_lightning.tokenizers import Tokenizer
 
 
-@hydra.main(version_base="1.3", config_path=str(cli.PROJECT / "conf"), config_name="train")
-@cli.job
+@hydra.main(version_base="1.3", config_path=str(app.PROJECT / "conf"), config_name="train")
+@app.job
 def main(cfg: DictConfig) -> None:
     """Reads, splits and tokenizes the corpus as a run would, and shows what came of it."""
     checked = train_config(cfg)
     tokenizer: Tokenizer | TokenizerConfig = checked.tokenizer
     if checked.tokenizer.from_run is not None:
-        from hp_lightning.preparing import chosen_tokenizer  # torch is imported only where a checkpoint is read
+        from hp_lightning.training.run import chosen_tokenizer  # torch is imported only where a checkpoint is read
 
         checked, tokenizer = chosen_tokenizer(checked, list(HydraConfig.get().overrides.task))
     with messages():
@@ -46,7 +46,7 @@ def _overrides(words: list[str]) -> list[str]:
     if not paths:
         return others
     chosen = [] if any(word.startswith("data=") for word in others) else ["data=csv"]
-    path = paths[0] if len(paths) == 1 else f"[{','.join(map(cli.quoted, paths))}]"
+    path = paths[0] if len(paths) == 1 else f"[{','.join(map(app.quoted, paths))}]"
     return [*chosen, f"data.path={path}", *others]
 
 
@@ -55,4 +55,4 @@ if __name__ == "__main__":
         print(__doc__)
         raise SystemExit
     sys.argv = ["corpus", *_overrides(sys.argv[1:])]
-    cli.run(main, TrainConfig, cli.FREE_TEXT)
+    app.run(main, TrainConfig, app.FREE_TEXT)

@@ -1,1 +1,1 @@
-"""What a person looks at while a run goes on and after it."""
+"""The command python -m hp_lightning.reporting."""

@@ -16,10 +16,10 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-from hp_lightning.comparing.run_folders import find_run_folders
-from hp_lightning.comparing.summary import summarize
-from hp_lightning.errors import InputError, RunError
-from hp_lightning.messages import messages
+from hp_lightning.common.errors import InputError, RunError
+from hp_lightning.common.messages import messages
+from hp_lightning.sweeps.comparison.runs import find_run_folders
+from hp_lightning.sweeps.comparison.write import summarize
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""The sixteen steps of the course on a person's own model and corpus, as one self-contained HTML page."""
+"""The command python -m hp_lightning.roadmap."""

@@ -5,18 +5,18 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from hp_lightning import cli
-from hp_lightning.garbage import without_collection
-from hp_lightning.roadmap import settings
+from hp_lightning.cli import app
+from hp_lightning.common.garbage import without_collection
+from hp_lightning.schema import course as settings
 
 
-@hydra.main(version_base="1.3", config_path=str(cli.PROJECT / "conf"), config_name="roadmap")
-@cli.job
+@hydra.main(version_base="1.3", config_path=str(app.PROJECT / "conf"), config_name="roadmap")
+@app.job
 def main(cfg: DictConfig) -> None:
     """Writes the page."""
     checked = settings.roadmap_config(cfg)
     with without_collection():  # torch is imported only once the config is known to be good
-        from hp_lightning.roadmap.page import write_page
+        from hp_lightning.tasks.course.page import write_page
 
     write_page(checked)
 
@@ -24,4 +24,4 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     settings.register()
     sys.argv[0] = "roadmap"
-    cli.run(main, settings.RoadmapConfig, ("ckpt", "to", "text", *(k for k in cli.FREE_TEXT if k.startswith("data."))))
+    app.run(main, settings.RoadmapConfig, ("ckpt", "to", "text", *(k for k in app.FREE_TEXT if k.startswith("data."))))

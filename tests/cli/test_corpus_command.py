@@ -13,10 +13,11 @@ from helpers.processes import Finished, run_program
 
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import Trained
-from hp_lightning.config import TrainConfig
-from hp_lightning.corpus import read_documents, split_documents
-from hp_lightning.encoding import encode_corpus
-from hp_lightning.preparing import chosen_tokenizer
+from hp_lightning.data.dataset import encode_corpus
+from hp_lightning.data.documents import read_documents
+from hp_lightning.data.splits import split_documents
+from hp_lightning.schema.train import TrainConfig
+from hp_lightning.training.run import chosen_tokenizer
 
 MakeConfig = Callable[..., TrainConfig]
 TINY = ("experiment=smoke", "max_steps=2", "trainer.val_every_steps=2", "logger.tensorboard=false", "data.seq_len=32")

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from helpers.errors import refused
 
-from hp_lightning.config import DataConfig, TrainConfig
-from hp_lightning.corpus import Document, characters, read_documents, split_documents
+from hp_lightning.data.documents import Document, characters, read_documents
+from hp_lightning.data.splits import split_documents
+from hp_lightning.schema.train import DataConfig, TrainConfig
 
 MARK = "\u3000\u3000"  # before the first word of a paragraph
 PARTS = ("train", "val", "test")

@@ -11,12 +11,13 @@ import torch
 from helpers.errors import refused
 from torch import Tensor
 
-from hp_lightning.config import TokenizerConfig, TrainConfig
-from hp_lightning.corpus import Splits, read_documents, split_documents
-from hp_lightning.data import Batch, CorpusDataModule, EvalWindows, TrainWindows
-from hp_lightning.encoding import encode_corpus
-from hp_lightning.loss import IGNORED
-from hp_lightning.tokenization import EOS, UNK, learn_tokenizer
+from hp_lightning.data.datamodule import Batch, CorpusDataModule, EvalWindows, TrainWindows
+from hp_lightning.data.dataset import encode_corpus
+from hp_lightning.data.documents import read_documents
+from hp_lightning.data.splits import Splits, split_documents
+from hp_lightning.models.loss import IGNORED
+from hp_lightning.schema.train import TokenizerConfig, TrainConfig
+from hp_lightning.tokenizers import EOS, UNK, learn_tokenizer
 
 PARTS = ("train", "val", "test")
 CHAR = TokenizerConfig(kind="char", vocab_size=None, min_frequency=1, lowercase=False, from_run=None)

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from helpers.processes import environment
 
-from hp_lightning import failpoints
-from hp_lightning.cache import Cache
-from hp_lightning.config import TrainConfig
-from hp_lightning.corpus import read_documents, split_documents
-from hp_lightning.data import CorpusDataModule
-from hp_lightning.encoding import Encoded, encode_corpus
-from hp_lightning.tokenization import EOS, UNK, learn_tokenizer, tokenizer_from_state
+from hp_lightning.common import failpoints
+from hp_lightning.data.cache import Cache
+from hp_lightning.data.datamodule import CorpusDataModule
+from hp_lightning.data.dataset import Encoded, encode_corpus
+from hp_lightning.data.documents import read_documents
+from hp_lightning.data.splits import split_documents
+from hp_lightning.schema.train import TrainConfig
+from hp_lightning.tokenizers import EOS, UNK, learn_tokenizer, tokenizer_from_state
 
 PROJECT = Path(__file__).resolve().parents[2]
 PARTS = ("train", "val", "test")

@@ -22,10 +22,11 @@ from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from hp_lightning.config import DataConfig, TrainConfig
-from hp_lightning.corpus import normalization, read_documents
-from hp_lightning.corpus.normalization import LINE_BREAKS, PARAGRAPH_MARK, ROW_END, SPACES, normalized
-from hp_lightning.errors import InputError
+from hp_lightning.common.errors import InputError
+from hp_lightning.data import normalize as normalization
+from hp_lightning.data.documents import read_documents
+from hp_lightning.data.normalize import LINE_BREAKS, PARAGRAPH_MARK, ROW_END, SPACES, normalized
+from hp_lightning.schema.train import DataConfig, TrainConfig
 
 MakeConfig = Callable[..., TrainConfig]
 

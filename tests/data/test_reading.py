@@ -23,8 +23,11 @@ import pytest
 from helpers.errors import refused
 from pyarrow import parquet
 
-from hp_lightning.config import DataConfig, TrainConfig
-from hp_lightning.corpus import Document, Reading, cache_folder, content_digest, downloads, find_sources, read_documents
+from hp_lightning.data import downloads
+from hp_lightning.data.documents import Document, Reading, read_documents
+from hp_lightning.data.downloads import cache_folder
+from hp_lightning.data.sources import content_digest, find_sources
+from hp_lightning.schema.train import DataConfig, TrainConfig
 
 MARK = "\u3000\u3000"
 MakeConfig = Callable[..., TrainConfig]

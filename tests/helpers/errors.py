@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from hp_lightning.errors import InputError, RunError
+from hp_lightning.common.errors import InputError, RunError
 
 from .processes import Finished
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from hp_lightning import checkpoint
-from hp_lightning.config import TrainConfig
-from hp_lightning.model import GPT
-from hp_lightning.tokenization import Tokenizer
+from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.train import TrainConfig
+from hp_lightning.tokenizers import Tokenizer
 
 
 def save_untrained(path: Path, cfg: TrainConfig, tokenizer: Tokenizer) -> GPT:

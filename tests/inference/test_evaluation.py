@@ -14,13 +14,13 @@ from hydra import compose, initialize_config_dir
 from torch.nn import functional as F
 
 from hp_lightning.checkpoint import load
-from hp_lightning.cli import PROJECT
-from hp_lightning.config import ModelConfig
-from hp_lightning.encoding import DocumentFacts
-from hp_lightning.evaluating import evaluate
-from hp_lightning.evaluation import TokenScores, copied_share, figures_by_document, score_tokens
-from hp_lightning.judging_config import evaluate_config
-from hp_lightning.model import GPT
+from hp_lightning.cli.app import PROJECT
+from hp_lightning.data.dataset import DocumentFacts
+from hp_lightning.inference.evaluate import evaluate
+from hp_lightning.inference.metrics import TokenScores, copied_share, figures_by_document, score_tokens
+from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.evaluate import evaluate_config
+from hp_lightning.schema.train import ModelConfig
 
 SEQ_LEN = 6
 

@@ -9,11 +9,11 @@ from helpers.errors import refused
 from helpers.networks import save_untrained
 from torch.testing import assert_close
 
-from hp_lightning.config import TrainConfig
-from hp_lightning.exporting import export
-from hp_lightning.generation import Sampling, stream
-from hp_lightning.tokenization import Tokenizer, learn_tokenizer
-from hp_lightning.writing_config import ExportConfig
+from hp_lightning.inference.export import export
+from hp_lightning.inference.generate import Sampling, stream
+from hp_lightning.schema.generate import ExportConfig
+from hp_lightning.schema.train import TrainConfig
+from hp_lightning.tokenizers import Tokenizer, learn_tokenizer
 
 transformers = pytest.importorskip("transformers")
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from hp_lightning.config import ModelConfig, RegularizationConfig, TokenizerConfig
-from hp_lightning.generation import Sampling, continue_text, generate, stream
-from hp_lightning.inference import optimize_for_inference
-from hp_lightning.model import GPT
-from hp_lightning.tokenization import Tokenizer, learn_tokenizer
+from hp_lightning.inference.fast_decoding import optimize_for_inference
+from hp_lightning.inference.generate import Sampling, continue_text, generate, stream
+from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.train import ModelConfig, RegularizationConfig, TokenizerConfig
+from hp_lightning.tokenizers import Tokenizer, learn_tokenizer
 
 EOS = 1
 GREEDY = Sampling(temperature=0, max_new_tokens=20)

@@ -20,13 +20,13 @@ from helpers.networks import save_untrained
 from helpers.processes import PROJECT, command, environment, launch, run_program
 from hydra import compose, initialize_config_dir
 
-from hp_lightning import writing
-from hp_lightning.config import TrainConfig
-from hp_lightning.generation import Sample, Step, stream
-from hp_lightning.model import GPT
-from hp_lightning.printing import WrappedLines
-from hp_lightning.tokenization import Tokenizer, learn_tokenizer
-from hp_lightning.writing_config import GenerateConfig, generate_config
+from hp_lightning.inference import prompts as writing
+from hp_lightning.inference.generate import Sample, Step, stream
+from hp_lightning.inference.stream_printer import WrappedLines
+from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.generate import GenerateConfig, generate_config
+from hp_lightning.schema.train import TrainConfig
+from hp_lightning.tokenizers import Tokenizer, learn_tokenizer
 
 SIZES = ["d_model=16", "num_heads=2", "num_layers=1", "d_ff=16", "max_seq_len=16"]
 TEXTS = ['"The fog, the fox," said Wren, "sat down."\nThe fox sat.', "The fog came in, and the fox sat. The end."] * 2
@@ -171,7 +171,7 @@ def test_samples_are_printed_while_they_grow(
             yield Step(step, [-1.0, -1.0])
             seen.append(capsys.readouterr().out)
 
-    monkeypatch.setattr("hp_lightning.generation.generate", steps)
+    monkeypatch.setattr("hp_lightning.inference.generate.generate", steps)
     write(prompt="", num_samples=2)
     assert seen == ["\n--- 1 ---\nThe", " fox", "\n\n--- 2 ---\nfog sat fox", " sat"]
 

@@ -10,17 +10,9 @@ from helpers.networks import inputs, turned
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from hp_lightning.config import ModelConfig, RegularizationConfig, TrainConfig
-from hp_lightning.functional import sinusoidal_table
-from hp_lightning.model import (
-    GPT,
-    Block,
-    CausalSelfAttention,
-    Dropout,
-    FeedForward,
-    make_activation,
-    make_norm,
-)
+from hp_lightning.models.functional import sinusoidal_table
+from hp_lightning.models.gpt import GPT, Block, CausalSelfAttention, Dropout, FeedForward, make_activation, make_norm
+from hp_lightning.schema.train import ModelConfig, RegularizationConfig, TrainConfig
 
 SMALL = ModelConfig(
     vocab_size=11,

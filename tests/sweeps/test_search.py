@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from helpers.errors import refused
 
-from hp_lightning.sweeping.folder import Job
-from hp_lightning.sweeping.job import ELSEWHERE
-from hp_lightning.sweeping.search import Search
+from hp_lightning.sweeps.job import ELSEWHERE
+from hp_lightning.sweeps.optuna_search import Search
+from hp_lightning.sweeps.plan import Job
 
 SPACE = ["model=tiny", "regularization.dropout=interval(0,0.5)", "optim.lr=tag(log,interval(1e-4,1e-1))"]
 

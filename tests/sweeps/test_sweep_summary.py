@@ -19,14 +19,14 @@ from omegaconf import OmegaConf
 from PIL import Image
 from rich.console import Console
 
-from hp_lightning.comparing.comparison import Comparison, compare
-from hp_lightning.comparing.run_folders import find_run_folders, read_run
-from hp_lightning.comparing.summary import summarize
-from hp_lightning.comparing.table import rich_table
-from hp_lightning.comparing.verdict import verdict
-from hp_lightning.config import TrainConfig, to_yaml
-from hp_lightning.errors import RunError
-from hp_lightning.messages import messages
+from hp_lightning.common.errors import RunError
+from hp_lightning.common.messages import messages
+from hp_lightning.schema.train import TrainConfig, to_yaml
+from hp_lightning.sweeps.comparison.compare import Comparison, compare
+from hp_lightning.sweeps.comparison.runs import find_run_folders, read_run
+from hp_lightning.sweeps.comparison.table import rich_table
+from hp_lightning.sweeps.comparison.verdict import verdict
+from hp_lightning.sweeps.comparison.write import summarize
 
 MakeConfig = Callable[..., TrainConfig]
 AddRun = Callable[..., Path]

@@ -14,11 +14,11 @@ from helpers.processes import PROJECT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from hp_lightning.config import TrainConfig
-from hp_lightning.encoding import encode_corpus
-from hp_lightning.roadmap import settings
-from hp_lightning.roadmap.page import write_page
-from hp_lightning.tokenization import Tokenizer, learn_tokenizer
+from hp_lightning.data.dataset import encode_corpus
+from hp_lightning.schema import course as settings
+from hp_lightning.schema.train import TrainConfig
+from hp_lightning.tasks.course.page import write_page
+from hp_lightning.tokenizers import Tokenizer, learn_tokenizer
 
 TEXTS = [
     "The fog came in before breakfast, said Wren, and sat down on Corrow Quay.",

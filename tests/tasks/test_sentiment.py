@@ -15,17 +15,17 @@ from helpers.processes import run_program
 from hydra import compose, initialize_config_dir
 
 from hp_lightning import checkpoint
-from hp_lightning.cli import PROJECT
-from hp_lightning.config import TokenizerConfig, TrainConfig, to_plain
-from hp_lightning.judging_config import sentiment_config
-from hp_lightning.model import GPT
-from hp_lightning.sentiment.counting import word_evidence
-from hp_lightning.sentiment.next_words import known_words, next_word_log_probs, word_ids
-from hp_lightning.sentiment.quality import measure
-from hp_lightning.sentiment.reading import NextWordReader, WordLists
-from hp_lightning.sentiment.running import run
-from hp_lightning.sentiment.teaching import fit_temperature
-from hp_lightning.tokenization import Tokenizer, learn_tokenizer
+from hp_lightning.cli.app import PROJECT
+from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.evaluate import sentiment_config
+from hp_lightning.schema.train import TokenizerConfig, TrainConfig, to_plain
+from hp_lightning.tasks.sentiment.finetune import fit_temperature
+from hp_lightning.tasks.sentiment.metrics import measure
+from hp_lightning.tasks.sentiment.naive_bayes import word_evidence
+from hp_lightning.tasks.sentiment.next_words import known_words, next_word_log_probs, word_ids
+from hp_lightning.tasks.sentiment.run import run
+from hp_lightning.tasks.sentiment.zero_shot import NextWordReader, WordLists
+from hp_lightning.tokenizers import Tokenizer, learn_tokenizer
 
 GOOD, BAD = ["good", "great", "fine"], ["bad", "awful", "poor"]
 THINGS = ["film", "plot", "cast", "song", "joke"]

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from nltk.tokenize import NLTKWordTokenizer
 from nltk.tokenize.punkt import PunktSentenceTokenizer, PunktTrainer
 
-from hp_lightning.config import TokenizerConfig, TrainConfig
-from hp_lightning.corpus import Document, Splits, read_documents, split_documents
-from hp_lightning.tokenization import EOS, UNK, Tokenizer, learn_tokenizer, punkt, tokenizer_from_state
+from hp_lightning.data.documents import Document, read_documents
+from hp_lightning.data.splits import Splits, split_documents
+from hp_lightning.schema.train import TokenizerConfig, TrainConfig
+from hp_lightning.tokenizers import EOS, UNK, Tokenizer, learn_tokenizer, punkt, tokenizer_from_state
 
 PROJECT = Path(__file__).resolve().parents[2]
 WORD = TokenizerConfig(kind="word", vocab_size=None, min_frequency=1, lowercase=False, from_run=None)

@@ -11,9 +11,9 @@ import torch
 from helpers.errors import refused
 from omegaconf import OmegaConf
 
-from hp_lightning import auto
-from hp_lightning.auto import Settled, settle
-from hp_lightning.config import TrainConfig, from_plain, to_plain
+from hp_lightning.schema.train import TrainConfig, from_plain, to_plain
+from hp_lightning.training import auto
+from hp_lightning.training.auto import Settled, settle
 
 EPOCH = 100_000  # tokens
 LONG, SHORT = "max_steps=10_000_000", "max_steps=10"

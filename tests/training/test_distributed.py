@@ -18,9 +18,9 @@ from helpers.errors import expect_line, refused
 from helpers.processes import launch
 from helpers.runs import MEASURED, curves, finished_run, metrics, resume_as_told, wait_for_step
 
-from hp_lightning.data import Batch, EvalWindows, TrainWindows
-from hp_lightning.loss import IGNORED
-from hp_lightning.machine import missing_for_compile
+from hp_lightning.common.hardware import missing_for_compile
+from hp_lightning.data.datamodule import Batch, EvalWindows, TrainWindows
+from hp_lightning.models.loss import IGNORED
 
 TOLERANCE = 1e-5  # relative: sums in another order
 SMALL = 1e-4  # absolute: the gap is a small difference of losses

@@ -10,9 +10,9 @@ import pytest
 from helpers.errors import expect_refusal
 
 from hp_lightning import checkpoint
-from hp_lightning.config import TrainConfig
-from hp_lightning.data import CorpusDataModule
-from hp_lightning.encoding import encode_corpus
+from hp_lightning.data.datamodule import CorpusDataModule
+from hp_lightning.data.dataset import encode_corpus
+from hp_lightning.schema.train import TrainConfig
 
 NO_DECAY = "regularization.weight_decay=0"  # a rate times decay of 1 and more is refused
 

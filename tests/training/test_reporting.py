@@ -30,16 +30,17 @@ from torch.nn import functional as F
 from werkzeug.test import Client
 
 from hp_lightning import checkpoint
-from hp_lightning.config import TrainConfig, from_yaml
-from hp_lightning.data import CorpusDataModule
-from hp_lightning.encoding import encode_corpus
-from hp_lightning.reporting import budget, figures
-from hp_lightning.reporting.labels import labels
-from hp_lightning.reporting.run_log import RunLog
-from hp_lightning.reporting.samples import first_words, prompts
-from hp_lightning.reporting.token_losses import CLASSES, token_losses
-from hp_lightning.tokenization import UNK
-from hp_lightning.training import train
+from hp_lightning.common import plots as figures
+from hp_lightning.data.datamodule import CorpusDataModule
+from hp_lightning.data.dataset import encode_corpus
+from hp_lightning.schema.train import TrainConfig, from_yaml
+from hp_lightning.tokenizers import UNK
+from hp_lightning.tokenizers.labels import labels
+from hp_lightning.training.callbacks import budget
+from hp_lightning.training.callbacks.metrics_csv import RunLog
+from hp_lightning.training.callbacks.samples import first_words, prompts
+from hp_lightning.training.callbacks.token_losses import CLASSES, token_losses
+from hp_lightning.training.fit import train
 
 SETTINGS = (
     "experiment=smoke",

@@ -15,7 +15,7 @@ from helpers.processes import killed, launch
 from helpers.program import HELD
 from helpers.runs import curves, expect_same_run, finished_run, metrics, resume_as_told, wait_for_step, wait_until
 
-from hp_lightning.stopping import SECONDS_BETWEEN_SIGNALS
+from hp_lightning.training.callbacks.graceful_shutdown import SECONDS_BETWEEN_SIGNALS
 
 # Dropout draws random numbers, the plateau steps at nearly every validation, and an epoch has some 40 steps. Muon has
 # AdamW in it.

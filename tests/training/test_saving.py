@@ -22,8 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from hp_lightning import checkpoint
-from hp_lightning.config import from_plain, from_yaml, to_yaml
-from hp_lightning.errors import InputError
+from hp_lightning.common.errors import InputError
+from hp_lightning.schema.train import from_plain, from_yaml, to_yaml
 
 SETTINGS = (
     "experiment=smoke",

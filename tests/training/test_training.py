@@ -21,8 +21,9 @@ from omegaconf import OmegaConf
 from torch.nn import functional as F
 
 from hp_lightning import checkpoint
-from hp_lightning.config import to_plain
-from hp_lightning.corpus import read_documents, split_documents
+from hp_lightning.data.documents import read_documents
+from hp_lightning.data.splits import split_documents
+from hp_lightning.schema.train import to_plain
 
 PLAIN = (int, float, str, bool, type(None))
 

@@ -1,0 +1,72 @@
+"""All that TensorBoard shows of a run, put together."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hp_lightning.common.failpoints import failpoint
+from hp_lightning.data.datamodule import CorpusDataModule
+from hp_lightning.data.report import corpus_in_markdown
+from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.train import TrainConfig, to_yaml
+from hp_lightning.training.callbacks.exhibits import Exhibit
+from hp_lightning.training.callbacks.metrics_csv import RunLog
+from hp_lightning.training.callbacks.plots import Drawings
+from hp_lightning.training.callbacks.samples import Samples
+from hp_lightning.training.loggers.hparams import settings, write_settings
+from hp_lightning.training.loggers.projector import write_projector
+from hp_lightning.training.loggers.tensorboard import Curves, code_block
+
+
+class Board:
+    """Curves, texts, images, settings and embeddings of a run, in its folder.
+
+    Args:
+        run_dir: the run's folder
+        cfg: its config, in which nothing is `auto`
+        data: its corpus
+        net: what is trained
+        run_log: what counts its seconds, and holds its best figures
+        kept_until: the last step whose figures a resumed run keeps; -1 for a new run
+        total_steps: after which the run ends
+        val_every: optimizer steps between two validations
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        cfg: TrainConfig,
+        data: CorpusDataModule,
+        net: GPT,
+        run_log: RunLog,
+        kept_until: int,
+        total_steps: int,
+        val_every: int,
+    ) -> None:
+        self._run_dir, self._data, self._net = run_dir, data, net
+        self.curves = Curves(run_dir, kept_until, data.tokens_per_step, data.kneser_ney_loss)
+        self.curves.text("config", code_block(to_yaml(cfg)), kept_until + 1)  # of this sitting
+        if kept_until < 0:
+            self.curves.text("corpus", corpus_in_markdown(cfg.data.path, data.corpus, data.kneser_ney_loss), 0)
+            self.curves.layout()
+        write_settings(run_dir, settings(cfg, data, net.num_parameters(), total_steps, val_every))
+        self.exhibits: list[Exhibit] = []
+        if cfg.logger.sample_tokens:
+            self.exhibits.append(Samples(self.curves, run_log, cfg.logger, data))
+        if cfg.logger.images:
+            self.exhibits.append(Drawings(self.curves, run_log, data))
+
+    def show_best(self, last_step: int, tested: Mapping[str, float]) -> None:
+        """What there is to see of the best checkpoint, whose weights the network has by now.
+
+        It stands one step after the last, so that a run that goes on from there takes it away and writes it anew.
+
+        Args:
+            last_step: of the run
+            tested: the figures of the test part
+        """
+        self.curves.log_metrics(tested, last_step + 1)
+        for exhibit in self.exhibits:
+            exhibit.show(self._net, last_step + 1)
+        self.curves.flush()
+        failpoint("end.embeddings")
+        write_projector(self._run_dir, self._net, self._data)
