@@ -1,23 +1,6 @@
 """How well a trained model predicts its held-out text: python evaluate.py ckpt=outputs/runs/..."""
 
-import hydra
-from omegaconf import DictConfig
-
-from hp_lightning.cli import app
-from hp_lightning.common.garbage import without_collection
-from hp_lightning.schema.evaluate import EvaluateConfig, evaluate_config
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
-@app.job
-def main(cfg: DictConfig) -> None:
-    """Prints the figures and writes them beside the checkpoint."""
-    checked = evaluate_config(cfg)
-    with without_collection():  # torch is imported only once the config is known to be good
-        from hp_lightning.inference.evaluate import evaluate
-
-    evaluate(checked)
-
+from hp_lightning.cli.evaluate import run
 
 if __name__ == "__main__":
-    app.run(main, EvaluateConfig, free_text=("ckpt", "out", *(key for key in app.FREE_TEXT if key.startswith("data."))))
+    run()

@@ -231,10 +231,11 @@ def _config(job: Job) -> Any:
     from hydra import compose, initialize_config_dir
 
     from hp_lightning.cli import app
+    from hp_lightning.common.hydra_grammar import quoted
     from hp_lightning.schema.train import train_config
 
     given = {**settings(job), **job.precision}.items()
-    overrides = [f"{key}={app.quoted(value) if key in app.FREE_TEXT else value}" for key, value in given]
+    overrides = [f"{key}={quoted(value) if key in app.FREE_TEXT else value}" for key, value in given]
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         return train_config(compose("train", overrides=overrides))
 

@@ -1,4 +1,4 @@
-"""What the scripts at the top level share: the config schemas made known, and every refusal told in one line."""
+"""What the commands share: the config schemas made known, and every refusal told in one line."""
 
 import dataclasses
 import difflib
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -21,11 +22,10 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common.errors import InputError, Interrupted, RunError
-from hp_lightning.schema import evaluate as judging_config
-from hp_lightning.schema import generate as writing_config
-from hp_lightning.schema import train as config
-
-PROJECT = Path(__file__).resolve().parents[2]
+from hp_lightning.common.files import PROJECT
+from hp_lightning.common.hydra_grammar import quoted
+from hp_lightning.schema import course, evaluate, generate, train
+from hp_lightning.schema.train import TrainScriptConfig
 
 # Keys of a training config whose values are text or paths as they were typed.
 FREE_TEXT = (
@@ -37,10 +37,21 @@ LITERAL = ("prompt", "text", "template")  # of those of any config, what is text
 
 TOLD = (HydraException, OmegaConfBaseException, RunError)  # in one line; some of Hydra's are OSErrors, too
 
-config.register()
-judging_config.register()
-writing_config.register()
+for schema_module in (train, generate, evaluate, course):
+    schema_module.register()
 OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
+
+
+def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """`@hydra.main` with the config of that name in `conf/`; an expected end of the job is told by `run` alone."""
+
+    def decorator(task: Callable[[DictConfig], None]) -> Callable[[], None]:
+        decorated: Callable[[], None] = hydra.main(
+            version_base="1.3", config_path=str(PROJECT / "conf"), config_name=config_name
+        )(job(task))
+        return decorated
+
+    return decorator
 
 
 def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -91,7 +102,7 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
 def _ending(main: Callable[[], None], schema: type, free_text: tuple[str, ...]) -> Exception | SystemExit | None:
     """Runs it; gives what is to be told of its end, if it was not a good one."""
     try:
-        sys.argv[1:] = _settled_options(sys.argv[1:], may_sweep=schema is config.TrainScriptConfig)
+        sys.argv[1:] = _settled_options(sys.argv[1:], may_sweep=schema is TrainScriptConfig)
         if "-m" not in sys.argv and not {runs.HANDED_OVER, runs.IN_SWEEP} & os.environ.keys():
             sys.argv[1:] = [_quoted(word) if word.partition("=")[0] in free_text else word for word in sys.argv[1:]]
         main()
@@ -174,13 +185,6 @@ def _quoted(argument: str) -> str:
     if value == "null" or (key not in LITERAL and re.fullmatch(r"\[.*\]", value, re.DOTALL)):
         return argument
     return f"{key}={quoted(value)}"
-
-
-def quoted(value: str) -> str:
-    """The value as a string in Hydra's grammar, whatever is in it."""
-    value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
-    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", r"\'"), value)
-    return f"'{escaped}'"
 
 
 class _Refused(BaseException):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from hp_lightning.common.errors import InputError
 
+PROJECT = Path(__file__).resolve().parents[2]  # the folder with conf/ and train.py
+
 
 def check_target(named: str, path: Path, *sources: Path) -> None:
     """Finds out whether a file can be written, before anything has been computed for it.

@@ -10,31 +10,29 @@ import psutil
 import torch
 
 from hp_lightning.common.errors import InputError
-from hp_lightning.schema.train import TrainConfig
 
 # The best of the samples counts, since others may be using the machine; a slow number format has fewer.
 MOST_SAMPLES, LEAST_SAMPLES, SECONDS = 20, 3, 0.4
 SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices that are multiplied: some milliseconds of work
 
 
-def check_devices(cfg: TrainConfig) -> None:
+def check_devices(accelerator: str, devices: int) -> None:
     """Whether the machine has what the config wants.
 
     Raises:
         InputError: it has not
     """
-    on_gpu = cfg.trainer.accelerator != "cpu" and torch.accelerator.is_available()
-    if cfg.trainer.accelerator == "gpu" and not on_gpu:
+    on_gpu = accelerator != "cpu" and torch.accelerator.is_available()
+    if accelerator == "gpu" and not on_gpu:
         raise InputError(
             "machine.no_gpu",
             "trainer.accelerator=gpu, but there is no GPU that PyTorch can use: set trainer.accelerator=cpu",
         )
     there = torch.accelerator.device_count() if on_gpu else os.cpu_count() or 1
-    if cfg.trainer.devices > there:
+    if devices > there:
         raise InputError(
             "machine.too_few_devices",
-            f"trainer.devices={cfg.trainer.devices}, but there are {there} {'GPUs' if on_gpu else 'processor cores'}: "
-            "lower it",
+            f"trainer.devices={devices}, but there are {there} {'GPUs' if on_gpu else 'processor cores'}: lower it",
         )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hp_lightning.common.errors import InputError
+from hp_lightning.common.hydra_grammar import parted
 
 OUTPUTS = Path("outputs")
 SLUG_LENGTH = 40
@@ -39,12 +40,6 @@ def slug(overrides: Iterable[str]) -> str:
     if len(name) > SLUG_LENGTH:
         name = f"{name[: SLUG_LENGTH - 9]}-{hashlib.sha256(' '.join(overrides).encode()).hexdigest()[:8]}"
     return name or "default"
-
-
-def parted(override: str) -> tuple[str, str]:
-    """The key of an override, or the config group, and what stands after it."""
-    key, _, value = override.lstrip("+~").partition("=")
-    return key, value
 
 
 def _needs_name(key: str) -> bool:

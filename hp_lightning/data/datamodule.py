@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -13,10 +12,9 @@ from torch import Tensor
 
 from hp_lightning.common.errors import InputError
 from hp_lightning.data.dataset import Encoded
-from hp_lightning.data.ngram_baseline import counted_loss
-from hp_lightning.models.loss import IGNORED
 from hp_lightning.schema.train import DataConfig
 
+IGNORED = -100  # the target of a position that does not count, as in `torch.nn.functional.cross_entropy`
 Batch = tuple[Tensor, Tensor]  # token_ids and targets, each (B, T)
 
 
@@ -89,11 +87,6 @@ class CorpusDataModule(L.LightningDataModule):
     def unigram_loss(self, part: str) -> float:
         """Cross-entropy, in nats a token, of guessing each token by its frequency in the training part (add-one)."""
         return self.corpus.unigram_loss(part)
-
-    @cached_property
-    def kneser_ney_loss(self) -> float | None:
-        """Cross-entropy, in nats a token, that counting n-grams comes to on the validation part."""
-        return counted_loss(self.cfg, self.corpus)
 
     def unigram_losses(self) -> Tensor:
         """The same for each token of the vocabulary: (tokens,)."""

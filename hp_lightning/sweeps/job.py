@@ -11,8 +11,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from hp_lightning.cli.app import PROJECT, quoted
 from hp_lightning.common import run_dir as runs
+from hp_lightning.common.files import PROJECT
+from hp_lightning.common.hydra_grammar import quoted
 from hp_lightning.sweeps.plan import Job, clear, has_begun
 from hp_lightning.training.summary import COMPLETE, read_summary, write_summary
 

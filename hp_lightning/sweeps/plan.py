@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from hp_lightning.cli.app import quoted
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common.errors import InputError
+from hp_lightning.common.hydra_grammar import parted, quoted
 
 PLAN = "sweep.yaml"
 MULTIRUN = {"-m", "--multirun"}
@@ -88,7 +88,7 @@ def complete_arguments(arguments: list[str]) -> list[str]:
     Raises:
         InputError: it mixes what belongs to a single run with a sweep, or names no sweep to go on with
     """
-    given = dict(runs.parted(word) for word in arguments if not word.startswith("-"))
+    given = dict(parted(word) for word in arguments if not word.startswith("-"))
     if not MULTIRUN & set(arguments):
         if "resume_sweep" in given:
             raise InputError(
@@ -177,7 +177,7 @@ def _jobs_of(overrides: list[str]) -> list[str]:
 
 
 def _key(word: str) -> str:
-    return runs.parted(word)[0]
+    return parted(word)[0]
 
 
 def clear(job: Job) -> None:

@@ -1,13 +1,11 @@
 """All that TensorBoard shows of a run, put together."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from hp_lightning.common.failpoints import failpoint
-from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.data.report import corpus_in_markdown
 from hp_lightning.models.gpt import GPT
-from hp_lightning.schema.train import TrainConfig, to_yaml
+from hp_lightning.schema.train import to_yaml
 from hp_lightning.training.callbacks.exhibits import Exhibit
 from hp_lightning.training.callbacks.metrics_csv import RunLog
 from hp_lightning.training.callbacks.plots import Drawings
@@ -15,40 +13,28 @@ from hp_lightning.training.callbacks.samples import Samples
 from hp_lightning.training.loggers.hparams import settings, write_settings
 from hp_lightning.training.loggers.projector import write_projector
 from hp_lightning.training.loggers.tensorboard import Curves, code_block
+from hp_lightning.training.run import Run
 
 
 class Board:
     """Curves, texts, images, settings and embeddings of a run, in its folder.
 
     Args:
-        run_dir: the run's folder
-        cfg: its config, in which nothing is `auto`
-        data: its corpus
+        run: its folder, config and corpus
         net: what is trained
         run_log: what counts its seconds, and holds its best figures
         kept_until: the last step whose figures a resumed run keeps; -1 for a new run
-        total_steps: after which the run ends
-        val_every: optimizer steps between two validations
     """
 
-    def __init__(
-        self,
-        run_dir: Path,
-        cfg: TrainConfig,
-        data: CorpusDataModule,
-        net: GPT,
-        run_log: RunLog,
-        kept_until: int,
-        total_steps: int,
-        val_every: int,
-    ) -> None:
-        self._run_dir, self._data, self._net = run_dir, data, net
-        self.curves = Curves(run_dir, kept_until, data.tokens_per_step, data.kneser_ney_loss)
+    def __init__(self, run: Run, net: GPT, run_log: RunLog, kept_until: int) -> None:
+        cfg, data = run.cfg, run.data
+        self._run_dir, self._data, self._net = run.dir, data, net
+        self.curves = Curves(run.dir, kept_until, data.tokens_per_step, run.kneser_ney_loss)
         self.curves.text("config", code_block(to_yaml(cfg)), kept_until + 1)  # of this sitting
         if kept_until < 0:
-            self.curves.text("corpus", corpus_in_markdown(cfg.data.path, data.corpus, data.kneser_ney_loss), 0)
+            self.curves.text("corpus", corpus_in_markdown(cfg.data.path, data.corpus, run.kneser_ney_loss), 0)
             self.curves.layout()
-        write_settings(run_dir, settings(cfg, data, net.num_parameters(), total_steps, val_every))
+        write_settings(run.dir, settings(cfg, data, net.num_parameters(), run.total_steps, run.val_every))
         self.exhibits: list[Exhibit] = []
         if cfg.logger.sample_tokens:
             self.exhibits.append(Samples(self.curves, run_log, cfg.logger, data))

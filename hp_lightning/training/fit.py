@@ -118,7 +118,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 def _describe(run: Run) -> None:
     data = run.data
     log.info("run     %s", run.dir)
-    show_corpus(run.cfg.data.path, data.corpus, data.kneser_ney_loss)
+    show_corpus(run.cfg.data.path, data.corpus, run.kneser_ney_loss)
     for reason in run.settled.reasons:
         log.info("%s", reason)
     log.info(
@@ -270,7 +270,7 @@ def _flops_share(run: Run, module: GPTModule) -> float:
 def _make_board(run: Run, module: GPTModule, run_log: RunLog) -> Board | None:
     if not run.cfg.logger.tensorboard or not run.speaks:
         return None
-    return Board(run.dir, run.cfg, run.data, module.net, run_log, _kept_until(run), run.total_steps, run.val_every)
+    return Board(run, module.net, run_log, _kept_until(run))
 
 
 def _make_trainer(run: Run, run_log: RunLog, board: Board | None) -> tuple[L.Trainer, Checkpoints]:
@@ -326,7 +326,7 @@ def _figures(
         "best/val/gap": run_log.best.get("val/gap") if run_log.best.get("step") == record.best_step else None,
         "best/step": record.best_step,
         "unigram/val_loss": data.unigram_loss("val"),
-        "kneser_ney/val_loss": data.kneser_ney_loss,
+        "kneser_ney/val_loss": run.kneser_ney_loss,
         "unk_rate": data.unk_rate("val"),
         "parameters": module.net.num_parameters(),
         "steps": step,

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from hp_lightning.common import slurm
 from hp_lightning.common.console import log
 from hp_lightning.common.errors import InputError
 from hp_lightning.common.hardware import check_devices
+from hp_lightning.common.hydra_grammar import parted
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.data.dataset import Encoded, encode_corpus
+from hp_lightning.data.ngram_baseline import counted_loss
 from hp_lightning.data.sources import absolute_path
 from hp_lightning.schema.train import TokenizerConfig, TrainConfig, from_plain, from_yaml, to_plain, to_yaml
 from hp_lightning.tokenizers import Tokenizer
@@ -59,6 +62,11 @@ class Run:
         """Optimizer steps between two validations."""
         return self.cfg.trainer.val_every_steps or self.data.steps_per_epoch
 
+    @cached_property
+    def kneser_ney_loss(self) -> float | None:
+        """Cross-entropy, in nats a token, that counting n-grams comes to on the validation part."""
+        return counted_loss(self.data.cfg, self.data.corpus)
+
 
 def begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
     """A new run; makes its folder, with the config in it.
@@ -66,7 +74,7 @@ def begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
     Raises:
         InputError: corpus, machine and config do not fit together; nothing was written
     """
-    check_devices(cfg)
+    check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     cfg, tokenizer = chosen_tokenizer(cfg, overrides)
     corpus = encode_corpus(cfg.data, tokenizer)
     cfg = replace(
@@ -100,7 +108,7 @@ def chosen_tokenizer(cfg: TrainConfig, overrides: list[str]) -> tuple[TrainConfi
     """
     if cfg.tokenizer.from_run is None:
         return cfg, cfg.tokenizer
-    given = {key for key, _ in map(runs.parted, overrides) if key == "tokenizer" or key.startswith("tokenizer.")}
+    given = {key for key, _ in map(parted, overrides) if key == "tokenizer" or key.startswith("tokenizer.")}
     others = sorted(given - {"tokenizer.from_run"})
     if others:
         raise InputError(
@@ -128,7 +136,7 @@ def resume(wanted: str, given: TrainConfig, overrides: list[str]) -> Run:
     held = runs.lock(found.run_dir)
     trained = checkpoint.load_first_whole(found.checkpoints) if found.checkpoints else None
     cfg = _resumed_config(_begun_config(found.run_dir) if trained is None else trained.cfg, given, overrides)
-    check_devices(cfg)
+    check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     corpus = encode_corpus(cfg.data, chosen_tokenizer(cfg, [])[1] if trained is None else trained.tokenizer)
     settled = settle(cfg, len(corpus.streams["train"]))
     run = Run(settled.cfg, found.run_dir, _data(settled.cfg, corpus), settled, held, trained)
@@ -200,7 +208,7 @@ def _check_goes_on(run: Run, trained: Trained) -> None:
 
 def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]) -> TrainConfig:
     """The saved config with what the command line says anew; a new bound on the length replaces both old ones."""
-    keys = [key for key, _ in map(runs.parted, overrides) if key != "resume"]
+    keys = [key for key, _ in map(parted, overrides) if key != "resume"]
     refused = [key for key in keys if not any(f"{key}.".startswith(f"{known}.") for known in RESUMABLE)]
     if refused:
         raise InputError(

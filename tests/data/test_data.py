@@ -11,11 +11,11 @@ import torch
 from helpers.errors import refused
 from torch import Tensor
 
-from hp_lightning.data.datamodule import Batch, CorpusDataModule, EvalWindows, TrainWindows
+from hp_lightning.data.datamodule import IGNORED, Batch, CorpusDataModule, EvalWindows, TrainWindows
 from hp_lightning.data.dataset import encode_corpus
 from hp_lightning.data.documents import read_documents
 from hp_lightning.data.splits import Splits, split_documents
-from hp_lightning.models.loss import IGNORED
+from hp_lightning.models import loss
 from hp_lightning.schema.train import TokenizerConfig, TrainConfig
 from hp_lightning.tokenizers import EOS, UNK, learn_tokenizer
 
@@ -182,7 +182,7 @@ def test_evaluation_sees_every_token_once_in_order(tokens: int, seq_len: int, ba
 
 
 def test_ignored_is_what_cross_entropy_ignores() -> None:
-    assert torch.nn.CrossEntropyLoss().ignore_index == IGNORED
+    assert torch.nn.CrossEntropyLoss().ignore_index == loss.IGNORED == IGNORED
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from torch.nn import functional as F
 
 from hp_lightning.checkpoint import load
-from hp_lightning.cli.app import PROJECT
+from hp_lightning.common.files import PROJECT
 from hp_lightning.data.dataset import DocumentFacts
 from hp_lightning.inference.evaluate import evaluate
 from hp_lightning.inference.metrics import TokenScores, copied_share, figures_by_document, score_tokens

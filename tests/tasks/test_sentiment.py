@@ -15,7 +15,7 @@ from helpers.processes import run_program
 from hydra import compose, initialize_config_dir
 
 from hp_lightning import checkpoint
-from hp_lightning.cli.app import PROJECT
+from hp_lightning.common.files import PROJECT
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.evaluate import sentiment_config
 from hp_lightning.schema.train import TokenizerConfig, TrainConfig, to_plain

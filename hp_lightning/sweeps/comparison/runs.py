@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common.errors import InputError
+from hp_lightning.common.hydra_grammar import parted
 from hp_lightning.schema.train import plain_from_yaml
 from hp_lightning.sweeps.comparison.curve import Validation, number, read_metrics, with_the_known_best
 from hp_lightning.sweeps.comparison.settings import hyperparameters
@@ -110,7 +111,7 @@ def read_run(folder: Path) -> RunRecord | None:
     damage: list[str] = []
     hydra = runs.kept_config(folder).parent
     overrides = _yaml(hydra / "overrides.yaml", damage)
-    typed = dict(map(runs.parted, map(str, overrides))) if isinstance(overrides, list) else {}
+    typed = dict(map(parted, map(str, overrides))) if isinstance(overrides, list) else {}
     settings = _settings(runs.kept_config(folder), damage)
     summary = _summary(folder / "summary.json", damage)
     curve, speeds = read_metrics(_text(folder / "metrics.csv", damage) or "")

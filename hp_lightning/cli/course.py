@@ -1,0 +1,25 @@
+"""The sixteen steps of the course on your own model: python -m hp_lightning.roadmap ckpt=outputs/runs/..."""
+
+import sys
+
+from omegaconf import DictConfig
+
+from hp_lightning.cli import app
+from hp_lightning.common.garbage import without_collection
+from hp_lightning.schema.course import RoadmapConfig, roadmap_config
+
+
+@app.hydra_main("roadmap")
+def main(cfg: DictConfig) -> None:
+    """Writes the page."""
+    checked = roadmap_config(cfg)
+    with without_collection():  # torch is imported only once the config is known to be good
+        from hp_lightning.tasks.course.page import write_page
+
+    write_page(checked)
+
+
+def run() -> None:
+    """The command."""
+    sys.argv[0] = "roadmap"
+    app.run(main, RoadmapConfig, ("ckpt", "to", "text", *(k for k in app.FREE_TEXT if k.startswith("data."))))
