@@ -1,4 +1,4 @@
-"""What a checkpoint holds, and how it is read without trusting it.
+"""What a checkpoint holds, how it is written whole, and how it is read without trusting it.
 
 One file is enough: weights, the run's config with the network's form in it, and the tokenizer's whole state, as tensors
 and plain Python values; and, to go on from, the optimizer's state, the loader's position and what `Record` has. Random
@@ -6,14 +6,16 @@ numbers are none of it: those of a step are drawn from the seed and the step's n
 """
 
 import dataclasses
+import os
 import pickle
+import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import nn
@@ -21,13 +23,15 @@ from torch.overrides import TorchFunctionMode
 
 from hp_lightning.common.console import log
 from hp_lightning.common.errors import InputError
+from hp_lightning.common.failpoints import failpoint
+from hp_lightning.common.run_dir import previous_checkpoint
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.train import ModelConfig, TrainConfig, from_plain, to_plain
 from hp_lightning.tokenizers import Tokenizer, tokenizer_from_state
 
 FORMAT = 9
 OURS = "hp_lightning"  # the key below which our part of a checkpoint stands, beside Lightning's
-TAUGHT = "hp_lightning_sentiment"  # likewise in a file of `sentiment.taught`
+TAUGHT = "hp_lightning_sentiment"  # likewise in a file of `tasks.sentiment.checkpoint`
 
 
 @dataclass
@@ -237,3 +241,77 @@ def load_weights(net: GPT, trained: Trained) -> None:
     """Puts a checkpoint's weights into a network of the same form."""
     weights = trained.contents["state_dict"].items()
     net.load_state_dict({name.removeprefix("net."): value for name, value in weights})
+
+
+def write_checkpoint(checkpoint: dict[str, Any], last: Path, names: Iterable[Path] = ()) -> None:
+    """Puts a checkpoint in the place of a run's `last.ckpt`, and that in the place of `previous.ckpt`.
+
+    A process killed at any point of it leaves each name with a whole file or with none; killed between the two, it
+    leaves `previous.ckpt` alone.
+
+    Args:
+        checkpoint: what is saved
+        last: the run's `last.ckpt`
+        names: of further copies, which are made first
+
+    Raises:
+        OSError: nothing was changed, but for some of the copies
+    """
+    last.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = last.with_name(f".{last.name}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            watched = _FirstError(file)
+            torch.save(checkpoint, cast(IO[bytes], watched))
+            if watched.error is not None:
+                raise watched.error
+            file.flush()
+            failpoint("checkpoint.written")
+            os.fsync(file.fileno())
+        for name in names:
+            _copy(unfinished, name)
+        if last.exists():
+            failpoint("checkpoint.keep_previous")
+            last.replace(previous_checkpoint(last.parent.parent))
+        failpoint("checkpoint.rename")
+        unfinished.replace(last)
+        folder = os.open(last.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+    finally:
+        with suppress(OSError):  # would hide the first error
+            unfinished.unlink(missing_ok=True)
+
+
+class _FirstError:
+    """A file that keeps its first error to itself: torch writes on after one, and then raises another."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        failpoint("checkpoint.write")
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        pass  # once, at the end
+
+
+def _copy(file: Path, name: Path) -> None:
+    """Puts a copy in the place of what had the name; a second name alone would be damaged together with the first."""
+    failpoint("checkpoint.copy")
+    unfinished = name.with_name(f".{name.name}.unfinished")
+    try:
+        shutil.copyfile(file, unfinished)
+        with unfinished.open("rb+") as copy:
+            os.fsync(copy.fileno())
+        unfinished.replace(name)
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)

@@ -16,8 +16,8 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
+from hp_lightning.common.console import messages
 from hp_lightning.common.errors import InputError, RunError
-from hp_lightning.common.messages import messages
 from hp_lightning.sweeps.comparison.runs import find_run_folders
 from hp_lightning.sweeps.comparison.write import summarize
 

@@ -15,8 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from hp_lightning.cli import app
+from hp_lightning.common.console import messages
 from hp_lightning.common.hydra_grammar import quoted
-from hp_lightning.common.messages import messages
 from hp_lightning.data.dataset import encode_corpus
 from hp_lightning.data.ngram_baseline import counted_loss
 from hp_lightning.data.report import show_corpus

@@ -1,7 +1,8 @@
-"""Run folders: how they are named and made, and how a run or a checkpoint is found again."""
+"""Run folders: how they are named and made, what lies where in them, and how a run is found again."""
 
 import hashlib
 import json
+import math
 import os
 import re
 import shlex
@@ -11,13 +12,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hp_lightning.common.errors import InputError
+from hp_lightning.common.errors import InputError, RunError
 from hp_lightning.common.hydra_grammar import parted
 
 OUTPUTS = Path("outputs")
+COMPLETE = ("completed", "stopped early")  # statuses in summary.json of a run that came to its end
 SLUG_LENGTH = 40
 HANDED_OVER = "HP_LIGHTNING_RUN"  # environment variable of the processes that a run starts for its other devices
 IN_SWEEP = "HP_LIGHTNING_SWEEP"  # environment variable of the jobs of a sweep: its folder
@@ -257,3 +260,43 @@ def find_checkpoint(ckpt: str | None, key: str = "ckpt") -> Path:
             "checkpoint.not_found", f"{key}={ckpt} does not exist: name a run folder (outputs/runs/...) or a .ckpt file"
         )
     return path
+
+
+def write_summary(run_dir: Path, summary: dict[str, Any]) -> None:
+    """Writes summary.json: flat, one key a figure; what is no finite number is null.
+
+    Raises:
+        RunError: it cannot be written
+    """
+    plain = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in summary.items()
+    }
+    unfinished = run_dir / ".summary.json"
+    try:
+        unfinished.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(run_dir / "summary.json")
+    except OSError as error:
+        raise RunError(
+            "run.not_writable",
+            f"{run_dir}/summary.json cannot be written ({error.strerror}): make room, then finish by resume={run_dir}",
+        ) from error
+
+
+def is_complete(run_dir: Path, step: int) -> bool:
+    """Whether a run was trained, tested and reported to an end after so many steps."""
+    summary = read_summary(run_dir)
+    return summary.get("status") in COMPLETE and summary.get("steps") == step
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """What `write_summary` wrote; nothing where there is none that can be read."""
+    try:
+        summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def short_reason(summary: dict[str, Any]) -> str:
+    """Why a run did not end well, without the advice."""
+    return str(summary.get("reason")).partition("; ")[0]

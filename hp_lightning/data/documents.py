@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from hp_lightning.common.errors import InputError
-from hp_lightning.common.refusals import label
+from hp_lightning.common.errors import InputError, label
 from hp_lightning.data.downloads import is_remote
 from hp_lightning.data.normalize import FLOWING, PARAGRAPH_MARK, ROW_END, normalized
 from hp_lightning.data.readers.archives import Part, parts_of

@@ -15,8 +15,7 @@ import platformdirs
 from fsspec.callbacks import Callback
 
 from hp_lightning.common.console import log, progress
-from hp_lightning.common.errors import InputError
-from hp_lightning.common.refusals import label, printable, reason
+from hp_lightning.common.errors import InputError, label, printable, reason
 from hp_lightning.schema.train import DataConfig
 
 SECONDS_TO_CONNECT = 30

@@ -7,10 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
-from hp_lightning.common.console import log
-from hp_lightning.common.messages import log_table
+from hp_lightning.common.console import log, log_table
 from hp_lightning.data.dataset import Encoded
-from hp_lightning.data.kneser_ney import MOST_TOKENS, ORDER
+from hp_lightning.data.ngram_baseline import MOST_TOKENS, ORDER
 from hp_lightning.data.stats import CorpusFacts
 
 PARTS = {"train": "train", "val": "validation", "test": "test"}

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hp_lightning.common.errors import InputError
-from hp_lightning.common.refusals import label, printable, refusals
+from hp_lightning.common.errors import InputError, label, printable, refusals
 from hp_lightning.data.downloads import cached_path, download, is_remote, local_path, remote_name
 from hp_lightning.schema.train import DataConfig
 

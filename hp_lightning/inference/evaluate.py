@@ -14,11 +14,10 @@ from rich.table import Table
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import Trained
 from hp_lightning.common import run_dir as runs
-from hp_lightning.common.console import log
+from hp_lightning.common.console import log, log_table, messages
 from hp_lightning.common.errors import InputError, RunError
 from hp_lightning.common.files import check_target, write_whole
 from hp_lightning.common.hardware import device_of
-from hp_lightning.common.messages import log_table, messages
 from hp_lightning.data.dataset import Encoded, encode_corpus
 from hp_lightning.data.sources import absolute_path, find_sources
 from hp_lightning.inference.generate import Sampling, check_memory, continue_text

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hp_lightning.common.console import clock, console, log
+from hp_lightning.common.run_dir import short_reason
 from hp_lightning.sweeps.plan import Job
-from hp_lightning.training.summary import short_reason
 
 SECONDS_BETWEEN_LINES = 30  # of a job, where there is no live display
 OF_INTEREST = "step "  # how the lines of a run begin that tell how far it is

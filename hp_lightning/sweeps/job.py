@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common.files import PROJECT
 from hp_lightning.common.hydra_grammar import quoted
+from hp_lightning.common.run_dir import COMPLETE, read_summary, write_summary
 from hp_lightning.sweeps.plan import Job, clear, has_begun
-from hp_lightning.training.summary import COMPLETE, read_summary, write_summary
 
 SETTLED = (*COMPLETE, "pruned")  # a job that is not begun again
 ELSEWHERE = "running in another process"

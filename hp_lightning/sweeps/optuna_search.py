@@ -19,9 +19,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from hp_lightning.common.errors import InputError
+from hp_lightning.common.run_dir import COMPLETE, read_summary
 from hp_lightning.sweeps.job import ELSEWHERE, record
 from hp_lightning.sweeps.plan import Job, make_job
-from hp_lightning.training.summary import COMPLETE, read_summary
 
 STUDY = "study.log"
 VALIDATIONS_BEFORE_PRUNING = 3  # the first say more of the warm-up than of the end

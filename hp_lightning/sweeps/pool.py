@@ -15,10 +15,10 @@ from filelock import FileLock, Timeout
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common.console import log
 from hp_lightning.common.errors import SIGNALS, Interrupted
+from hp_lightning.common.run_dir import read_summary
 from hp_lightning.sweeps.display import SweepDisplay
 from hp_lightning.sweeps.job import ELSEWHERE, JobProcess, is_settled
 from hp_lightning.sweeps.plan import Job
-from hp_lightning.training.summary import read_summary
 
 
 class Source(Protocol):

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from hp_lightning.common import run_dir as runs
-from hp_lightning.common.console import log
+from hp_lightning.common.console import log, messages
 from hp_lightning.common.errors import Interrupted, RunError
-from hp_lightning.common.messages import messages
+from hp_lightning.common.run_dir import read_summary, short_reason
 from hp_lightning.sweeps.comparison.write import summarize
 from hp_lightning.sweeps.job import ELSEWHERE, JobProcess, is_settled, status_of
 from hp_lightning.sweeps.plan import Job, begin
 from hp_lightning.sweeps.pool import claimed, is_claimed
-from hp_lightning.training.summary import read_summary, short_reason
 
 
 class Grid:

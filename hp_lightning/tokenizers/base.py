@@ -73,3 +73,17 @@ class Vocabulary:
     def unknown(self, tokens: Iterable[str]) -> list[str]:
         """The tokens that are not in the vocabulary, each once, in their order."""
         return [token for token in dict.fromkeys(tokens) if token not in self._known]
+
+
+VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍", "\u3000": "␣"})
+
+
+def labels(tokenizer: Tokenizer, token_ids: Iterable[int]) -> list[str]:
+    """What each token writes, with spaces and breaks made visible; its name where it writes nothing by itself."""
+    tokens = tokenizer.vocabulary.tokens
+    return ["".join(_printable(tokenizer.decode([i]) or tokens[i])) for i in token_ids]
+
+
+def _printable(text: str) -> Iterable[str]:
+    for character in text.translate(VISIBLE):
+        yield character if character.isprintable() else "·"

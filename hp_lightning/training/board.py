@@ -6,10 +6,9 @@ from hp_lightning.common.failpoints import failpoint
 from hp_lightning.data.report import corpus_in_markdown
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.train import to_yaml
-from hp_lightning.training.callbacks.exhibits import Exhibit
 from hp_lightning.training.callbacks.metrics_csv import RunLog
 from hp_lightning.training.callbacks.plots import Drawings
-from hp_lightning.training.callbacks.samples import Samples
+from hp_lightning.training.callbacks.samples import Exhibit, Samples
 from hp_lightning.training.loggers.hparams import settings, write_settings
 from hp_lightning.training.loggers.projector import write_projector
 from hp_lightning.training.loggers.tensorboard import Curves, code_block

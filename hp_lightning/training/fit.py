@@ -21,10 +21,10 @@ from omegaconf import DictConfig
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import Trained
 from hp_lightning.common import run_dir as runs
-from hp_lightning.common.console import log
+from hp_lightning.common.console import LIBRARY_LOGGERS, log, messages
 from hp_lightning.common.errors import InputError, Interrupted, RunError
 from hp_lightning.common.failpoints import failpoint
-from hp_lightning.common.messages import LIBRARY_LOGGERS, messages
+from hp_lightning.common.run_dir import is_complete, write_summary
 from hp_lightning.data.downloads import cache_folder
 from hp_lightning.data.report import show_corpus
 from hp_lightning.inference.generate import Sampling, continue_text
@@ -41,7 +41,7 @@ from hp_lightning.training.callbacks.samples import prompts
 from hp_lightning.training.compile import keep_compiled_in
 from hp_lightning.training.module import GPTModule
 from hp_lightning.training.run import Run, begin, hand_over, keep_what_is_new, resume, take_over
-from hp_lightning.training.summary import is_complete, show_summary, write_summary
+from hp_lightning.training.summary import show_summary
 
 
 def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:

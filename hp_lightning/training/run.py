@@ -29,7 +29,6 @@ from hp_lightning.data.sources import absolute_path
 from hp_lightning.schema.train import TokenizerConfig, TrainConfig, from_plain, from_yaml, to_plain, to_yaml
 from hp_lightning.tokenizers import Tokenizer
 from hp_lightning.training.auto import Settled, settle
-from hp_lightning.training.callbacks import checkpoint as saving
 
 # What a resumed run may be told anew; everything else belongs to the weights it goes on with.
 RESUMABLE = {
@@ -158,7 +157,7 @@ def keep_what_is_new(run: Run, trained: Trained) -> None:
         names = [best]
     elif trained.path != path and not _is_of_step(best, trained.record.best_step):
         contents[checkpoint.OURS]["record"]["best"] = []  # it was surpassed by what the run does not go on from
-    saving.write_checkpoint(contents, path, names)
+    checkpoint.write_checkpoint(contents, path, names)
     run.resumed = replace(trained, path=path, cfg=run.cfg)
 
 

@@ -1,37 +1,12 @@
-"""What a run came to: summary.json, and the table at its end."""
+"""The table at the end of a run."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from hp_lightning.common.console import clock, log
-from hp_lightning.common.errors import RunError
-from hp_lightning.common.messages import log_table
-
-COMPLETE = ("completed", "stopped early")
-
-
-def write_summary(run_dir: Path, summary: dict[str, Any]) -> None:
-    """Writes summary.json: flat, one key a figure; what is no finite number is null.
-
-    Raises:
-        RunError: it cannot be written
-    """
-    plain = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in summary.items()
-    }
-    unfinished = run_dir / ".summary.json"
-    try:
-        unfinished.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(run_dir / "summary.json")
-    except OSError as error:
-        raise RunError(
-            "run.not_writable",
-            f"{run_dir}/summary.json cannot be written ({error.strerror}): make room, then finish by resume={run_dir}",
-        ) from error
+from hp_lightning.common.console import clock, log, log_table
 
 
 def show_summary(run_dir: Path, summary: dict[str, Any], sample: str, commands: dict[str, str]) -> None:
@@ -70,23 +45,3 @@ def _beside_counting(loss: float, counted: float) -> str:
         "Not better than counting: the Kneser-Ney model of the same tokens has a lower loss; "
         "train longer, or take a larger model"
     )
-
-
-def is_complete(run_dir: Path, step: int) -> bool:
-    """Whether a run was trained, tested and reported to an end after so many steps."""
-    summary = read_summary(run_dir)
-    return summary.get("status") in COMPLETE and summary.get("steps") == step
-
-
-def read_summary(run_dir: Path) -> dict[str, Any]:
-    """What `write_summary` wrote; nothing where there is none that can be read."""
-    try:
-        summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return summary if isinstance(summary, dict) else {}
-
-
-def short_reason(summary: dict[str, Any]) -> str:
-    """Why a run did not end well, without the advice."""
-    return str(summary.get("reason")).partition("; ")[0]

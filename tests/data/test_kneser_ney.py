@@ -10,8 +10,7 @@ import pytest
 
 from hp_lightning.common import failpoints
 from hp_lightning.data.dataset import Encoded, encode_corpus
-from hp_lightning.data.kneser_ney import KneserNey, kneser_ney_loss
-from hp_lightning.data.ngram_baseline import counted_loss
+from hp_lightning.data.ngram_baseline import KneserNey, counted_loss, kneser_ney_loss
 from hp_lightning.schema.train import TrainConfig
 
 NGram = tuple[int, ...]
@@ -138,7 +137,7 @@ def test_nothing_to_predict_and_too_much_to_count(monkeypatch: pytest.MonkeyPatc
     stream = zipf(100, 5, seed=2)
     assert kneser_ney_loss(stream, stream[:1], 5) is None
     assert kneser_ney_loss(stream, stream, 5) is not None
-    monkeypatch.setattr("hp_lightning.data.kneser_ney.MOST_TOKENS", 99)
+    monkeypatch.setattr("hp_lightning.data.ngram_baseline.MOST_TOKENS", 99)
     assert kneser_ney_loss(stream, stream, 5) is None
 
 

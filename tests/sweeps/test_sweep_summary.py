@@ -19,8 +19,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from rich.console import Console
 
+from hp_lightning.common.console import messages
 from hp_lightning.common.errors import RunError
-from hp_lightning.common.messages import messages
 from hp_lightning.schema.train import TrainConfig, to_yaml
 from hp_lightning.sweeps.comparison.compare import Comparison, compare
 from hp_lightning.sweeps.comparison.runs import find_run_folders, read_run

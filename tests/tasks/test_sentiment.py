@@ -22,9 +22,8 @@ from hp_lightning.schema.train import TokenizerConfig, TrainConfig, to_plain
 from hp_lightning.tasks.sentiment.finetune import fit_temperature
 from hp_lightning.tasks.sentiment.metrics import measure
 from hp_lightning.tasks.sentiment.naive_bayes import word_evidence
-from hp_lightning.tasks.sentiment.next_words import known_words, next_word_log_probs, word_ids
 from hp_lightning.tasks.sentiment.run import run
-from hp_lightning.tasks.sentiment.zero_shot import NextWordReader, WordLists
+from hp_lightning.tasks.sentiment.zero_shot import NextWordReader, WordLists, known_words, next_word_log_probs, word_ids
 from hp_lightning.tokenizers import Tokenizer, learn_tokenizer
 
 GOOD, BAD = ["good", "great", "fine"], ["bad", "awful", "poor"]

@@ -35,11 +35,11 @@ from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.data.dataset import encode_corpus
 from hp_lightning.schema.train import TrainConfig, from_yaml
 from hp_lightning.tokenizers import UNK
-from hp_lightning.tokenizers.labels import labels
-from hp_lightning.training.callbacks import budget
+from hp_lightning.tokenizers.base import labels
+from hp_lightning.training.callbacks import metrics_csv as budget
 from hp_lightning.training.callbacks.metrics_csv import RunLog
+from hp_lightning.training.callbacks.plots import CLASSES, token_losses
 from hp_lightning.training.callbacks.samples import first_words, prompts
-from hp_lightning.training.callbacks.token_losses import CLASSES, token_losses
 from hp_lightning.training.fit import train
 
 SETTINGS = (

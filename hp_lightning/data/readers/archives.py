@@ -10,8 +10,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from hp_lightning.common.errors import InputError
-from hp_lightning.common.refusals import label, printable, refusals
+from hp_lightning.common.errors import InputError, label, printable, refusals
 from hp_lightning.data.sources import Source
 
 READABLE = (".csv", ".tsv", ".txt", ".parquet")

@@ -1,7 +1,6 @@
 """Which columns are the text and which tell the documents apart: as told, or by their names."""
 
-from hp_lightning.common.errors import InputError
-from hp_lightning.common.refusals import printable
+from hp_lightning.common.errors import InputError, printable
 from hp_lightning.schema.train import DataConfig
 
 TEXT_COLUMNS = ("text", "content", "body", "line", "sentence", "paragraph")

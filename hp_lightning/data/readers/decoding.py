@@ -7,8 +7,7 @@ from typing import IO
 
 import charset_normalizer
 
-from hp_lightning.common.errors import InputError
-from hp_lightning.common.refusals import printable, refusals
+from hp_lightning.common.errors import InputError, printable, refusals
 from hp_lightning.data.readers.archives import Part
 
 # What a file may be in that is not in UTF-8; of others there are too many to tell them apart by a few letters.

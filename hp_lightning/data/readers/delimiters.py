@@ -3,8 +3,7 @@
 import csv
 from itertools import islice
 
-from hp_lightning.common.errors import InputError
-from hp_lightning.common.refusals import printable
+from hp_lightning.common.errors import InputError, printable
 from hp_lightning.data.readers.columns import has_text_column
 from hp_lightning.schema.train import DataConfig
 

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import IO, Any
 
-from hp_lightning.common.errors import InputError
-from hp_lightning.common.refusals import reason
+from hp_lightning.common.errors import InputError, reason
 from hp_lightning.data.readers.archives import Part
 
 BATCH_ROWS = 1024  # one may hold a book

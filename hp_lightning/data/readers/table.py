@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import IO
 
-from hp_lightning.common.errors import InputError
-from hp_lightning.common.refusals import reason, refusals
+from hp_lightning.common.errors import InputError, reason, refusals
 from hp_lightning.data.readers.archives import Part
 from hp_lightning.data.readers.decoding import text_lines, undecodable
 from hp_lightning.data.readers.delimiters import find_delimiter

@@ -12,10 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from hp_lightning.sweeps.comparison.compare import Comparison
-from hp_lightning.sweeps.comparison.configurations import Configuration
-from hp_lightning.sweeps.comparison.curve import Validation
-from hp_lightning.sweeps.comparison.labels import NAMES, cells, headings, with_spread
+from hp_lightning.sweeps.comparison.compare import Comparison, Configuration
+from hp_lightning.sweeps.comparison.runs import Validation
+from hp_lightning.sweeps.comparison.table import NAMES, cells, headings, with_spread
 
 # Okabe & Ito 2008, https://jfly.uni-koeln.de/color/: told apart by colour-blind people, too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

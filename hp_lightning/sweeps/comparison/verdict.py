@@ -4,10 +4,9 @@ import math
 import statistics
 from pathlib import Path
 
-from hp_lightning.sweeps.comparison.compare import Comparison
-from hp_lightning.sweeps.comparison.configurations import FIGURES, UNKNOWN, Configuration
-from hp_lightning.sweeps.comparison.curve import Validation
-from hp_lightning.sweeps.comparison.labels import NAMES, named, with_spread
+from hp_lightning.sweeps.comparison.compare import FIGURES, UNKNOWN, Comparison, Configuration
+from hp_lightning.sweeps.comparison.runs import Validation
+from hp_lightning.sweeps.comparison.table import NAMES, named, with_spread
 
 RISE = 0.02  # of the best validation loss: where it rises by more afterwards, the network learns the text by heart
 OVERLAP = 2  # standard deviations: nearer to each other, the bars of mean ± standard deviation of two overlap

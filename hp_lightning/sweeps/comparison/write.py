@@ -6,11 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hp_lightning.common.console import console, log
+from hp_lightning.common.console import console, log, log_table
 from hp_lightning.common.errors import RunError
-from hp_lightning.common.messages import log_table
-from hp_lightning.sweeps.comparison.compare import Comparison, compare
-from hp_lightning.sweeps.comparison.configurations import FIGURES
+from hp_lightning.sweeps.comparison.compare import FIGURES, Comparison, compare
 from hp_lightning.sweeps.comparison.runs import RunRecord, read_run
 from hp_lightning.sweeps.comparison.table import WIDEST, escaped, markdown_table, rich_table
 from hp_lightning.sweeps.comparison.verdict import verdict

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from markupsafe import Markup
 
-from hp_lightning.sweeps.comparison.curve import Validation, number, read_figure, read_metrics
+from hp_lightning.common.run_dir import read_summary
+from hp_lightning.sweeps.comparison.runs import Validation, number, read_figure, read_metrics
 from hp_lightning.tasks.course.plots import loss_curves, rate_figure, svg
 from hp_lightning.tasks.course.subject import Subject
-from hp_lightning.tokenizers.labels import labels
-from hp_lightning.training.summary import read_summary
+from hp_lightning.tokenizers.base import labels
 
 PREDICTIONS = 10  # of the passage
 VALIDATIONS = 8  # rows of the table

@@ -14,7 +14,7 @@ from hp_lightning.models.gpt import GPT, Dropout, make_activation
 from hp_lightning.schema.train import ModelConfig
 from hp_lightning.tasks.course.plots import activation_figure, norm_figure, svg
 from hp_lightning.tasks.course.subject import Inside, Subject
-from hp_lightning.tokenizers.labels import labels
+from hp_lightning.tokenizers.base import labels
 from hp_lightning.training.callbacks.plots import POSITIONS, position_table
 
 LOOKING = 10  # tokens whose attention is drawn

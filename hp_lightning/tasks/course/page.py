@@ -5,10 +5,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hp_lightning.common import run_dir as runs
-from hp_lightning.common.console import log
+from hp_lightning.common.console import log, messages
 from hp_lightning.common.errors import RunError
 from hp_lightning.common.files import check_target, write_whole
-from hp_lightning.common.messages import messages
 from hp_lightning.schema.course import RoadmapConfig
 from hp_lightning.tasks.course.learning import look_at_learning
 from hp_lightning.tasks.course.network import COURSE_DROPOUT, look_at_network

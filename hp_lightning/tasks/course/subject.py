@@ -20,7 +20,7 @@ from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.course import RoadmapConfig
 from hp_lightning.tasks.sentiment.rows import as_in_corpus
 from hp_lightning.tokenizers import Tokenizer, unknown_tokens
-from hp_lightning.tokenizers.labels import labels
+from hp_lightning.tokenizers.base import labels
 
 PASSAGE = 48  # tokens
 

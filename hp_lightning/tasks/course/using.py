@@ -10,7 +10,7 @@ from hp_lightning.tasks.sentiment.classify import verdict
 from hp_lightning.tasks.sentiment.rows import as_in_corpus
 from hp_lightning.tasks.sentiment.zero_shot import NextWordReader, WordLists
 from hp_lightning.tokenizers import unknown_tokens
-from hp_lightning.tokenizers.labels import labels
+from hp_lightning.tokenizers.base import labels
 
 TEMPERATURES = (0.5, 1.0, 1.5)  # of the table
 LIKELIEST = 6

@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 from hp_lightning.models.gpt import GPT
 from hp_lightning.tasks.course.subject import Subject
-from hp_lightning.tasks.sentiment.next_words import word_ids
+from hp_lightning.tasks.sentiment.zero_shot import word_ids
 from hp_lightning.tokenizers import UNK, Tokenizer
-from hp_lightning.tokenizers.labels import labels
+from hp_lightning.tokenizers.base import labels
 
 NAMES = 5  # whose neighbours are shown
 NEIGHBOURS = 6

@@ -24,8 +24,7 @@ from hp_lightning.models.gpt import GPT
 from hp_lightning.models.loss import IGNORED
 from hp_lightning.schema.evaluate import TeachConfig
 from hp_lightning.tasks.sentiment.naive_bayes import word_evidence
-from hp_lightning.tasks.sentiment.next_words import next_word_log_probs, word_ids
-from hp_lightning.tasks.sentiment.zero_shot import context_ids
+from hp_lightning.tasks.sentiment.zero_shot import context_ids, next_word_log_probs, word_ids
 from hp_lightning.tokenizers import Tokenizer
 from hp_lightning.training.optim import clip_gradients, parameter_groups
 

@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TextIO
 
-from hp_lightning.common.errors import InputError
-from hp_lightning.common.refusals import printable
+from hp_lightning.common.errors import InputError, printable
 from hp_lightning.data.normalize import normalized
 from hp_lightning.data.readers.archives import Part
 from hp_lightning.data.readers.columns import find_text_column

@@ -1,26 +1,22 @@
 """When the state of a run is saved, and how: whole or not at all, whatever happens meanwhile."""
 
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from hp_lightning.checkpoint import OURS, Record, Trained, our_part
+from hp_lightning.checkpoint import OURS, Record, Trained, our_part, write_checkpoint
 from hp_lightning.common.console import log
 from hp_lightning.common.failpoints import failpoint
 from hp_lightning.common.run_dir import (
     best_checkpoint,
     last_checkpoint,
-    previous_checkpoint,
     top_checkpoint,
     top_checkpoints,
 )
@@ -59,80 +55,6 @@ class CheckpointWriter(TorchCheckpointIO):
             self.error = None
         except OSError as error:
             self.error = error
-
-
-def write_checkpoint(checkpoint: dict[str, Any], last: Path, names: Iterable[Path] = ()) -> None:
-    """Puts a checkpoint in the place of a run's `last.ckpt`, and that in the place of `previous.ckpt`.
-
-    A process killed at any point of it leaves each name with a whole file or with none; killed between the two, it
-    leaves `previous.ckpt` alone.
-
-    Args:
-        checkpoint: what is saved
-        last: the run's `last.ckpt`
-        names: of further copies, which are made first
-
-    Raises:
-        OSError: nothing was changed, but for some of the copies
-    """
-    last.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = last.with_name(f".{last.name}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            watched = _FirstError(file)
-            torch.save(checkpoint, cast(IO[bytes], watched))
-            if watched.error is not None:
-                raise watched.error
-            file.flush()
-            failpoint("checkpoint.written")
-            os.fsync(file.fileno())
-        for name in names:
-            _copy(unfinished, name)
-        if last.exists():
-            failpoint("checkpoint.keep_previous")
-            last.replace(previous_checkpoint(last.parent.parent))
-        failpoint("checkpoint.rename")
-        unfinished.replace(last)
-        folder = os.open(last.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
-    finally:
-        with suppress(OSError):  # would hide the first error
-            unfinished.unlink(missing_ok=True)
-
-
-class _FirstError:
-    """A file that keeps its first error to itself: torch writes on after one, and then raises another."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        failpoint("checkpoint.write")
-        if self.error is None:
-            try:
-                self._file.write(data)
-            except OSError as error:
-                self.error = error
-        return len(data)
-
-    def flush(self) -> None:
-        pass  # once, at the end
-
-
-def _copy(file: Path, name: Path) -> None:
-    """Puts a copy in the place of what had the name; a second name alone would be damaged together with the first."""
-    failpoint("checkpoint.copy")
-    unfinished = name.with_name(f".{name.name}.unfinished")
-    try:
-        shutil.copyfile(file, unfinished)
-        with unfinished.open("rb+") as copy:
-            os.fsync(copy.fileno())
-        unfinished.replace(name)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
 
 
 @dataclass

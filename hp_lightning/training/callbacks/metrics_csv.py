@@ -4,7 +4,8 @@ import csv
 import math
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,43 @@ import lightning as L
 from hp_lightning.common.console import log
 from hp_lightning.common.failpoints import failpoint
 from hp_lightning.data.datamodule import CorpusDataModule
-from hp_lightning.training.callbacks.budget import Budget
 from hp_lightning.training.loggers.tensorboard import Curves
 from hp_lightning.training.module import GPTModule
+
+SHARE = 0.005  # of the seconds of training, for each kind
+
+
+class Budget:
+    """Counts what each kind of thing that is made beside training has taken, over all sittings of a run.
+
+    The first of a kind is always affordable. The next waits until training has gone on for long enough that both
+    together stay below the share.
+    """
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}  # seconds, by kind
+        self._newest: dict[str, float] = {}  # seconds of the last one, which the next will take about again
+
+    def affords(self, kind: str, trained: float) -> bool:
+        """Whether there is time for one more, after so many seconds of training."""
+        return kind not in self.spent or self.spent[kind] + self._newest[kind] <= SHARE * trained
+
+    @contextmanager
+    def spending(self, kind: str) -> Iterator[None]:
+        """Counts the seconds within."""
+        begin = time.monotonic()
+        yield
+        self._newest[kind] = time.monotonic() - begin
+        self.spent[kind] = self.spent.get(kind, 0.0) + self._newest[kind]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything."""
+        return {"spent": dict(self.spent), "newest": dict(self._newest)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self.spent, self._newest = dict(state_dict["spent"]), dict(state_dict["newest"])
+
 
 COLUMNS = (
     "step", "tokens", "seconds", "train/loss", "grad_norm", "lr", "tokens_per_second", "mfu",

@@ -8,7 +8,7 @@ from hp_lightning.common.console import log
 from hp_lightning.common.files import write_whole
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.models.gpt import GPT
-from hp_lightning.tokenizers.labels import labels
+from hp_lightning.tokenizers.base import labels
 
 MOST_TOKENS = 5_000  # what a browser still turns smoothly
 VECTORS, TOKENS = "projector/vectors.bytes", "projector/tokens.tsv"
