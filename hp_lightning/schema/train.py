@@ -70,7 +70,7 @@ class TokenizerConfig:
 
 @dataclass
 class ModelConfig:
-    """The form of the network; every choice is defined, with its source, in `model.py`."""
+    """The form of the network; every choice is defined, with its source, in `models/`."""
 
     vocab_size: Optional[int]  # rows of the embedding table; null: as many as the tokenizer has
     d_model: int
@@ -114,7 +114,7 @@ class PlateauConfig:
 
 @dataclass
 class OptimConfig:
-    """The optimizer and its learning rate; what the schedules are stands in `schedule.py`."""
+    """The optimizer and its learning rate; what the schedules are stands in `training/schedule.py`."""
 
     name: str  # adamw | adam | muon: for the hidden matrices, with AdamW for the others
     lr: float  # of Adam's steps

@@ -324,8 +324,8 @@ def test_arrays_come_back(tmp_path: Path) -> None:
 
 ENCODE = """
 import sys
-from hp_lightning.config import DataConfig, TokenizerConfig
-from hp_lightning.encoding import encode_corpus
+from hp_lightning.schema.train import DataConfig, TokenizerConfig
+from hp_lightning.data.dataset import encode_corpus
 import json
 data, tokenizer = json.load(sys.stdin)
 print("ready", flush=True)

@@ -198,7 +198,7 @@ def test_another_sweep_is_not_overwritten(sweep: tuple[Path, Finished], run_scri
 def test_nobody_has_to_read_what_is_said() -> None:
     """As when the output goes to a program that ends: the run, or the sweep, goes on."""
     says = "for _ in range(20): console.print('word ' * 1000)"
-    told = f"from hp_lightning.progress import console\n{says}\nopen('done', 'w')"
+    told = f"from hp_lightning.common.console import console\n{says}\nopen('done', 'w')"
     with tempfile.TemporaryDirectory() as folder:
         python = shlex.join([sys.executable, "-c", told])
         command = f"PYTHONPATH={shlex.quote(str(PROJECT))} {python} | head -c 1"

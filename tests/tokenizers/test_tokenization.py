@@ -321,8 +321,8 @@ def test_learned_texts_are_encoded(cfg: TokenizerConfig, few: list[str]) -> None
 
 LEARN = """
 import json, sys
-from hp_lightning.config import TokenizerConfig
-from hp_lightning.tokenization import learn_tokenizer
+from hp_lightning.schema.train import TokenizerConfig
+from hp_lightning.tokenizers import learn_tokenizer
 texts = json.load(sys.stdin)
 learned = [learn_tokenizer(TokenizerConfig(kind, 300, 2, False, None), texts) for kind in ("word", "char", "bpe")]
 print(json.dumps([[found.tokenizer.state(), [ids.tolist() for ids in found.encoded]] for found in learned]))

@@ -107,7 +107,7 @@ NO_HYPERPARAMETERS = ("run_dir", "resume", "logger", "checkpoint")
 
 
 def hyperparameters(plain: dict[str, Any]) -> dict[str, Any]:
-    """The leaves of a config, as `config.to_plain` gives it, by their dotted keys."""
+    """The leaves of a config, as `to_plain` gives it, by their dotted keys."""
     return _leaves({key: value for key, value in plain.items() if key not in NO_HYPERPARAMETERS})
 
 
