@@ -31,10 +31,10 @@ from hp_lightning.inference.generate import Sampling, continue_text
 from hp_lightning.models.loss import perplexity
 from hp_lightning.schema.train import TrainConfig
 from hp_lightning.training.board import Board
-from hp_lightning.training.callbacks.checkpoint import Checkpoints, CheckpointWriter
-from hp_lightning.training.callbacks.divergence import Divergence
-from hp_lightning.training.callbacks.graceful_shutdown import StopOnSignal
-from hp_lightning.training.callbacks.metrics_csv import RunLog
+from hp_lightning.training.callbacks.checkpoint import AtomicCheckpointIO, ResumableCheckpoint
+from hp_lightning.training.callbacks.divergence import DivergenceGuard
+from hp_lightning.training.callbacks.graceful_shutdown import GracefulShutdown
+from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
 from hp_lightning.training.callbacks.profiler import Profile
 from hp_lightning.training.callbacks.progress_bar import ProgressDisplay
 from hp_lightning.training.callbacks.samples import prompts
@@ -175,7 +175,7 @@ def _fit(run: Run) -> None:
     """Trains, tests and reports; the summary also tells of a run that did not end well, and why."""
     L.seed_everything(run.cfg.seed, verbose=False)
     module = GPTModule(run.cfg)
-    run_log = RunLog(run.dir, run.cfg.logger.log_every_steps, _kept_until(run), _flops_share(run, module))
+    run_log = MetricsCSV(run.dir, run.cfg.logger.log_every_steps, _kept_until(run), _flops_share(run, module))
     board = _make_board(run, module, run_log)
     trainer, checkpoints = _make_trainer(run, run_log, board)
     resume_from = None if run.resumed is None else run.resumed.path
@@ -207,7 +207,7 @@ def _fit(run: Run) -> None:
         raise
 
 
-def _expect_saved(trainer: L.Trainer, checkpoints: Checkpoints) -> None:
+def _expect_saved(trainer: L.Trainer, checkpoints: ResumableCheckpoint) -> None:
     """A run whose end is not on the disk, for want of room, has one try more."""
     if checkpoints.error is not None:
         checkpoints.save(trainer)
@@ -267,18 +267,18 @@ def _flops_share(run: Run, module: GPTModule) -> float:
     return module.net.flops_per_token(run.cfg.data.seq_len) / run.settled.peak_flops
 
 
-def _make_board(run: Run, module: GPTModule, run_log: RunLog) -> Board | None:
+def _make_board(run: Run, module: GPTModule, run_log: MetricsCSV) -> Board | None:
     if not run.cfg.logger.tensorboard or not run.speaks:
         return None
     return Board(run, module.net, run_log, _kept_until(run))
 
 
-def _make_trainer(run: Run, run_log: RunLog, board: Board | None) -> tuple[L.Trainer, Checkpoints]:
+def _make_trainer(run: Run, run_log: MetricsCSV, board: Board | None) -> tuple[L.Trainer, ResumableCheckpoint]:
     cfg = run.cfg
-    writer = CheckpointWriter()
+    writer = AtomicCheckpointIO()
     assert cfg.model.vocab_size is not None
-    divergence = Divergence(cfg.model.vocab_size, cfg.logger.log_every_steps, str(run.dir))
-    checkpoints = Checkpoints(run.dir, run.data, cfg, run.val_every, run.resumed, writer, divergence.look)
+    divergence = DivergenceGuard(cfg.model.vocab_size, cfg.logger.log_every_steps, str(run.dir))
+    checkpoints = ResumableCheckpoint(run.dir, run.data, cfg, run.val_every, run.resumed, writer, divergence.check)
     trainer = L.Trainer(
         accelerator=cfg.trainer.accelerator,
         devices=cfg.trainer.devices,
@@ -299,7 +299,7 @@ def _make_trainer(run: Run, run_log: RunLog, board: Board | None) -> tuple[L.Tra
             *([ProgressDisplay(run_log, run.total_steps)] if run.speaks else []),
             *([] if board is None else board.exhibits),
             *([Profile(run.dir / "profile")] if cfg.trainer.profile and run.speaks else []),
-            StopOnSignal(checkpoints),
+            GracefulShutdown(checkpoints),
             checkpoints,  # Lightning calls them last of all
         ],
         # A cluster's own environment would expect a task for each device, and take the signals over.
@@ -312,7 +312,7 @@ def _make_trainer(run: Run, run_log: RunLog, board: Board | None) -> tuple[L.Tra
 
 
 def _figures(
-    run: Run, trainer: L.Trainer, module: GPTModule, run_log: RunLog, checkpoints: Checkpoints
+    run: Run, trainer: L.Trainer, module: GPTModule, run_log: MetricsCSV, checkpoints: ResumableCheckpoint
 ) -> dict[str, Any]:
     """What the run has come to so far."""
     data, step = run.data, trainer.global_step
@@ -339,7 +339,7 @@ def _report(
     run: Run,
     trainer: L.Trainer,
     module: GPTModule,
-    checkpoints: Checkpoints,
+    checkpoints: ResumableCheckpoint,
     board: Board | None,
     figures: dict[str, Any],
 ) -> None:

@@ -441,6 +441,8 @@ def test_help_says_what_can_be_given(tmp_path: Path) -> None:
 
 
 def test_reading_needs_nothing_heavy() -> None:
-    code = "import sys, hp_lightning.sweeps.comparison.write; print({'torch', 'lightning', 'matplotlib'} & {*sys.modules})"
+    code = (
+        "import sys, hp_lightning.sweeps.comparison.write; print({'torch', 'lightning', 'matplotlib'} & {*sys.modules})"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -37,7 +37,7 @@ from hp_lightning.schema.train import TrainConfig, from_yaml
 from hp_lightning.tokenizers import UNK
 from hp_lightning.tokenizers.base import labels
 from hp_lightning.training.callbacks import metrics_csv as budget
-from hp_lightning.training.callbacks.metrics_csv import RunLog
+from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
 from hp_lightning.training.callbacks.plots import CLASSES, token_losses
 from hp_lightning.training.callbacks.samples import first_words, prompts
 from hp_lightning.training.fit import train
@@ -69,9 +69,9 @@ def train_in(run_dir: Path, make_config: MakeConfig, *overrides: str) -> None:
 
 def train_until(validation: int, run_dir: Path, make_config: MakeConfig, *overrides: str) -> None:
     """Until a validation of this sitting has been logged; it is not saved."""
-    original, seen = RunLog.on_validation_end, 0
+    original, seen = MetricsCSV.on_validation_end, 0
 
-    def breaking(self: RunLog, *args: Any) -> None:
+    def breaking(self: MetricsCSV, *args: Any) -> None:
         nonlocal seen
         original(self, *args)
         seen += 1
@@ -79,7 +79,7 @@ def train_until(validation: int, run_dir: Path, make_config: MakeConfig, *overri
             raise BreaksOff
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunLog, "on_validation_end", breaking)
+        patch.setattr(MetricsCSV, "on_validation_end", breaking)
         with pytest.raises(BreaksOff):
             train_in(run_dir, make_config, *overrides)
 

@@ -38,7 +38,7 @@ def wanted_anywhere(trainer: L.Trainer, here: bool, every: int) -> bool:
     return trainer.global_step % every == 0 and trainer.strategy.reduce_boolean_decision(here, all=False)
 
 
-class CheckpointWriter(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the file, flushes to the disk and renames, so that a checkpoint is whole or absent.
 
     A file system's error is no reason for a run to end, and of several processes the first alone writes: `error` has
@@ -66,7 +66,7 @@ class _Owed:
     names: list[Path]
 
 
-class Checkpoints(Checkpoint):
+class ResumableCheckpoint(Checkpoint):
     """Saves `last.ckpt` at every validation and between them, `best.ckpt` at the lowest loss; stops a run early.
 
     Paths are not part of the record, so that a run folder can be moved.
@@ -88,7 +88,7 @@ class Checkpoints(Checkpoint):
         cfg: TrainConfig,
         val_every: int,
         resumed: Trained | None,
-        writer: CheckpointWriter,
+        writer: AtomicCheckpointIO,
         check: Callable[[L.Trainer], None],
     ) -> None:
         self.run_dir = run_dir

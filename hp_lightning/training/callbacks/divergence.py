@@ -15,7 +15,7 @@ TIMES_GUESSING = 3  # a loss is beyond hope above so many times ln V, that of gu
 NAMED_DOCUMENTS = 5
 
 
-class Divergence(L.Callback):
+class DivergenceGuard(L.Callback):
     """Looks for the first step with a loss or gradient that is not finite, or with a loss beyond hope.
 
     The figures of each step are looked at where they are, on the device; a GPU is waited for only every `every_steps`
@@ -51,9 +51,9 @@ class Divergence(L.Callback):
         self._first = torch.where(bad & self._first[0].isnan(), figures, self._first)
         waits = pl_module.device.type != "cpu" or trainer.world_size > 1
         if not waits or self._step % self._every == 0:
-            self.look(trainer)
+            self.check(trainer)
 
-    def look(self, trainer: L.Trainer) -> None:
+    def check(self, trainer: L.Trainer) -> None:
         """Waits for the figures of all devices.
 
         Raises:
@@ -79,7 +79,7 @@ class Divergence(L.Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Looks, before anything is made with weights that are no good."""
-        self.look(trainer)
+        self.check(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Looks at the validation loss, before a checkpoint is written."""

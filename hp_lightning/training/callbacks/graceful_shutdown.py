@@ -12,13 +12,13 @@ from hp_lightning.common import run_dir as runs
 from hp_lightning.common import slurm
 from hp_lightning.common.errors import SIGNALS, Interrupted
 from hp_lightning.common.run_dir import command, last_checkpoint, script
-from hp_lightning.training.callbacks.checkpoint import STEPS_BETWEEN_TALKS, Checkpoints, wanted_anywhere
+from hp_lightning.training.callbacks.checkpoint import STEPS_BETWEEN_TALKS, ResumableCheckpoint, wanted_anywhere
 
 SECONDS_BETWEEN_SIGNALS = 1  # those that come sooner are one: a terminal and a program around the run may both send it
 OF_SLURM = (signal.SIGUSR1, signal.SIGUSR2)  # the second is submitit's
 
 
-class StopOnSignal(L.Callback):
+class GracefulShutdown(L.Callback):
     """On a signal the step that is under way is finished, `last.ckpt` is written, and the run ends.
 
     Between the last step and its validation there is nothing to go on with: that one validation is finished first.
@@ -26,7 +26,7 @@ class StopOnSignal(L.Callback):
     signal, a second later or more, ends the process at once.
     """
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, checkpoints: ResumableCheckpoint) -> None:
         self._checkpoints = checkpoints
         self._received: int | None = None
         self._received_at = 0.0

@@ -14,7 +14,7 @@ import lightning as L
 from hp_lightning.common.console import log
 from hp_lightning.common.failpoints import failpoint
 from hp_lightning.data.datamodule import CorpusDataModule
-from hp_lightning.training.loggers.tensorboard import Curves
+from hp_lightning.training.loggers.tensorboard import TensorBoardLogger
 from hp_lightning.training.module import GPTModule
 
 SHARE = 0.005  # of the seconds of training, for each kind
@@ -60,7 +60,7 @@ FIRST_FIGURE = COLUMNS.index("train/loss")
 VALIDATED = ("val/loss", "val/perplexity", "val/bits_per_char")
 
 
-class RunLog(L.Callback):
+class MetricsCSV(L.Callback):
     """Writes every figure under the number of optimizer steps that had been taken.
 
     Lightning's own logging counts batches and loses its place when a run is resumed; here a resumed run takes away
@@ -88,6 +88,11 @@ class RunLog(L.Callback):
         self.latest: dict[str, float] = {}  # the newest value of every figure
         self.best: dict[str, float] = {}  # step and figures of the validation with the lowest loss
         self.budget = Budget()
+
+    @property
+    def state_key(self) -> str:
+        """Its name in checkpoints, which the name of the class has left."""
+        return "RunLog"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Opens metrics.csv, without the rows that a resumed run will write again."""
@@ -197,7 +202,7 @@ class RunLog(L.Callback):
         with suppress(OSError), self._path.open("rb") as file:
             os.fsync(file.fileno())
         for logger in trainer.loggers:
-            if isinstance(logger, Curves):
+            if isinstance(logger, TensorBoardLogger):
                 logger.flush()
 
     def state_dict(self) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from hp_lightning.common.plots import attention_figure, frequency_figure, loss_f
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.models.gpt import GPT
 from hp_lightning.tokenizers.base import labels
-from hp_lightning.training.callbacks.metrics_csv import RunLog
-from hp_lightning.training.callbacks.samples import Exhibit, first_words
-from hp_lightning.training.loggers.tensorboard import Curves
+from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
+from hp_lightning.training.callbacks.samples import PeriodicCallback, first_words
+from hp_lightning.training.loggers.tensorboard import TensorBoardLogger
 
 TOKENS = 2_048  # about so many are looked at
 ROWS = 512  # of logits at a time
@@ -78,12 +78,12 @@ POSITIONS = {
 }
 
 
-class Drawings(Exhibit):
+class LogPlots(PeriodicCallback):
     """Drawn whenever the validation loss is the best so far."""
 
     kind = "images"
 
-    def __init__(self, curves: Curves, run_log: RunLog, data: CorpusDataModule) -> None:
+    def __init__(self, curves: TensorBoardLogger, run_log: MetricsCSV, data: CorpusDataModule) -> None:
         super().__init__(curves, run_log)
         self._data = data
         tokenizer = data.tokenizer

@@ -7,7 +7,7 @@ import lightning as L
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hp_lightning.common.console import clock, console, log
-from hp_lightning.training.callbacks.metrics_csv import RunLog
+from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
 
 SECONDS_BETWEEN_MOVES = 0.1
 SECONDS_BETWEEN_LINES = 60  # where there is no live display, a line at least so often
@@ -16,7 +16,7 @@ SECONDS_BETWEEN_LINES = 60  # where there is no live display, a line at least so
 class ProgressDisplay(L.Callback):
     """A live bar in a terminal; a line after each validation, which is all that a log file gets to see."""
 
-    def __init__(self, run_log: RunLog, total_steps: int) -> None:
+    def __init__(self, run_log: MetricsCSV, total_steps: int) -> None:
         self._run_log = run_log
         self._total = total_steps
         self._live = console.is_terminal

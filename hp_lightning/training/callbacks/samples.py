@@ -11,12 +11,12 @@ from hp_lightning.inference.generate import Sampling, continue_text
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.train import LoggerConfig
 from hp_lightning.tokenizers import UNK
-from hp_lightning.training.callbacks.metrics_csv import RunLog
-from hp_lightning.training.loggers.tensorboard import Curves, code_block
+from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
+from hp_lightning.training.loggers.tensorboard import TensorBoardLogger, code_block
 from hp_lightning.training.module import GPTModule
 
 
-class Exhibit(L.Callback, ABC):
+class PeriodicCallback(L.Callback, ABC):
     """Something shown at the first validation, at later ones where the budget affords it, and of the best at the end.
 
     Args:
@@ -26,7 +26,7 @@ class Exhibit(L.Callback, ABC):
 
     kind: str  # by which the budget counts
 
-    def __init__(self, curves: Curves, run_log: RunLog) -> None:
+    def __init__(self, curves: TensorBoardLogger, run_log: MetricsCSV) -> None:
         self.curves = curves
         self.run_log = run_log
 
@@ -54,12 +54,14 @@ TOKENS_LOOKED_AT = 5_000
 TAG_LENGTH = 40
 
 
-class Samples(Exhibit):
+class LogSamples(PeriodicCallback):
     """Texts that begin with `logger.sample_prompts`."""
 
     kind = "text"
 
-    def __init__(self, curves: Curves, run_log: RunLog, cfg: LoggerConfig, data: CorpusDataModule) -> None:
+    def __init__(
+        self, curves: TensorBoardLogger, run_log: MetricsCSV, cfg: LoggerConfig, data: CorpusDataModule
+    ) -> None:
         super().__init__(curves, run_log)
         self._prompts = prompts(cfg, data)
         self._sampling = Sampling(max_new_tokens=cfg.sample_tokens)

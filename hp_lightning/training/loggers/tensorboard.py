@@ -97,7 +97,7 @@ LAYOUT = {
 }
 
 
-class Curves(Logger):
+class TensorBoardLogger(Logger):
     """Writes into the run folder, so that a run has its folder's name; a resumed run takes away what it will do again.
 
     TensorBoard knows one axis, the step, and takes away by steps: curves over tokens are a file in a folder below.
