@@ -128,12 +128,12 @@ def _corpus(settings: list[str]) -> tuple[Any, Any]:
     from hydra import compose, initialize_config_dir
 
     import hp_lightning.cli.app  # noqa: F401  makes the schemas known to Hydra
-    from hp_lightning.data.dataset import encode_corpus
+    from hp_lightning.data.dataset import tokenize_corpus
     from hp_lightning.schema.train import train_config
 
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         cfg = train_config(compose("train", overrides=settings))
-    return cfg, encode_corpus(cfg.data, cfg.tokenizer)
+    return cfg, tokenize_corpus(cfg.data, cfg.tokenizer)
 
 
 def _validation(cfg: Any, corpus: Any) -> Any:

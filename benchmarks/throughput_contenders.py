@@ -52,11 +52,11 @@ def _clock() -> float:
 
 def prepare(job: Job) -> dict[str, Any]:
     """Encodes the corpus, so that every contender finds it in the cache or as a file of ids."""
-    from hp_lightning.data.dataset import encode_corpus
+    from hp_lightning.data.dataset import tokenize_corpus
     from hp_lightning.models.gpt import GPT
 
     cfg = _config(job)
-    corpus = encode_corpus(cfg.data, cfg.tokenizer)
+    corpus = tokenize_corpus(cfg.data, cfg.tokenizer)
     assert job.shape.vocab_size < 2**16
     corpus.streams["train"].astype(np.uint16).tofile(job.token_file)
     with torch.device("meta"):
@@ -87,16 +87,16 @@ def matrix(job: Job) -> dict[str, float]:
 def plain_loop(job: Job) -> dict[str, list[float]]:
     """Our network, optimizer and data without Lightning and all that train.py does around a step."""
     from hp_lightning.data.datamodule import TrainWindows
-    from hp_lightning.data.dataset import encode_corpus
+    from hp_lightning.data.dataset import tokenize_corpus
     from hp_lightning.models.gpt import GPT
-    from hp_lightning.training.auto import settle
+    from hp_lightning.training.auto import resolve_auto
     from hp_lightning.training.optim import build_optimizer
 
     if DEVICE.type == "cuda":
         torch.set_float32_matmul_precision("high")  # as train.py has it
     cfg = _config(job)
-    stream = encode_corpus(cfg.data, cfg.tokenizer).streams["train"]
-    cfg = settle(cfg, len(stream) - 1).cfg
+    stream = tokenize_corpus(cfg.data, cfg.tokenizer).streams["train"]
+    cfg = resolve_auto(cfg, len(stream) - 1).cfg
     torch.manual_seed(cfg.seed)
     net = GPT(cfg.model, cfg.regularization).to(DEVICE)
     optimizer = build_optimizer(net, cfg.optim, cfg.regularization.weight_decay, cfg.model.d_model)

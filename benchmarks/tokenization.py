@@ -155,10 +155,10 @@ def _nltk(cfg: Any) -> dict[str, Any]:
 
 
 def _ours(cfg: Any) -> dict[str, Any]:
-    from hp_lightning.data.dataset import encode_corpus
+    from hp_lightning.data.dataset import tokenize_corpus
 
     begin = time.perf_counter()
-    corpus = encode_corpus(cfg.data, cfg.tokenizer)
+    corpus = tokenize_corpus(cfg.data, cfg.tokenizer)
     seconds = time.perf_counter() - begin
     peak = _peak_mb()
     tokens = [token for text in _texts(cfg) for token in corpus.tokenizer.tokens(text) if token != "\n"]

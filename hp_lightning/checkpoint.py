@@ -1,8 +1,8 @@
 """What a checkpoint holds, how it is written whole, and how it is read without trusting it.
 
 One file is enough: weights, the run's config with the network's form in it, and the tokenizer's whole state, as tensors
-and plain Python values; and, to go on from, the optimizer's state, the loader's position and what `Record` has. Random
-numbers are none of it: those of a step are drawn from the seed and the step's number alone.
+and plain Python values; and, to go on from, the optimizer's state, the loader's position and what `ValidationHistory`
+has. Random numbers are none of it: those of a step are drawn from the seed and the step's number alone.
 """
 
 import dataclasses
@@ -30,12 +30,12 @@ from hp_lightning.schema.train import ModelConfig, TrainConfig, from_plain, to_p
 from hp_lightning.tokenizers import Tokenizer, tokenizer_from_state
 
 FORMAT = 9
-OURS = "hp_lightning"  # the key below which our part of a checkpoint stands, beside Lightning's
-TAUGHT = "hp_lightning_sentiment"  # likewise in a file of `tasks.sentiment.checkpoint`
+CHECKPOINT_KEY = "hp_lightning"  # the key below which our part of a checkpoint stands, beside Lightning's
+SENTIMENT_KEY = "hp_lightning_sentiment"  # likewise in a file of `tasks.sentiment.checkpoint`
 
 
 @dataclass
-class Record:
+class ValidationHistory:
     """What the validations of a run have come to."""
 
     best: list[tuple[float, int]] = field(default_factory=list)  # the lowest losses, each with its step; lowest first
@@ -54,7 +54,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Trained:
+class LoadedCheckpoint:
     """What a checkpoint gives back."""
 
     path: Path
@@ -75,13 +75,13 @@ class Trained:
     @property
     def corpus(self) -> str:
         """The digest of the corpus it was trained on."""
-        return str(self.contents[OURS]["corpus"])
+        return str(self.contents[CHECKPOINT_KEY]["corpus"])
 
     @property
-    def record(self) -> Record:
+    def record(self) -> ValidationHistory:
         """A copy of the record of its run so far."""
-        saved = self.contents[OURS]["record"]
-        return Record(**{**saved, "best": [(loss, step) for loss, step in saved["best"]]})
+        saved = self.contents[CHECKPOINT_KEY]["record"]
+        return ValidationHistory(**{**saved, "best": [(loss, step) for loss, step in saved["best"]]})
 
     def net(self) -> GPT:
         """The network with its weights, without dropout."""
@@ -94,8 +94,8 @@ class DamagedError(InputError):
     """A file that is no whole checkpoint: truncated, with other bits than were written, or something else."""
 
 
-def our_part(cfg: TrainConfig, tokenizer: Tokenizer, corpus: str, record: Record) -> dict[str, Any]:
-    """What makes a checkpoint of Lightning's enough by itself; goes into it under `OURS`.
+def our_part(cfg: TrainConfig, tokenizer: Tokenizer, corpus: str, record: ValidationHistory) -> dict[str, Any]:
+    """What makes a checkpoint of Lightning's enough by itself; goes into it under `CHECKPOINT_KEY`.
 
     Args:
         corpus: the digest of the corpus
@@ -109,7 +109,7 @@ def our_part(cfg: TrainConfig, tokenizer: Tokenizer, corpus: str, record: Record
     }
 
 
-def load(path: Path) -> Trained:
+def load(path: Path) -> LoadedCheckpoint:
     """Reads a checkpoint; nothing in it is executed.
 
     Raises:
@@ -118,17 +118,17 @@ def load(path: Path) -> Trained:
     """
     with refusals(path):
         contents = read_contents(path)
-        if TAUGHT in contents:
+        if SENTIMENT_KEY in contents:
             raise InputError(
                 "checkpoint.taught",
                 f"{path} was taught labels, and can only judge: name the checkpoint that it comes from, as in "
                 "best.ckpt",
             )
-        ours = contents[OURS]
+        ours = contents[CHECKPOINT_KEY]
         if ours["format"] == FORMAT:
             _expect_whole_state(contents)
             return _fitting(
-                Trained(path, from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"]), contents)
+                LoadedCheckpoint(path, from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"]), contents)
             )
     raise InputError(
         "checkpoint.other_version",
@@ -178,7 +178,7 @@ def _expect_whole_state(contents: dict[str, Any]) -> None:
         raise KeyError(*missing)
 
 
-def _fitting(trained: Trained) -> Trained:
+def _fitting(trained: LoadedCheckpoint) -> LoadedCheckpoint:
     """The same, if its weights are those of the network that its config describes."""
     wanted = {f"net.{name}": value.shape for name, value in blank_network(trained.cfg.model).state_dict().items()}
     if {name: value.shape for name, value in trained.contents["state_dict"].items()} != wanted:
@@ -213,7 +213,7 @@ def _verify_checksums(path: Path) -> None:
         raise zipfile.BadZipFile(damaged)
 
 
-def load_first_whole(paths: list[Path]) -> Trained:
+def load_first_whole(paths: list[Path]) -> LoadedCheckpoint:
     """The first of a run's checkpoints that is whole; those before it are put aside, and named in a warning.
 
     Raises:
@@ -237,7 +237,7 @@ def load_first_whole(paths: list[Path]) -> Trained:
     )
 
 
-def load_weights(net: GPT, trained: Trained) -> None:
+def load_weights(net: GPT, trained: LoadedCheckpoint) -> None:
     """Puts a checkpoint's weights into a network of the same form."""
     weights = trained.contents["state_dict"].items()
     net.load_state_dict({name.removeprefix("net."): value for name, value in weights})

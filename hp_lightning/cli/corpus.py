@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from hp_lightning.cli import app
 from hp_lightning.common.console import messages
 from hp_lightning.common.hydra_grammar import quoted
-from hp_lightning.data.dataset import encode_corpus
+from hp_lightning.data.dataset import tokenize_corpus
 from hp_lightning.data.ngram_baseline import counted_loss
 from hp_lightning.data.report import show_corpus
 from hp_lightning.schema.train import TokenizerConfig, TrainConfig, train_config
@@ -34,7 +34,7 @@ def main(cfg: DictConfig) -> None:
 
         checked, tokenizer = chosen_tokenizer(checked, list(HydraConfig.get().overrides.task))
     with messages():
-        corpus = encode_corpus(checked.data, tokenizer)
+        corpus = tokenize_corpus(checked.data, tokenizer)
         show_corpus(checked.data.path, corpus, counted_loss(checked.data, corpus))
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hp_lightning.common.errors import InputError
-from hp_lightning.data.dataset import Encoded
+from hp_lightning.data.dataset import TokenizedCorpus
 from hp_lightning.schema.train import DataConfig
 
 IGNORED = -100  # the target of a position that does not count, as in `torch.nn.functional.cross_entropy`
@@ -32,7 +32,7 @@ class CorpusDataModule(L.LightningDataModule):
         InputError: the corpus is too short for one window
     """
 
-    def __init__(self, cfg: DataConfig, corpus: Encoded, seed: int, accumulate: int, devices: int = 1) -> None:
+    def __init__(self, cfg: DataConfig, corpus: TokenizedCorpus, seed: int, accumulate: int, devices: int = 1) -> None:
         super().__init__()
         self.cfg = cfg
         self.corpus = corpus

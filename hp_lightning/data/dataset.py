@@ -51,7 +51,7 @@ class DocumentFacts:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class TokenizedCorpus:
     """A corpus in tokens."""
 
     tokenizer: Tokenizer
@@ -79,7 +79,7 @@ class Encoded:
         return losses
 
 
-def encode_corpus(cfg: DataConfig, tokenizer: TokenizerConfig | Tokenizer) -> Encoded:
+def tokenize_corpus(cfg: DataConfig, tokenizer: TokenizerConfig | Tokenizer) -> TokenizedCorpus:
     """Encodes the corpus, with a tokenizer that is learned from its training part or with one that is known already.
 
     Raises:
@@ -100,7 +100,7 @@ class _Encoder:
         versions = [version("nltk"), version("tokenizers")]
         self._key = digest(FORMAT, versions, content_digest(sources), settings)
 
-    def encoded(self, tokenizer: TokenizerConfig | Tokenizer) -> Encoded:
+    def encoded(self, tokenizer: TokenizerConfig | Tokenizer) -> TokenizedCorpus:
         if isinstance(tokenizer, TokenizerConfig):
             key = digest(self._key, dataclasses.asdict(tokenizer))
             learned = self._cache.load(key)
@@ -119,7 +119,7 @@ class _Encoder:
         counts = Counter(token for text in texts for token in tokenizer.tokens(text))
         return self._encode(reading, splits, Learned(tokenizer, token_ids, counts), state)
 
-    def _learn(self, cfg: TokenizerConfig, key: str) -> Encoded:
+    def _learn(self, cfg: TokenizerConfig, key: str) -> TokenizedCorpus:
         reading, splits = self._read()
         learned = learn_tokenizer(cfg, [document.text for document in splits.train])
         state = to_array(learned.tokenizer.state())
@@ -133,7 +133,9 @@ class _Encoder:
         reading = read_documents(self._cfg, self._sources)
         return reading, split_documents(reading.documents, self._cfg)
 
-    def _encode(self, reading: Reading, splits: Splits, learned: Learned, state: npt.NDArray[np.uint8]) -> Encoded:
+    def _encode(
+        self, reading: Reading, splits: Splits, learned: Learned, state: npt.NDArray[np.uint8]
+    ) -> TokenizedCorpus:
         """Encodes the parts that nothing is learned from, and looks everything over."""
         tokenizer = learned.tokenizer
         eos_id = tokenizer.vocabulary.eos_id
@@ -148,7 +150,7 @@ class _Encoder:
             part: [DocumentFacts(document.name, len(document.text)) for document in found]
             for part, found in vars(splits).items()
         }
-        encoded = Encoded(tokenizer, streams, documents, inspect(reading, splits), coverage)
+        encoded = TokenizedCorpus(tokenizer, streams, documents, inspect(reading, splits), coverage)
         self._cache.store(self._encoded_key(state), _packed(encoded))
         return encoded
 
@@ -173,7 +175,7 @@ def _coverage(counts: dict[str, Counter[str]]) -> list[Coverage]:
     return [Coverage(size, {part: known[part][place] for part in counts}) for place, size in enumerate(sizes)]
 
 
-def _packed(encoded: Encoded) -> Arrays:
+def _packed(encoded: TokenizedCorpus) -> Arrays:
     findings = {
         "documents": {part: list(map(dataclasses.asdict, found)) for part, found in encoded.documents.items()},
         "facts": dataclasses.asdict(encoded.facts),
@@ -182,11 +184,11 @@ def _packed(encoded: Encoded) -> Arrays:
     return {**encoded.streams, "findings": to_array(findings)}
 
 
-def _unpacked(arrays: Arrays, tokenizer: Tokenizer) -> Encoded:
+def _unpacked(arrays: Arrays, tokenizer: Tokenizer) -> TokenizedCorpus:
     findings = from_array(arrays.pop("findings"))
     facts = findings["facts"]
     facts["parts"] = {part: PartFacts(**numbers) for part, numbers in facts["parts"].items()}
     facts |= {key: tuple(facts[key]) for key in ("longest", "shortest")}  # JSON made lists of them
     coverage = [Coverage(**row) for row in findings["coverage"]]
     documents = {part: [DocumentFacts(**facts) for facts in found] for part, found in findings["documents"].items()}
-    return Encoded(tokenizer, arrays, documents, CorpusFacts(**facts), coverage)
+    return TokenizedCorpus(tokenizer, arrays, documents, CorpusFacts(**facts), coverage)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from hp_lightning.common.console import progress
 from hp_lightning.common.failpoints import failpoint
 from hp_lightning.data.cache import Cache, digest, from_array, to_array
-from hp_lightning.data.dataset import Encoded
+from hp_lightning.data.dataset import TokenizedCorpus
 from hp_lightning.data.downloads import cache_folder
 from hp_lightning.schema.train import DataConfig
 
@@ -141,7 +141,7 @@ def _discounts(counts: Ids) -> tuple[float, ...]:
 FORMAT = 1  # of what the cache holds; to be raised with every change of counting
 
 
-def counted_loss(cfg: DataConfig, corpus: Encoded) -> float | None:
+def counted_loss(cfg: DataConfig, corpus: TokenizedCorpus) -> float | None:
     """The loss of a Kneser-Ney model on the validation part, see `kneser_ney_loss`; counted once, and then kept.
 
     Args:

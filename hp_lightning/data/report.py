@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from hp_lightning.common.console import log, log_table
-from hp_lightning.data.dataset import Encoded
+from hp_lightning.data.dataset import TokenizedCorpus
 from hp_lightning.data.ngram_baseline import MOST_TOKENS, ORDER
 from hp_lightning.data.stats import CorpusFacts
 
@@ -22,7 +22,7 @@ SEPARATORS = {" ": "spaces (printed lines flow together)", "\n": "line breaks"}
 Rows = list[list[str]]  # the first has the names of the columns
 
 
-def show_corpus(path: Any, corpus: Encoded, counted_loss: float | None) -> None:
+def show_corpus(path: Any, corpus: TokenizedCorpus, counted_loss: float | None) -> None:
     """Says what was read, how it was split, what the tokenizer makes of it, and what counting comes to."""
     log.info("corpus  %s: %s", path, _how_it_was_read(corpus.facts))
     log_table(_table(_parts(corpus)))
@@ -35,7 +35,7 @@ def show_corpus(path: Any, corpus: Encoded, counted_loss: float | None) -> None:
     log.info("")
 
 
-def corpus_in_markdown(path: Any, corpus: Encoded, counted_loss: float | None) -> str:
+def corpus_in_markdown(path: Any, corpus: TokenizedCorpus, counted_loss: float | None) -> str:
     """The same for a page."""
     coverage = [f"{COVERAGE}\n\n{_markdown(_coverage(corpus))}"] if corpus.coverage else []
     return "\n\n".join(
@@ -58,7 +58,7 @@ def _how_it_was_read(facts: CorpusFacts) -> str:
     return f"{facts.rows:,} rows, {parted}{columns}{documents}, rows joined by {joined}"
 
 
-def _parts(corpus: Encoded) -> Rows:
+def _parts(corpus: TokenizedCorpus) -> Rows:
     rows = [["", "documents", "words", "characters", "tokens", "<UNK>"]]
     unk_id = corpus.tokenizer.vocabulary.unk_id
     for part, name in PARTS.items():
@@ -69,7 +69,7 @@ def _parts(corpus: Encoded) -> Rows:
     return rows
 
 
-def _coverage(corpus: Encoded) -> Rows:
+def _coverage(corpus: TokenizedCorpus) -> Rows:
     sizes = [f"{row.size // 1000}k" for row in corpus.coverage[:-1]] + [f"all {corpus.coverage[-1].size:,}"]
     rows = [["known of", *sizes]]
     for part, name in PARTS.items():
@@ -78,7 +78,7 @@ def _coverage(corpus: Encoded) -> Rows:
     return rows
 
 
-def _findings(corpus: Encoded, counted_loss: float | None) -> list[tuple[str, str]]:
+def _findings(corpus: TokenizedCorpus, counted_loss: float | None) -> list[tuple[str, str]]:
     facts = corpus.facts
     return [
         ("vocabulary", f"{len(corpus.tokenizer.vocabulary):,} tokens"),
@@ -119,7 +119,7 @@ def _odd_characters(facts: CorpusFacts) -> str:
     return _listed([f"{name} ({count:,})" for name, count in facts.odd_characters.items()]) or "none"
 
 
-def _counting(corpus: Encoded, loss: float | None) -> str:
+def _counting(corpus: TokenizedCorpus, loss: float | None) -> str:
     """What a network has to beat."""
     if len(corpus.streams["val"]) < 2:
         return "no validation part to try it on"

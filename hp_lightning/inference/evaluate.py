@@ -12,13 +12,13 @@ import torch
 from rich.table import Table
 
 from hp_lightning import checkpoint
-from hp_lightning.checkpoint import Trained
+from hp_lightning.checkpoint import LoadedCheckpoint
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common.console import log, log_table, messages
 from hp_lightning.common.errors import InputError, RunError
 from hp_lightning.common.files import check_target, write_whole
 from hp_lightning.common.hardware import device_of
-from hp_lightning.data.dataset import Encoded, encode_corpus
+from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
 from hp_lightning.data.sources import absolute_path, find_sources
 from hp_lightning.inference.generate import Sampling, check_memory, continue_text
 from hp_lightning.inference.metrics import Figures, copied_share, figures, figures_by_document, score_tokens
@@ -58,7 +58,7 @@ def evaluate(cfg: EvaluateConfig) -> None:
                 f"stride={cfg.stride} is longer than the run's windows of {seq_len} tokens: lower it",
             )
         data = data_config(cfg.data, trained.cfg.data)
-        corpus = encode_corpus(data, trained.tokenizer)
+        corpus = tokenize_corpus(data, trained.tokenizer)
         own = corpus.digest == trained.corpus
         path = _report_path(trained.path, data, own) if cfg.out is None else Path(cfg.out)
         named = f"{path}, for the figures," if cfg.out is None else f"out={cfg.out}"
@@ -92,7 +92,7 @@ def data_config(given: OtherCorpusConfig, of_run: DataConfig) -> DataConfig:
     return dataclasses.replace(of_run, **{"cache_dir": None, **told})
 
 
-def _parts(wanted: list[str], corpus: Encoded) -> list[str]:
+def _parts(wanted: list[str], corpus: TokenizedCorpus) -> list[str]:
     found = [part for part in dict.fromkeys(wanted) if len(corpus.streams[part]) > 1]
     if not found:
         raise InputError(
@@ -102,7 +102,7 @@ def _parts(wanted: list[str], corpus: Encoded) -> list[str]:
     return found
 
 
-def _part(net: GPT, corpus: Encoded, part: str, seq_len: int, stride: int | None) -> PartFigures:
+def _part(net: GPT, corpus: TokenizedCorpus, part: str, seq_len: int, stride: int | None) -> PartFigures:
     stream, vocabulary = corpus.streams[part], corpus.tokenizer.vocabulary
     characters = corpus.facts.parts[part].characters
     scores = score_tokens(net, stream, seq_len, seq_len, BATCH_SIZE)
@@ -115,7 +115,7 @@ def _part(net: GPT, corpus: Encoded, part: str, seq_len: int, stride: int | None
     return PartFigures(overall, sliding, by_document)
 
 
-def _copied(net: GPT, corpus: Encoded, context: int, cfg: EvaluateConfig) -> dict[int, dict[str, float | None]]:
+def _copied(net: GPT, corpus: TokenizedCorpus, context: int, cfg: EvaluateConfig) -> dict[int, dict[str, float | None]]:
     """By n the share of n-grams that stand in the training part: of what the model writes, and of the validation part.
 
     People repeat each other, too: the second is what the first is to be compared with.
@@ -136,7 +136,7 @@ def _copied(net: GPT, corpus: Encoded, context: int, cfg: EvaluateConfig) -> dic
     }
 
 
-def _texts(corpus: Encoded, part: str) -> list[str]:
+def _texts(corpus: TokenizedCorpus, part: str) -> list[str]:
     """The documents as the tokenizer gives them back."""
     stream = corpus.streams[part]
     ends = np.flatnonzero(stream == corpus.tokenizer.vocabulary.eos_id)
@@ -195,7 +195,7 @@ def _show_copied(copied: dict[int, dict[str, float | None]]) -> None:
 
 
 def _report(
-    trained: Trained,
+    trained: LoadedCheckpoint,
     data: DataConfig,
     own: bool,
     cfg: EvaluateConfig,

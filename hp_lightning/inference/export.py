@@ -13,7 +13,7 @@ from tokenizers import AddedToken, normalizers, processors
 from torch import Tensor
 
 from hp_lightning import checkpoint
-from hp_lightning.checkpoint import Trained
+from hp_lightning.checkpoint import LoadedCheckpoint
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common.errors import InputError
 from hp_lightning.models.gpt import GPT
@@ -83,7 +83,7 @@ def _problems(model: ModelConfig) -> Iterator[str]:
             yield f"model.{key} is {value}, and GPT-2's {wanted}"
 
 
-def _write(trained: Trained, folder: Path) -> None:
+def _write(trained: LoadedCheckpoint, folder: Path) -> None:
     weights = save(gpt2_weights(trained.net()), metadata={"format": "pt"})
     (folder / "model.safetensors").write_bytes(weights)  # an error is then an `OSError`
     _write_json(folder / "config.json", gpt2_config(trained))
@@ -112,7 +112,7 @@ def gpt2_weights(net: GPT) -> dict[str, Tensor]:
     return weights
 
 
-def gpt2_config(trained: Trained) -> dict[str, Any]:
+def gpt2_config(trained: LoadedCheckpoint) -> dict[str, Any]:
     """What `transformers.GPT2Config` is made of."""
     model, dropout = trained.cfg.model, trained.cfg.regularization
     eos_id = trained.tokenizer.vocabulary.eos_id
@@ -136,7 +136,7 @@ def gpt2_config(trained: Trained) -> dict[str, Any]:
     }
 
 
-def _generation_config(trained: Trained) -> dict[str, Any]:
+def _generation_config(trained: LoadedCheckpoint) -> dict[str, Any]:
     """As `generate.py` has it: from `<EOS>` to `<EOS>`, and what is no token is never written."""
     vocabulary = trained.tokenizer.vocabulary
     eos_id = vocabulary.eos_id
@@ -157,7 +157,7 @@ def _complete(library_form: tokenizers.Tokenizer, tokenizer: Tokenizer) -> token
     return library_form
 
 
-def _tokenizer_config(trained: Trained) -> dict[str, Any]:
+def _tokenizer_config(trained: LoadedCheckpoint) -> dict[str, Any]:
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": trained.cfg.model.max_seq_len,

@@ -32,7 +32,7 @@ WORKING_ROOM = 2  # the peak of a step over what its forward pass keeps
 
 
 @dataclass(frozen=True)
-class Settled:
+class ResolvedConfig:
     """A config without `auto`, and what was found out on the way."""
 
     cfg: TrainConfig
@@ -41,7 +41,7 @@ class Settled:
     reasons: list[str]  # a line for each choice
 
 
-def settle(cfg: TrainConfig, train_tokens: int) -> Settled:
+def resolve_auto(cfg: TrainConfig, train_tokens: int) -> ResolvedConfig:
     """Replaces every `auto` by what suits the machine and the length of the run.
 
     Args:
@@ -69,7 +69,7 @@ def settle(cfg: TrainConfig, train_tokens: int) -> Settled:
     reasons.append(f"batch      {line}")
     cfg, reason = _compile(cfg, device, _seconds_of_work(cfg, train_tokens, peak))
     reasons.append(f"compile    {'on' if cfg.trainer.compile else 'off'}{reason}")
-    return Settled(cfg, device, peak, reasons)
+    return ResolvedConfig(cfg, device, peak, reasons)
 
 
 def _matrix_rates(device: torch.device) -> dict[str, float]:

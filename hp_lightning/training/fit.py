@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from hp_lightning import checkpoint
-from hp_lightning.checkpoint import Trained
+from hp_lightning.checkpoint import LoadedCheckpoint
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common.console import LIBRARY_LOGGERS, log, messages
 from hp_lightning.common.errors import InputError, Interrupted, RunError
@@ -145,7 +145,7 @@ def _remarks_on_length(run: Run) -> list[str]:
     return remarks
 
 
-def _has_work_left(run: Run, trained: Trained) -> bool:
+def _has_work_left(run: Run, trained: LoadedCheckpoint) -> bool:
     """Whether there are steps to take; or tests to make, in a run that was stopped after its last step."""
     if not is_complete(run.dir, trained.step) or not _bounds_reached(
         run, trained.step, trained.record.validations_since_best

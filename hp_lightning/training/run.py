@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from hp_lightning import checkpoint
-from hp_lightning.checkpoint import Trained
+from hp_lightning.checkpoint import LoadedCheckpoint
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common import slurm
 from hp_lightning.common.console import log
@@ -23,12 +23,12 @@ from hp_lightning.common.errors import InputError
 from hp_lightning.common.hardware import check_devices
 from hp_lightning.common.hydra_grammar import parted
 from hp_lightning.data.datamodule import CorpusDataModule
-from hp_lightning.data.dataset import Encoded, encode_corpus
+from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
 from hp_lightning.data.ngram_baseline import counted_loss
 from hp_lightning.data.sources import absolute_path
 from hp_lightning.schema.train import TokenizerConfig, TrainConfig, from_plain, from_yaml, to_plain, to_yaml
 from hp_lightning.tokenizers import Tokenizer
-from hp_lightning.training.auto import Settled, settle
+from hp_lightning.training.auto import ResolvedConfig, resolve_auto
 
 # What a resumed run may be told anew; everything else belongs to the weights it goes on with.
 RESUMABLE = {
@@ -45,9 +45,9 @@ class Run:
     cfg: TrainConfig  # `cfg.model.vocab_size` is set, nothing is `auto`
     dir: Path
     data: CorpusDataModule
-    settled: Settled
+    settled: ResolvedConfig
     lock: FileLock | None  # of the process that writes
-    resumed: Trained | None = None
+    resumed: LoadedCheckpoint | None = None
     speaks: bool = True  # false in the processes that a run starts for its other devices
 
     @property
@@ -75,13 +75,13 @@ def begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
     """
     check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     cfg, tokenizer = chosen_tokenizer(cfg, overrides)
-    corpus = encode_corpus(cfg.data, tokenizer)
+    corpus = tokenize_corpus(cfg.data, tokenizer)
     cfg = replace(
         cfg,
         model=replace(cfg.model, vocab_size=_vocab_size(cfg, corpus.tokenizer)),
         data=replace(cfg.data, path=absolute_path(cfg.data.path)),  # resumed from anywhere
     )
-    settled = settle(cfg, len(corpus.streams["train"]))
+    settled = resolve_auto(cfg, len(corpus.streams["train"]))
     cfg, data = settled.cfg, _data(settled.cfg, corpus)
     run_dir = runs.make_run_dir(cfg.run_dir, overrides)
     held = runs.lock(run_dir)
@@ -95,7 +95,7 @@ def begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
     return Run(cfg, run_dir, data, settled, held)
 
 
-def _data(cfg: TrainConfig, corpus: Encoded) -> CorpusDataModule:
+def _data(cfg: TrainConfig, corpus: TokenizedCorpus) -> CorpusDataModule:
     return CorpusDataModule(cfg.data, corpus, cfg.seed, cfg.trainer.accumulate_grad_batches, cfg.trainer.devices)
 
 
@@ -136,32 +136,34 @@ def resume(wanted: str, given: TrainConfig, overrides: list[str]) -> Run:
     trained = checkpoint.load_first_whole(found.checkpoints) if found.checkpoints else None
     cfg = _resumed_config(_begun_config(found.run_dir) if trained is None else trained.cfg, given, overrides)
     check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
-    corpus = encode_corpus(cfg.data, chosen_tokenizer(cfg, [])[1] if trained is None else trained.tokenizer)
-    settled = settle(cfg, len(corpus.streams["train"]))
+    corpus = tokenize_corpus(cfg.data, chosen_tokenizer(cfg, [])[1] if trained is None else trained.tokenizer)
+    settled = resolve_auto(cfg, len(corpus.streams["train"]))
     run = Run(settled.cfg, found.run_dir, _data(settled.cfg, corpus), settled, held, trained)
     if trained is not None:
         _check_goes_on(run, trained)
     return run
 
 
-def keep_what_is_new(run: Run, trained: Trained) -> None:
+def keep_what_is_new(run: Run, trained: LoadedCheckpoint) -> None:
     """Makes the checkpoint the run's last, with the new settings: all holds even if the run is killed at once."""
     path = runs.last_checkpoint(run.dir)
     if run.cfg == trained.cfg and trained.path == path:
         return
     contents = trained.contents
     _set_rates(run, trained, contents["schedule"])
-    contents[checkpoint.OURS]["config"] = to_plain(run.cfg)
+    contents[checkpoint.CHECKPOINT_KEY]["config"] = to_plain(run.cfg)
     best, names = runs.best_checkpoint(run.dir), []
     if trained.step == trained.record.best_step:
         names = [best]
     elif trained.path != path and not _is_of_step(best, trained.record.best_step):
-        contents[checkpoint.OURS]["record"]["best"] = []  # it was surpassed by what the run does not go on from
+        contents[checkpoint.CHECKPOINT_KEY]["record"][
+            "best"
+        ] = []  # it was surpassed by what the run does not go on from
     checkpoint.write_checkpoint(contents, path, names)
     run.resumed = replace(trained, path=path, cfg=run.cfg)
 
 
-def _set_rates(run: Run, trained: Trained, schedule: dict[str, Any]) -> None:
+def _set_rates(run: Run, trained: LoadedCheckpoint, schedule: dict[str, Any]) -> None:
     """A new rate holds as it was told, not as the plateau had lowered the old one; the other rate stays lowered."""
     optim, before = run.cfg.optim, trained.cfg.optim
     same = {key: getattr(optim, key) for key in ("lr", "muon_lr") if getattr(optim, key) == getattr(before, key)}
@@ -191,7 +193,7 @@ def _begun_config(run_dir: Path) -> TrainConfig:
         ) from error
 
 
-def _check_goes_on(run: Run, trained: Trained) -> None:
+def _check_goes_on(run: Run, trained: LoadedCheckpoint) -> None:
     if run.data.digest != trained.corpus:
         raise InputError(
             "data.changed",
@@ -252,6 +254,8 @@ def take_over(known: str) -> Run:
     parts = json.loads(known)
     cfg = from_plain(parts["config"])
     trained = None if parts["resumed"] is None else checkpoint.load(Path(parts["resumed"]))
-    corpus = encode_corpus(cfg.data, chosen_tokenizer(cfg, [])[1] if trained is None else trained.tokenizer)
-    settled = Settled(cfg, torch.device("cpu"), peak_flops=1.0, reasons=[])  # the first process measures and tells
+    corpus = tokenize_corpus(cfg.data, chosen_tokenizer(cfg, [])[1] if trained is None else trained.tokenizer)
+    settled = ResolvedConfig(
+        cfg, torch.device("cpu"), peak_flops=1.0, reasons=[]
+    )  # the first process measures and tells
     return Run(cfg, Path(parts["dir"]), _data(cfg, corpus), settled, None, trained, speaks=False)

@@ -12,8 +12,8 @@ from helpers.in_process import run_in_process
 from helpers.processes import Finished, run_program
 
 from hp_lightning import checkpoint
-from hp_lightning.checkpoint import Trained
-from hp_lightning.data.dataset import encode_corpus
+from hp_lightning.checkpoint import LoadedCheckpoint
+from hp_lightning.data.dataset import tokenize_corpus
 from hp_lightning.data.documents import read_documents
 from hp_lightning.data.splits import split_documents
 from hp_lightning.schema.train import TrainConfig
@@ -61,7 +61,7 @@ def test_tables_tell_of_the_corpus(
     output = shown(look, str(first_book))
     cfg = make_config(f"data.path={first_book}")
     splits = split_documents(read_documents(cfg.data).documents, cfg.data)
-    corpus = encode_corpus(cfg.data, cfg.tokenizer)
+    corpus = tokenize_corpus(cfg.data, cfg.tokenizer)
     for part, name in (("train", "train"), ("val", "validation"), ("test", "test")):
         texts = [document.text for document in getattr(splits, part)]
         predicted = corpus.streams[part][1:]
@@ -151,7 +151,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory, first_book: Path) -> Path:
     return cwd / "run"
 
 
-def trained(run_dir: Path) -> Trained:
+def trained(run_dir: Path) -> LoadedCheckpoint:
     return checkpoint.load(run_dir / "checkpoints" / "best.ckpt")
 
 

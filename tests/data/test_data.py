@@ -12,7 +12,7 @@ from helpers.errors import refused
 from torch import Tensor
 
 from hp_lightning.data.datamodule import IGNORED, Batch, CorpusDataModule, EvalWindows, TrainWindows
-from hp_lightning.data.dataset import encode_corpus
+from hp_lightning.data.dataset import tokenize_corpus
 from hp_lightning.data.documents import read_documents
 from hp_lightning.data.splits import Splits, split_documents
 from hp_lightning.models import loss
@@ -190,7 +190,7 @@ def make_module(make_config: MakeConfig) -> MakeModule:
     def make(*overrides: str, path: Path | None = None) -> CorpusDataModule:
         cfg = make_config(*overrides)
         data = replace(cfg.data, batch_size=cfg.data.batch_size or 32, path=str(path or cfg.data.path))
-        corpus = encode_corpus(data, cfg.tokenizer)
+        corpus = tokenize_corpus(data, cfg.tokenizer)
         return CorpusDataModule(data, corpus, cfg.seed, cfg.trainer.accumulate_grad_batches)
 
     return make
@@ -312,7 +312,7 @@ def test_bits_per_char_counts_eos(make_module: MakeModule, splits: Splits) -> No
 def test_known_tokenizer_is_not_learned_anew(make_config: MakeConfig) -> None:
     cfg = make_config()
     known = learn_tokenizer(CHAR, ["abcdefghijklmnopqrstuvwxyz ."]).tokenizer
-    module = CorpusDataModule(replace(cfg.data, batch_size=32), encode_corpus(cfg.data, known), seed=1, accumulate=1)
+    module = CorpusDataModule(replace(cfg.data, batch_size=32), tokenize_corpus(cfg.data, known), seed=1, accumulate=1)
     assert module.tokenizer is known
     assert int(module.streams["train"].max()) < len(known.vocabulary)
     assert module.unk_rate("val") > 0

@@ -19,7 +19,7 @@ from helpers.processes import environment
 from hp_lightning.common import failpoints
 from hp_lightning.data.cache import Cache
 from hp_lightning.data.datamodule import CorpusDataModule
-from hp_lightning.data.dataset import Encoded, encode_corpus
+from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
 from hp_lightning.data.documents import read_documents
 from hp_lightning.data.splits import split_documents
 from hp_lightning.schema.train import TrainConfig
@@ -42,8 +42,8 @@ def cfg(make_config: MakeConfig, first_book: Path, cache_dir: Path) -> TrainConf
     return make_config(f"data.path={first_book}", f"data.cache_dir={cache_dir}", "data.seq_len=32")
 
 
-def encoded(cfg: TrainConfig) -> Encoded:
-    return encode_corpus(cfg.data, cfg.tokenizer)
+def encoded(cfg: TrainConfig) -> TokenizedCorpus:
+    return tokenize_corpus(cfg.data, cfg.tokenizer)
 
 
 def of_kind(cfg: TrainConfig, kind: str) -> TrainConfig:
@@ -54,7 +54,7 @@ def with_data(cfg: TrainConfig, **values: Any) -> TrainConfig:
     return replace(cfg, data=replace(cfg.data, **values))
 
 
-def as_plain(corpus: Encoded) -> dict[str, Any]:
+def as_plain(corpus: TokenizedCorpus) -> dict[str, Any]:
     """All that an encoded corpus tells."""
     return {
         "tokenizer": corpus.tokenizer.state(),
@@ -116,7 +116,7 @@ def test_known_tokenizer_is_used_as_it_is(cfg: TrainConfig, monkeypatch: pytest.
     state = encoded(of_kind(cfg, kind)).tokenizer.state()
     known = tokenizer_from_state(json.loads(json.dumps(state)))
     no_reading(monkeypatch)  # as when a run is resumed: what it was encoded with tells what is in the cache
-    corpus = encode_corpus(cfg.data, known)
+    corpus = tokenize_corpus(cfg.data, known)
     assert corpus.tokenizer is known
     assert as_plain(corpus) == as_plain(encoded(of_kind(cfg, kind)))
 
@@ -124,7 +124,7 @@ def test_known_tokenizer_is_used_as_it_is(cfg: TrainConfig, monkeypatch: pytest.
 def test_other_tokenizer_is_used_as_it_is(cfg: TrainConfig) -> None:
     settings = replace(cfg.tokenizer, min_frequency=1)
     other = learn_tokenizer(settings, ["The lantern. The boat of the lamplighter.", "A lamp, and a tower!"]).tokenizer
-    corpus = encode_corpus(cfg.data, other)
+    corpus = tokenize_corpus(cfg.data, other)
     assert corpus.tokenizer is other
     texts = [document.text for document in split_documents(read_documents(cfg.data).documents, cfg.data).train]
     words = [token for text in texts for token in [*other.tokens(text), EOS]]
@@ -325,11 +325,11 @@ def test_arrays_come_back(tmp_path: Path) -> None:
 ENCODE = """
 import sys
 from hp_lightning.schema.train import DataConfig, TokenizerConfig
-from hp_lightning.data.dataset import encode_corpus
+from hp_lightning.data.dataset import tokenize_corpus
 import json
 data, tokenizer = json.load(sys.stdin)
 print("ready", flush=True)
-corpus = encode_corpus(DataConfig(**data), TokenizerConfig(**tokenizer))
+corpus = tokenize_corpus(DataConfig(**data), TokenizerConfig(**tokenizer))
 print(json.dumps([corpus.tokenizer.state(), {part: stream.tolist() for part, stream in corpus.streams.items()}]))
 """
 
@@ -363,10 +363,10 @@ def test_processes_may_encode_at_once(cfg: TrainConfig, cache_dir: Path, monkeyp
 
 
 @pytest.fixture
-def small(make_config: MakeConfig, tmp_path: Path, cache_dir: Path) -> Callable[..., Encoded]:
+def small(make_config: MakeConfig, tmp_path: Path, cache_dir: Path) -> Callable[..., TokenizedCorpus]:
     """Encodes a corpus of a few texts, a document each."""
 
-    def make(texts: list[str], *overrides: str) -> Encoded:
+    def make(texts: list[str], *overrides: str) -> TokenizedCorpus:
         path = write_csv(tmp_path / "mine.csv", texts)
         cfg = make_config(f"data.path={path}", f"data.cache_dir={cache_dir}", "tokenizer.min_frequency=1", *overrides)
         return encoded(cfg)
@@ -397,7 +397,7 @@ def test_facts_of_the_parts(cfg: TrainConfig) -> None:
 TEXTS = [f"Chapter {number} tells of the boat, and of the {word} in it." for number, word in enumerate("abcdefghij")]
 
 
-def test_duplicates_are_found(small: Callable[..., Encoded]) -> None:
+def test_duplicates_are_found(small: Callable[..., TokenizedCorpus]) -> None:
     facts = small([*TEXTS, TEXTS[3], "Short.", TEXTS[3], TEXTS[0]], "data.split=documents").facts
     assert facts.duplicates == [["0", "13"], ["3", "10", "12"]]
     assert tuple(facts.shortest) == ("11", 1)
@@ -415,12 +415,12 @@ def test_duplicates_are_found(small: Callable[..., Encoded]) -> None:
         ("private \ue000 use", "U+E000", 1),
     ],
 )
-def test_odd_characters_are_found(small: Callable[..., Encoded], text: str, name: str, count: int) -> None:
+def test_odd_characters_are_found(small: Callable[..., TokenizedCorpus], text: str, name: str, count: int) -> None:
     assert small(TEXTS, "data.split=documents").facts.odd_characters == {}
     assert small([*TEXTS, text, "A quiet end."], "data.split=documents").facts.odd_characters[name] == count
 
 
-def test_usual_characters_are_not_odd(small: Callable[..., Encoded]) -> None:
+def test_usual_characters_are_not_odd(small: Callable[..., TokenizedCorpus]) -> None:
     usual = ["“Café” — «naïve» … 漢字", "Ã CORUÑA, SÃO", "tab\there", "two\nlines"]
     assert small([*TEXTS, *usual], "data.split=documents").facts.odd_characters == {}
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hp_lightning.common import failpoints
-from hp_lightning.data.dataset import Encoded, encode_corpus
+from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
 from hp_lightning.data.ngram_baseline import KneserNey, counted_loss, kneser_ney_loss
 from hp_lightning.schema.train import TrainConfig
 
@@ -66,9 +66,9 @@ def zipf(tokens: int, vocab_size: int, seed: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def book(make_config: Callable[..., TrainConfig], first_book: Path) -> Encoded:
+def book(make_config: Callable[..., TrainConfig], first_book: Path) -> TokenizedCorpus:
     cfg = make_config("experiment=smoke", f"data.path={first_book}")
-    return encode_corpus(cfg.data, cfg.tokenizer)
+    return tokenize_corpus(cfg.data, cfg.tokenizer)
 
 
 def expect_as_reference(training: np.ndarray, other: np.ndarray, vocab_size: int, order: int) -> None:
@@ -85,7 +85,7 @@ def test_random_tokens(tokens: int, order: int) -> None:
 
 
 def test_a_book(
-    book: Encoded, make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    book: TokenizedCorpus, make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted once, and from then on in the cache."""
     vocab_size = len(book.tokenizer.vocabulary)
@@ -141,7 +141,7 @@ def test_nothing_to_predict_and_too_much_to_count(monkeypatch: pytest.MonkeyPatc
     assert kneser_ney_loss(stream, stream, 5) is None
 
 
-def test_it_beats_the_guess_by_frequency_and_uses_what_stands_before(book: Encoded) -> None:
+def test_it_beats_the_guess_by_frequency_and_uses_what_stands_before(book: TokenizedCorpus) -> None:
     vocab_size = len(book.tokenizer.vocabulary)
     losses = [
         -np.log(KneserNey(book.streams["train"], vocab_size, order).probabilities(book.streams["val"])[1:]).mean()

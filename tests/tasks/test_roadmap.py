@@ -14,7 +14,7 @@ from helpers.processes import PROJECT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from hp_lightning.data.dataset import encode_corpus
+from hp_lightning.data.dataset import tokenize_corpus
 from hp_lightning.schema import course as settings
 from hp_lightning.schema.train import TrainConfig
 from hp_lightning.tasks.course.page import write_page
@@ -134,7 +134,7 @@ def test_a_run_shows_its_corpus_and_its_curves(make_config: Callable[..., TrainC
         "text,chapter\n" + "".join(f'"{text}",<i>{n}</i>\n' for n, text in enumerate(chapters)), encoding="utf-8"
     )
     cfg = make_config(*TINY, "optim=adamw", f"data.path={corpus}", "data.val_fraction=0.3", "data.test_fraction=0")
-    encoded = encode_corpus(cfg.data, cfg.tokenizer)
+    encoded = tokenize_corpus(cfg.data, cfg.tokenizer)
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     save_untrained(run / "checkpoints" / "best.ckpt", cfg, encoded.tokenizer)

@@ -70,7 +70,7 @@ def ckpt(small: Callable[[], TrainConfig], tmp_path: Path) -> Path:
     contents = {
         "state_dict": {f"net.{name}": weights for name, weights in net.state_dict().items()},
         **{"optimizer_states": [], "schedule": {}, "loops": {}, "callbacks": {}, "global_step": 3},
-        checkpoint.OURS: {
+        checkpoint.CHECKPOINT_KEY: {
             "format": checkpoint.FORMAT,
             "config": to_plain(cfg),
             "tokenizer": words.state(),

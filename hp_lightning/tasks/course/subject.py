@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from hp_lightning import checkpoint
-from hp_lightning.checkpoint import Trained
+from hp_lightning.checkpoint import LoadedCheckpoint
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common.errors import InputError
-from hp_lightning.data.dataset import Encoded, encode_corpus
+from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
 from hp_lightning.inference.evaluate import data_config
 from hp_lightning.inference.generate import Sampling, stream
 from hp_lightning.models.gpt import GPT
@@ -54,9 +54,9 @@ class Inside:
 class Subject:
     """A trained model, and what it is looked at with."""
 
-    trained: Trained
+    trained: LoadedCheckpoint
     net: GPT
-    corpus: Encoded | None
+    corpus: TokenizedCorpus | None
     no_corpus: str  # why there is none
     passage: Passage
     inside: Inside
@@ -82,7 +82,7 @@ def find_subject(path: Path, cfg: RoadmapConfig) -> Subject:
     net = trained.net()
     corpus, why = None, ""
     try:
-        corpus = encode_corpus(data_config(cfg.data, trained.cfg.data), trained.tokenizer)
+        corpus = tokenize_corpus(data_config(cfg.data, trained.cfg.data), trained.tokenizer)
     except InputError as error:
         if cfg.data.path is not None:
             raise
@@ -96,7 +96,7 @@ def run_folder(path: Path) -> Path | None:
     return path.parent.parent if path.absolute().parent.name == runs.best_checkpoint(Path()).parent.name else None
 
 
-def _passage(cfg: RoadmapConfig, trained: Trained, net: GPT, corpus: Encoded | None) -> Passage:
+def _passage(cfg: RoadmapConfig, trained: LoadedCheckpoint, net: GPT, corpus: TokenizedCorpus | None) -> Passage:
     tokenizer = trained.tokenizer
     eos_id = tokenizer.vocabulary.eos_id
     if cfg.text is not None:
@@ -116,7 +116,7 @@ def _passage(cfg: RoadmapConfig, trained: Trained, net: GPT, corpus: Encoded | N
 
 
 @torch.no_grad()
-def look_inside(net: GPT, trained: Trained, passage: Passage) -> Inside:
+def look_inside(net: GPT, trained: LoadedCheckpoint, passage: Passage) -> Inside:
     """One forward pass over the passage, every part of which leaves what it has computed."""
     vocabulary = trained.tokenizer.vocabulary
     whole = torch.tensor([vocabulary.eos_id, *passage.token_ids])

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hp_lightning.checkpoint import TAUGHT, Trained, blank_network, read_contents, refusals
+from hp_lightning.checkpoint import SENTIMENT_KEY, LoadedCheckpoint, blank_network, read_contents, refusals
 from hp_lightning.common.errors import InputError, RunError
 from hp_lightning.common.files import write_whole
 from hp_lightning.models.gpt import GPT
@@ -21,7 +21,7 @@ FORMAT = 2
 DIGEST_BYTES = 8  # of a text: among a million texts, two have the same with a chance of 1 in 40 million
 
 
-def save(reader: LabelReader, trained: Trained, texts: list[str], path: Path) -> None:
+def save(reader: LabelReader, trained: LoadedCheckpoint, texts: list[str], path: Path) -> None:
     """Writes the file.
 
     Args:
@@ -41,7 +41,7 @@ def save(reader: LabelReader, trained: Trained, texts: list[str], path: Path) ->
         "networks": [net.state_dict() for net in reader.nets],
     }
     archive = io.BytesIO()
-    torch.save({TAUGHT: contents}, archive)
+    torch.save({SENTIMENT_KEY: contents}, archive)
     try:
         write_whole(path, archive.getvalue())
     except OSError as error:
@@ -69,7 +69,7 @@ def text_digests(texts: list[str]) -> Tensor:
 def is_taught(path: Path) -> bool:
     """Whether it is such a file, of whichever version."""
     with suppress(RunError), refusals(path):
-        return TAUGHT in read_contents(path)
+        return SENTIMENT_KEY in read_contents(path)
     return False
 
 
@@ -81,9 +81,9 @@ def load(path: Path) -> Taught | None:
     """
     with refusals(path):
         contents = read_contents(path)
-        if TAUGHT not in contents:
+        if SENTIMENT_KEY not in contents:
             return None
-        ours = contents[TAUGHT]
+        ours = contents[SENTIMENT_KEY]
         if ours["format"] == FORMAT:
             cfg, tokenizer = from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"])
             nets = [_network(cfg, weights) for weights in ours["networks"]]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from hp_lightning.checkpoint import Trained, load_weights
+from hp_lightning.checkpoint import LoadedCheckpoint, load_weights
 from hp_lightning.common.errors import InputError
 from hp_lightning.models.gpt import GPT
 from hp_lightning.models.loss import IGNORED
@@ -90,7 +90,7 @@ def label_ids(tokenizer: Tokenizer, labels: list[str]) -> list[list[int]]:
 
 
 def teach(
-    trained: Trained, examples: list[Example], cfg: TeachConfig, seed: int, say: Callable[[str], None]
+    trained: LoadedCheckpoint, examples: list[Example], cfg: TeachConfig, seed: int, say: Callable[[str], None]
 ) -> LabelReader:
     """Teaches `cfg.networks` networks; each has a share of the examples kept back, as far as possible one of its own.
 
@@ -164,7 +164,7 @@ def _parted(
     return kept_back, learned
 
 
-def _taught(trained: Trained, examples: list[Example], cfg: TeachConfig, seed: int) -> GPT:
+def _taught(trained: LoadedCheckpoint, examples: list[Example], cfg: TeachConfig, seed: int) -> GPT:
     """A network that has seen every example `cfg.epochs` times, at a rate that falls linearly to 0."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)

@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from hp_lightning.checkpoint import OURS, Record, Trained, our_part, write_checkpoint
+from hp_lightning.checkpoint import CHECKPOINT_KEY, LoadedCheckpoint, ValidationHistory, our_part, write_checkpoint
 from hp_lightning.common.console import log
 from hp_lightning.common.failpoints import failpoint
 from hp_lightning.common.run_dir import (
@@ -62,7 +62,7 @@ class _Owed:
     """What a validation came to, until it is saved: a later step has other weights."""
 
     step: int
-    record: Record
+    record: ValidationHistory
     names: list[Path]
 
 
@@ -87,12 +87,12 @@ class ResumableCheckpoint(Checkpoint):
         data: CorpusDataModule,
         cfg: TrainConfig,
         val_every: int,
-        resumed: Trained | None,
+        resumed: LoadedCheckpoint | None,
         writer: AtomicCheckpointIO,
         check: Callable[[L.Trainer], None],
     ) -> None:
         self.run_dir = run_dir
-        self.record = Record() if resumed is None else resumed.record
+        self.record = ValidationHistory() if resumed is None else resumed.record
         self.tried_step = -1 if resumed is None else resumed.step  # of the last checkpoint, saved or not
         self.error: OSError | None = None  # of the last save, in whichever process
         self._owed: _Owed | None = None
@@ -150,7 +150,7 @@ class ResumableCheckpoint(Checkpoint):
         names = [best_checkpoint(self.run_dir)] if since == 0 else []
         if self._cfg.top_k > 1 and (loss, step) in best:
             names.append(top_checkpoint(self.run_dir, loss, step))
-        before, self._owed = self.record, _Owed(step, Record(best, since), names)
+        before, self._owed = self.record, _Owed(step, ValidationHistory(best, since), names)
         self.save(trainer)
         if self._owed is not None:  # what is on the disk is still the best that there is
             self.record = replace(before, validations_since_best=since, validation_due=False)
@@ -192,7 +192,7 @@ class ResumableCheckpoint(Checkpoint):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Makes the file enough by itself."""
         assert isinstance(pl_module, GPTModule)
-        checkpoint[OURS] = our_part(pl_module.cfg, self._data.tokenizer, self._data.digest, self.record)
+        checkpoint[CHECKPOINT_KEY] = our_part(pl_module.cfg, self._data.tokenizer, self._data.digest, self.record)
 
     def _plan_next(self, trainer: L.Trainer) -> None:
         minutes = self._cfg.every_minutes
