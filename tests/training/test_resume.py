@@ -32,7 +32,7 @@ SETTINGS = (
     "optim.plateau.patience=0",
     "checkpoint.every_steps=10",
     "logger.sample_tokens=5",
-    "logger.images=false",  # half a second a run; test_reporting.py shows that they change nothing
+    "logger.images=false",  # half a second a run; test_loggers.py shows that they change nothing
     "trainer.precision=32-true",  # not found out anew by each of the runs; quick on every processor
 )
 # Failpoints, and how often each is reached before the process is killed there.

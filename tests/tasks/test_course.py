@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from hp_lightning.data.dataset import tokenize_corpus
-from hp_lightning.schema import course as settings
+from hp_lightning.schema import course
 from hp_lightning.schema.train import TrainConfig
 from hp_lightning.tasks.course.page import write_page
 from hp_lightning.tokenizers import Tokenizer, learn_tokenizer
@@ -28,7 +28,7 @@ PASSAGE = "Wren sat down, the <script>alert(1)</script> fox"
 SIZES = ["d_model=16", "num_heads=1", "num_layers=1", "d_ff=24", "max_seq_len=24", "vocab_size=null"]
 TINY = [*(f"model.{size}" for size in SIZES), "data.seq_len=24", "tokenizer.min_frequency=1"]
 
-settings.register()
+course.register()
 
 
 class Page(HTMLParser):
@@ -69,7 +69,7 @@ def look(**chosen: Any) -> None:
         cfg = compose("roadmap")
     for key, value in chosen.items():
         cfg[key] = OmegaConf.merge(cfg[key], value) if isinstance(value, dict) else value
-    write_page(settings.roadmap_config(cfg))
+    write_page(course.roadmap_config(cfg))
 
 
 def untrained(path: Path, make_config: Callable[..., TrainConfig], *overrides: str) -> Tokenizer:

@@ -30,13 +30,13 @@ from torch.nn import functional as F
 from werkzeug.test import Client
 
 from hp_lightning import checkpoint
-from hp_lightning.common import plots as figures
+from hp_lightning.common import plots
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.data.dataset import tokenize_corpus
 from hp_lightning.schema.train import TrainConfig, from_yaml
 from hp_lightning.tokenizers import UNK
 from hp_lightning.tokenizers.base import labels
-from hp_lightning.training.callbacks import metrics_csv as budget
+from hp_lightning.training.callbacks import metrics_csv
 from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
 from hp_lightning.training.callbacks.plots import CLASSES, token_losses
 from hp_lightning.training.callbacks.samples import first_words, prompts
@@ -328,7 +328,7 @@ def test_images_are_drawn_first_and_last_and_are_small_enough_to_be_shown_whole(
 def test_what_no_font_or_formula_can_be_made_of_is_drawn() -> None:
     awkward = ["$x$", "$", "\u3042", "<EOS>", "_^{", "a_very_long_word_indeed", "\U0001f40b"]
     weights = np.tril(np.ones((5, len(awkward), len(awkward)))) / len(awkward)
-    pixels = figures.pixels(figures.attention_figure(weights, awkward, "layer $1"))
+    pixels = plots.pixels(plots.attention_figure(weights, awkward, "layer $1"))
     assert pixels.dtype == np.uint8
     assert pixels.shape[2] == 3
 
@@ -396,16 +396,16 @@ def test_nothing_that_is_shown_moves_the_training(
 
 def test_budget_is_a_share_of_training_but_for_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(budget.time, "monotonic", lambda: now)
-    kept = budget.Budget()
+    monkeypatch.setattr(metrics_csv.time, "monotonic", lambda: now)
+    kept = metrics_csv.Budget()
     assert kept.affords("images", trained=0.0)
     with kept.spending("images"):
         now += 2.0
-    enough = 4.0 / budget.SHARE  # for another one that takes as long
+    enough = 4.0 / metrics_csv.SHARE  # for another one that takes as long
     assert not kept.affords("images", trained=0.9 * enough)
     assert kept.affords("images", trained=enough)
     assert kept.affords("text", trained=0.0), "each kind has its own"
-    resumed = budget.Budget()
+    resumed = metrics_csv.Budget()
     resumed.load_state_dict(kept.state_dict())
     assert not resumed.affords("images", trained=0.9 * enough)
     assert resumed.affords("images", trained=enough)

@@ -20,7 +20,7 @@ from helpers.networks import save_untrained
 from helpers.processes import PROJECT, command, environment, launch, run_program
 from hydra import compose, initialize_config_dir
 
-from hp_lightning.inference import prompts as writing
+from hp_lightning.inference import prompts
 from hp_lightning.inference.generate import Sample, Step, stream
 from hp_lightning.inference.stream_printer import WrappedLines
 from hp_lightning.models.gpt import GPT
@@ -47,7 +47,7 @@ def write(model: Model, capsys: pytest.CaptureFixture[str]) -> Callable[..., tup
     """Runs generate.py's config and `write` in this process; gives what went to standard output and error."""
 
     def run(**settings: object) -> tuple[str, str]:
-        writing.write(settled(ckpt=model[0], **settings))
+        prompts.write(settled(ckpt=model[0], **settings))
         captured = capsys.readouterr()
         return captured.out, captured.err
 
@@ -233,7 +233,7 @@ def test_ctrl_c_ends_what_a_session_is_writing(write: Callable, monkeypatch: pyt
                 raise KeyboardInterrupt
 
     typed(monkeypatch, b"The fog\nThe fox\n")
-    monkeypatch.setattr(writing, "stream", stopped)
+    monkeypatch.setattr(prompts, "stream", stopped)
     out, _ = write(interactive=True, temperature=0, max_new_tokens=50)
     assert [line[:7] for line in out.splitlines()] == ["The fog", "The fox"], "what was written stays, and it goes on"
 

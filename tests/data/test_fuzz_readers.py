@@ -1,6 +1,6 @@
 """Whatever a file holds, reading it ends in documents or in one line of refusal, and text is in one form.
 
-HYPOTHESIS_EXAMPLES=10000 python -m pytest tests/data/test_fuzz_reading.py --hypothesis-show-statistics tries harder.
+HYPOTHESIS_EXAMPLES=10000 python -m pytest tests/data/test_fuzz_readers.py --hypothesis-show-statistics tries harder.
 """
 
 import bz2
@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from hp_lightning.common.errors import InputError
-from hp_lightning.data import normalize as normalization
+from hp_lightning.data import normalize
 from hp_lightning.data.documents import read_documents
 from hp_lightning.data.normalize import LINE_BREAKS, PARAGRAPH_MARK, ROW_END, SPACES, normalized
 from hp_lightning.schema.train import DataConfig, TrainConfig
@@ -210,6 +210,6 @@ def test_spaces_stay_where_they_are_not_collapsed(rows: str) -> None:
 @given(rows=ROWS, separator=SEPARATORS, collapse_spaces=st.booleans(), block=st.integers(0, 9))
 def test_long_texts_are_normalized_block_by_block(rows: str, separator: str, collapse_spaces: bool, block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(normalization, "BLOCK_BYTES", block)
+        patch.setattr(normalize, "BLOCK_BYTES", block)
         in_blocks = normalized(rows.encode(), separator, collapse_spaces)
     assert in_blocks == normalized(rows.encode(), separator, collapse_spaces)
