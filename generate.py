@@ -1,4 +1,4 @@
-"""Let a trained model write: python generate.py prompt="The lantern" """
+"""The same as `hp-lightning generate`."""
 
 from hp_lightning.cli.generate import run
 

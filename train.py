@@ -1,4 +1,4 @@
-"""Train a GPT on a CSV of books: python train.py data.path=mine.csv model=small"""
+"""The same as `hp-lightning train`."""
 
 from hp_lightning.cli.train import run
 

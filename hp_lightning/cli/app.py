@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +35,8 @@ FREE_TEXT = (
 )  # fmt: skip
 
 LITERAL = ("prompt", "text", "template")  # of those of any config, what is text, in brackets too
+
+command: str | None = None  # the word after hp-lightning; None in train.py and generate.py
 
 TOLD = (HydraException, OmegaConfBaseException, RunError)  # in one line; some of Hydra's are OSErrors, too
 
@@ -64,13 +67,30 @@ def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     @functools.wraps(task)
     def wrapped(cfg: DictConfig) -> None:
         try:
-            task(cfg)
+            with _command_line_as_typed():
+                task(cfg)
         except (RunError, OmegaConfBaseException, OSError) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             raise _Refused from error
 
     return wrapped
+
+
+@contextmanager
+def _command_line_as_typed() -> Iterator[None]:
+    """With the command, which Hydra must not see: Lightning starts the processes of other devices by the same words."""
+    for_hydra = sys.argv
+    sys.argv = [for_hydra[0], *([] if command is None else [command]), *for_hydra[1:]]
+    try:
+        yield
+    finally:
+        sys.argv = for_hydra
+
+
+def program() -> str:
+    """What a person has started, as it stands before an error: `hp-lightning train` or `train.py`."""
+    return Path(sys.argv[0]).name if command is None else f"hp-lightning {command}"
 
 
 def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ()) -> None:
@@ -141,7 +161,7 @@ def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
     options = parser.parse_args(others)
     sweeps = options.multirun or len(others) < len(arguments)
     if sweeps and not may_sweep:
-        raise InputError("cli.no_sweeps", "-m begins a sweep, and only train.py has sweeps: leave it out")
+        raise InputError("cli.no_sweeps", "-m begins a sweep, and only hp-lightning train has sweeps: leave it out")
     if sum((sweeps, options.run, bool(options.cfg), options.info is not None, options.shell_completion)) > 1:
         raise InputError(
             "cli.exclusive", "-m, --run, --cfg, --info and --shell-completion exclude each other: leave all but one out"
@@ -193,7 +213,7 @@ class _Refused(BaseException):
 
 def _refuse(error: Exception, schema: type) -> NoReturn:
     refusal = error if isinstance(error, RunError) else _in_our_words(error, schema)
-    print(refusal.line(Path(sys.argv[0]).name), file=sys.stderr)
+    print(refusal.line(program()), file=sys.stderr)
     raise SystemExit(refusal.exit_status)
 
 

@@ -1,12 +1,13 @@
 """A look at a corpus before training: what a run would read, and what its tokenizer would make of it.
 
-    python -m hp_lightning.corpus PATH... [key=value...]
+    hp-lightning corpus PATH... [key=value...]
 
-PATH is a file, a glob or a URL; without one the bundled stories are looked at. Keys are those of train.py, as in
+PATH is a file, a glob or a URL; without one the bundled stories are looked at. Keys are those of hp-lightning train,
+as in
 
-    python -m hp_lightning.corpus mine.csv data.text_column=line tokenizer.vocab_size=5000
+    hp-lightning corpus mine.csv data.text_column=line tokenizer.vocab_size=5000
 
-`python train.py --help` lists them all.
+`hp-lightning train --help` lists them all.
 """
 
 import sys
@@ -54,5 +55,5 @@ def run() -> None:
     if {"-h", "--help"} & set(sys.argv):
         print(__doc__)
         raise SystemExit
-    sys.argv = ["corpus", *_overrides(sys.argv[1:])]
+    sys.argv[1:] = _overrides(sys.argv[1:])
     app.run(main, TrainConfig, app.FREE_TEXT)

@@ -1,18 +1,16 @@
-"""The sixteen steps of the course on your own model: python -m hp_lightning.roadmap ckpt=outputs/runs/..."""
-
-import sys
+"""The sixteen steps of the course on your own model: hp-lightning course ckpt=outputs/runs/..."""
 
 from omegaconf import DictConfig
 
 from hp_lightning.cli import app
 from hp_lightning.common.garbage import without_collection
-from hp_lightning.schema.course import RoadmapConfig, roadmap_config
+from hp_lightning.schema.course import CourseConfig, course_config
 
 
-@app.hydra_main("roadmap")
+@app.hydra_main("course")
 def main(cfg: DictConfig) -> None:
     """Writes the page."""
-    checked = roadmap_config(cfg)
+    checked = course_config(cfg)
     with without_collection():  # torch is imported only once the config is known to be good
         from hp_lightning.tasks.course.page import write_page
 
@@ -21,5 +19,4 @@ def main(cfg: DictConfig) -> None:
 
 def run() -> None:
     """The command."""
-    sys.argv[0] = "roadmap"
-    app.run(main, RoadmapConfig, ("ckpt", "to", "text", *(k for k in app.FREE_TEXT if k.startswith("data."))))
+    app.run(main, CourseConfig, ("ckpt", "to", "text", *(k for k in app.FREE_TEXT if k.startswith("data."))))

@@ -1,4 +1,4 @@
-"""How well a trained model predicts its held-out text: python evaluate.py ckpt=outputs/runs/..."""
+"""How well a trained model predicts its held-out text: hp-lightning evaluate ckpt=outputs/runs/..."""
 
 from omegaconf import DictConfig
 

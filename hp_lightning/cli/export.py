@@ -1,4 +1,4 @@
-"""Take a trained model along, as a folder for transformers: python export.py ckpt=outputs/runs/... to=DIR"""
+"""Take a trained model along, as a folder for transformers: hp-lightning export ckpt=outputs/runs/... to=DIR"""
 
 from omegaconf import DictConfig
 

@@ -1,4 +1,4 @@
-"""Let a trained model write: python generate.py prompt="The lantern" """
+"""Let a trained model write: hp-lightning generate prompt="The lantern" """
 
 from omegaconf import DictConfig
 

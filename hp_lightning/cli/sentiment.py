@@ -1,4 +1,4 @@
-"""The sentiment of a text: python sentiment.py text="The movie was fantastic and entertaining." """
+"""The sentiment of a text: hp-lightning sentiment text="The movie was fantastic and entertaining." """
 
 from omegaconf import DictConfig
 

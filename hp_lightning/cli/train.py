@@ -1,4 +1,4 @@
-"""Train a GPT on a CSV of books: python train.py data.path=mine.csv model=small"""
+"""Train a GPT on a CSV of books: hp-lightning train data.path=mine.csv model=small"""
 
 import os
 import sys

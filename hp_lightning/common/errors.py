@@ -31,7 +31,7 @@ class RunError(Exception):
         return str(self.args[1])
 
     def line(self, program: str) -> str:
-        """What the person sees: `train.py: error[data.not_found]: data.path=nowhere.csv does not exist: ...`."""
+        """What the person sees: `hp-lightning train: error[data.not_found]: data.path=a.csv does not exist: ...`."""
         return f"{program}: error[{self.code}]: {' '.join(str(self).split())}"
 
 

@@ -94,9 +94,11 @@ def command(program: str, *arguments: str) -> str:
     return shlex.join([program, *arguments])
 
 
-def script(name: str) -> str:
-    """Where a script of the project lies, as seen from where this one was started."""
-    return str(Path(sys.argv[0]).with_name(name))
+def own_command(name: str, *arguments: str) -> str:
+    """A command line of this project, as in `hp-lightning train resume=...`."""
+    if (Path(sys.executable).parent / "hp-lightning").exists():
+        return command("hp-lightning", name, *arguments)
+    return command("python", "-m", "hp_lightning", name, *arguments)
 
 
 def best_checkpoint(run_dir: Path) -> Path:

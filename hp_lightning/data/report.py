@@ -1,4 +1,4 @@
-"""A look at the corpus: at the head of every run, and by `python -m hp_lightning.corpus PATH`."""
+"""A look at the corpus: at the head of every run, and by `hp-lightning corpus PATH`."""
 
 import html
 import math

@@ -1,4 +1,4 @@
-"""What `evaluate.py` does: a trained model is measured by a corpus, and by what it copies."""
+"""What `hp-lightning evaluate` does: a trained model is measured by a corpus, and by what it copies."""
 
 import dataclasses
 import json

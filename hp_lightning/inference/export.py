@@ -1,4 +1,4 @@
-"""What `export.py` does: a trained network of GPT-2's form as a folder that `transformers` opens."""
+"""What `hp-lightning export` does: a trained network of GPT-2's form as a folder that `transformers` opens."""
 
 import json
 import shutil
@@ -137,7 +137,7 @@ def gpt2_config(trained: LoadedCheckpoint) -> dict[str, Any]:
 
 
 def _generation_config(trained: LoadedCheckpoint) -> dict[str, Any]:
-    """As `generate.py` has it: from `<EOS>` to `<EOS>`, and what is no token is never written."""
+    """As `hp-lightning generate` has it: from `<EOS>` to `<EOS>`, and what is no token is never written."""
     vocabulary = trained.tokenizer.vocabulary
     eos_id = vocabulary.eos_id
     suppressed = vocabulary.unwritable(trained.cfg.model.vocab_size or 0)

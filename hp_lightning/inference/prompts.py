@@ -1,4 +1,4 @@
-"""What `generate.py` does: a trained model writes."""
+"""What `hp-lightning generate` does: a trained model writes."""
 
 import itertools
 import secrets

@@ -1,4 +1,4 @@
-"""What `python -m hp_lightning.roadmap` can be told."""
+"""What course can be told."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from hp_lightning.schema.train import ModelConfig, model_problems
 
 
 @dataclass
-class RoadmapConfig:
-    """A look inside a trained model: the root of `conf/roadmap.yaml`."""
+class CourseConfig:
+    """A look inside a trained model: the root of `conf/course.yaml`."""
 
     ckpt: Optional[str]  # checkpoint file or run folder; null: the newest run below outputs/
-    to: Optional[str]  # the page; null: roadmap.html in the run folder, or beside a checkpoint that lies in none
+    to: Optional[str]  # the page; null: course.html in the run folder, or beside a checkpoint that lies in none
     text: Optional[str]  # the passage that is looked at; null: the beginning of the validation part
     names: Optional[list[str]]  # whose nearest words are shown; null: the most frequent names of the vocabulary
     data: OtherCorpusConfig
@@ -29,20 +29,20 @@ class RoadmapConfig:
 
 
 def register() -> None:
-    """Makes the dataclass known to Hydra as the schema of `conf/roadmap.yaml`."""
-    ConfigStore.instance().store(name="roadmap_schema", node=RoadmapConfig)
+    """Makes the dataclass known to Hydra as the schema of `conf/course.yaml`."""
+    ConfigStore.instance().store(name="course_schema", node=CourseConfig)
 
 
-def roadmap_config(cfg: DictConfig) -> RoadmapConfig:
-    """A composed Hydra config as a checked `RoadmapConfig`.
+def course_config(cfg: DictConfig) -> CourseConfig:
+    """A composed Hydra config as a checked `CourseConfig`.
 
     Raises:
         InputError: a value is out of its range; names every such key.
     """
-    return validated(resolved(cfg), RoadmapConfig, _problems)
+    return validated(resolved(cfg), CourseConfig, _problems)
 
 
-def _problems(cfg: RoadmapConfig) -> Iterator[InputError]:
+def _problems(cfg: CourseConfig) -> Iterator[InputError]:
     for key in ("ckpt", "to"):
         yield from not_empty(key, getattr(cfg, key))
     if cfg.text is not None and not cfg.text.strip():

@@ -1,4 +1,4 @@
-"""What evaluate.py and sentiment.py can be told: their dataclasses, and the checks that a type cannot make."""
+"""What evaluate and sentiment can be told: their dataclasses, and the checks that a type cannot make."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

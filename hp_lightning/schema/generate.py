@@ -1,4 +1,4 @@
-"""What generate.py and export.py can be told: their dataclasses, and the checks that a type cannot make."""
+"""What generate and export can be told: their dataclasses, and the checks that a type cannot make."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

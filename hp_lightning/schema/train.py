@@ -196,7 +196,7 @@ class SweepConfig:
 
 @dataclass
 class TrainScriptConfig(TrainConfig):
-    """What train.py can be told: a run, and what concerns no single run; the root of `conf/train.yaml`."""
+    """What train can be told: a run, and what concerns no single run; the root of `conf/train.yaml`."""
 
     sweep: SweepConfig
     resume_sweep: Optional[str]  # folder of a sweep to go on with

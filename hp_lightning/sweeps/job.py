@@ -19,7 +19,7 @@ from hp_lightning.sweeps.plan import Job, clear, has_begun
 
 SETTLED = (*COMPLETE, "pruned")  # a job that is not begun again
 ELSEWHERE = "running in another process"
-REFUSAL = re.compile(r"train\.py: error\[[a-z_.]+\]: ")
+REFUSAL = re.compile(r"hp-lightning train: error\[[a-z_.]+\]: ")
 ERRORS = "error.txt"
 
 
@@ -35,7 +35,7 @@ def is_settled(job: Job) -> bool:
 
 
 class JobProcess:
-    """train.py, beginning the job's run or going on with it.
+    """`hp-lightning train`, beginning the job's run or going on with it.
 
     Args:
         job: what to train
@@ -46,9 +46,10 @@ class JobProcess:
     def __init__(self, job: Job, sweep_dir: Path, environment: Mapping[str, str]) -> None:
         self.job = job
         self._stderr = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  closed with the outcome
+        path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))  # not everybody installs it
         self._process = subprocess.Popen(
-            [sys.executable, str(PROJECT / "train.py"), *_arguments(job)],
-            env={**os.environ, **environment, runs.IN_SWEEP: str(sweep_dir)},
+            [sys.executable, "-m", "hp_lightning", "train", *_arguments(job)],
+            env={**os.environ, "PYTHONPATH": path, **environment, runs.IN_SWEEP: str(sweep_dir)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

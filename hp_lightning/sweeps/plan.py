@@ -83,7 +83,7 @@ def make_job(sweep_dir: Path, number: int, overrides: Iterable[str], varied: set
 
 
 def complete_arguments(arguments: list[str]) -> list[str]:
-    """A command line of train.py, in which a sweep has a place, and a resumed one its plan.
+    """A command line of train, in which a sweep has a place, and a resumed one its plan.
 
     Raises:
         InputError: it mixes what belongs to a single run with a sweep, or names no sweep to go on with

@@ -79,7 +79,7 @@ def _conclude(sweep_dir: Path, jobs: list[Job], stopped: Interrupted | None) -> 
     log.info("\n%s jobs: %s", len(jobs), counted)
     if stopped is None and all(is_settled(job) or job in elsewhere for job in jobs):
         return
-    going_on = runs.command("python", runs.script("train.py"), "-m", f"resume_sweep={sweep_dir}")
+    going_on = runs.own_command("train", "-m", f"resume_sweep={sweep_dir}")
     if stopped is not None:
         message = f"{stopped}: {counted}; go on with: {going_on}"
         raise Interrupted("sweep.interrupted", message, stopped.exit_status - 128) from stopped

@@ -92,14 +92,14 @@ def _check_devices_alone(cfg: TrainConfig) -> None:
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         raise InputError(
             "machine.started_by_srun",
-            "srun has started train.py several times: give it --ntasks=1, trainer.devices does the rest",
+            "srun has started the run several times: give it --ntasks=1, trainer.devices does the rest",
         )
     if cfg.trainer.devices == 1:
         return
     if "LOCAL_RANK" in os.environ:
         raise InputError(
             "machine.started_by_torchrun",
-            "train.py starts a process for each of trainer.devices itself: start it without torchrun",
+            "a run starts a process for each of trainer.devices itself: start it without torchrun",
         )
 
 
@@ -168,7 +168,7 @@ def _bounds_reached(run: Run, step: int, validations_since_best: int) -> list[st
 
 def _command_to_go_on(run: Run, step: int, validations_since_best: int) -> str:
     wider = _bounds_reached(run, step, validations_since_best)
-    return runs.command("python", runs.script("train.py"), f"resume={run.dir}", *wider)
+    return runs.own_command("train", f"resume={run.dir}", *wider)
 
 
 def _fit(run: Run) -> None:
@@ -198,7 +198,7 @@ def _fit(run: Run) -> None:
                 write_summary(run.dir, {"status": status, "reason": reason, **figures})
         if pressed or isinstance(error, SIGTERMException):  # at once, or outside of training
             number = signal.SIGINT if pressed else signal.SIGTERM
-            going_on = runs.command("python", runs.script("train.py"), f"resume={run.dir}")
+            going_on = runs.own_command("train", f"resume={run.dir}")
             raise Interrupted(
                 "run.interrupted_at_once",
                 f"stopped by {number.name}; go on from the last checkpoint with: {going_on}",
@@ -372,6 +372,6 @@ def _commands(run: Run, step: int, validations_since_best: int) -> dict[str, str
     watch = {"watch it": runs.command("tensorboard", "--logdir", str(shown))} if run.cfg.logger.tensorboard else {}
     return {
         **watch,
-        "let it write": runs.command("python", runs.script("generate.py"), f"ckpt={run.dir}", "prompt=The lantern"),
+        "let it write": runs.own_command("generate", f"ckpt={run.dir}", "prompt=The lantern"),
         "go on with it": _command_to_go_on(run, step, validations_since_best),
     }

@@ -1,4 +1,4 @@
-"""`python -m hp_lightning.corpus` as a person starts it, and `tokenizer.from_run` in it and in train.py."""
+"""`hp-lightning corpus` as a person starts it, and `tokenizer.from_run` in it and in train.py."""
 
 import csv
 import json
@@ -37,7 +37,7 @@ def look(folder: Path, tmp_path: Path) -> Callable[..., Finished]:
 
     def looked(*arguments: str) -> Finished:
         cache = f"data.cache_dir={tmp_path / 'cache'}"
-        return run_program(folder, "hp_lightning.corpus", *arguments, cache)
+        return run_program(folder, "corpus", *arguments, cache)
 
     return looked
 
@@ -132,8 +132,8 @@ def test_bundled_books_where_no_file_is_named(look: Callable[..., Finished]) -> 
     ],
 )
 def test_mistakes_are_told_in_one_line(folder: Path, arguments: list[str], code: str, mentioned: list[str]) -> None:
-    done = run_in_process(folder, "hp_lightning.corpus", *arguments)
-    assert expect_refusal(done, code, *mentioned).startswith("corpus: ")
+    done = run_in_process(folder, "corpus", *arguments)
+    assert expect_refusal(done, code, *mentioned).startswith("hp-lightning corpus: ")
     assert done.stdout == ""
     assert list(folder.iterdir()) == []
 
@@ -213,4 +213,4 @@ def test_run_refuses_a_tokenizer(earlier: Path, folder: Path, arguments: list[st
 
 
 def test_help_says_what_can_be_given(look: Callable[..., Finished]) -> None:
-    assert "python -m hp_lightning.corpus PATH... [key=value...]" in shown(look, "--help")
+    assert "hp-lightning corpus PATH... [key=value...]" in shown(look, "--help")

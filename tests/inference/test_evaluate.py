@@ -1,4 +1,4 @@
-"""evaluate.py: every token once, with the context that was asked for; and what is copied."""
+"""`hp-lightning evaluate`: every token once, with the context that was asked for; and what is copied."""
 
 import json
 import math
@@ -189,7 +189,7 @@ def test_refusals(run_dir: Path, overrides: list[str], code: str, named: list[st
 
 def test_a_copy_of_the_checkpoint_is_enough(run_dir: Path, run_script: Callable, tmp_path: Path) -> None:
     shutil.copy(run_dir / "checkpoints" / "best.ckpt", tmp_path / "a, 'b'.ckpt")
-    done = run_script("evaluate.py", "ckpt=a, 'b'.ckpt", "num_samples=1", "max_new_tokens=5")
+    done = run_script("evaluate", "ckpt=a, 'b'.ckpt", "num_samples=1", "max_new_tokens=5")
     assert done.returncode == 0, done.stderr
     assert (
         load(run_dir / "checkpoints" / "best.ckpt").step

@@ -385,7 +385,7 @@ def test_folder_that_cannot_be_written(sweep: Path, add_run: AddRun, capsys: Cap
 
 
 def report(cwd: Path, *arguments: str) -> Finished:
-    return run_program(cwd, "hp_lightning.reporting", *arguments)
+    return run_program(cwd, "compare", *arguments)
 
 
 def test_run_that_was_trained(tmp_path: Path, first_book: Path) -> None:
@@ -394,7 +394,7 @@ def test_run_that_was_trained(tmp_path: Path, first_book: Path) -> None:
     settings += ["logger.log_every_steps=1", "logger.tensorboard=false", "run_dir=outputs/runs/one"]
     trained = run_program(tmp_path, "train.py", *settings)
     assert trained.returncode == 0, trained.stderr
-    summarized = report(tmp_path, "outputs", "--to", ".")
+    summarized = report(tmp_path, "outputs", "to=.")
     assert (summarized.returncode, summarized.stderr) == (0, "")
     with (tmp_path / "summary.csv").open(newline="", encoding="utf-8") as file:
         [row] = csv.DictReader(file)
@@ -422,7 +422,7 @@ def test_run_that_was_trained(tmp_path: Path, first_book: Path) -> None:
         (["nowhere"], "run.not_found", "nowhere "),
         (["empty"], "run.not_a_run", "empty "),
         ([], "cli.usage", "DIR"),
-        (["run", "--to", "nowhere"], "output.no_folder", "--to nowhere "),
+        (["run", "to=nowhere"], "output.no_folder", "to=nowhere "),
         (["run", "--two", "x"], "cli.usage", "--two"),
     ],
 )
@@ -430,14 +430,14 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path, arguments: list[str], cod
     (tmp_path / "empty").mkdir()
     (tmp_path / "run" / ".hydra").mkdir(parents=True)
     (tmp_path / "run" / ".hydra" / "overrides.yaml").write_text("[]\n")
-    done = run_in_process(tmp_path, "hp_lightning.reporting", *arguments)
-    assert expect_refusal(done, code, named).startswith("reporting: ")
+    done = run_in_process(tmp_path, "compare", *arguments)
+    assert expect_refusal(done, code, named).startswith("hp-lightning compare: ")
     assert done.stdout == ""
     assert not list(tmp_path.glob("**/summary.*"))
 
 
 def test_help_says_what_can_be_given(tmp_path: Path) -> None:
-    assert "python -m hp_lightning.reporting DIR... [--to DIR]" in report(tmp_path, "--help").stdout
+    assert "hp-lightning compare DIR... [to=DIR]" in report(tmp_path, "--help").stdout
 
 
 def test_reading_needs_nothing_heavy() -> None:

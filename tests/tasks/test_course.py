@@ -66,10 +66,10 @@ class Page(HTMLParser):
 def look(**chosen: Any) -> None:
     """What the command does, in this process."""
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        cfg = compose("roadmap")
+        cfg = compose("course")
     for key, value in chosen.items():
         cfg[key] = OmegaConf.merge(cfg[key], value) if isinstance(value, dict) else value
-    write_page(course.roadmap_config(cfg))
+    write_page(course.course_config(cfg))
 
 
 def untrained(path: Path, make_config: Callable[..., TrainConfig], *overrides: str) -> Tokenizer:
@@ -99,7 +99,7 @@ def test_a_checkpoint_alone_gives_the_whole_page(
 ) -> None:
     tokenizer = untrained(tmp_path / "a.ckpt", make_config, *overrides)
     look(ckpt=str(tmp_path / "a.ckpt"), text=PASSAGE)
-    page = Page(tmp_path / "a.roadmap.html")
+    page = Page(tmp_path / "a.course.html")
     assert page.sections == [f"step-{step}" for step in range(1, 17)]
     assert page.links[:16] == [f"#{section}" for section in page.sections]
     assert "script" not in page.tags
@@ -111,7 +111,7 @@ def test_a_checkpoint_alone_gives_the_whole_page(
     assert "gone.csv" in page.texts["head"]  # which is no more
     assert "The loss curves are missing" in page.texts["step-12"]
     assert "nan" not in page.texts["step-12"]
-    assert {path.name for path in tmp_path.iterdir()} == {"a.ckpt", "a.roadmap.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.ckpt", "a.course.html"}
 
 
 def test_without_corpus_and_text_the_model_writes_the_passage(
@@ -142,7 +142,7 @@ def test_a_run_shows_its_corpus_and_its_curves(make_config: Callable[..., TrainC
         "step,train/loss,lr,val/loss,val/perplexity\n5,,0.1,4.9,134.3\n10,5.0,0.1,4.5,90.0\n20,4.0,0.05,4.25,70.1\n30,3.5,0.05,4.75,115.6\n"
     )
     look(ckpt=str(run))
-    page = Page(run / "roadmap.html")
+    page = Page(run / "course.html")
     begin = encoded.streams["val"][1:].tolist()
     wanted = [str(token_id) for token_id in begin[: begin.index(encoded.tokenizer.vocabulary.eos_id)]]
     assert page.ids["step-2"][-len(wanted) :] == wanted
@@ -171,6 +171,6 @@ def test_what_is_no_use_is_refused(make_config: Callable[..., TrainConfig], tmp_
 
 def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.ckpt").write_text("no")
-    done = run_in_process(tmp_path, "hp_lightning.roadmap", "ckpt=a.ckpt")
-    assert expect_refusal(done, "checkpoint.damaged", "a.ckpt ").startswith("roadmap: ")
+    done = run_in_process(tmp_path, "course", "ckpt=a.ckpt")
+    assert expect_refusal(done, "checkpoint.damaged", "a.ckpt ").startswith("hp-lightning course: ")
     assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]

@@ -1,4 +1,4 @@
-"""sentiment.py: the words that come next, calibrated or not; labels that were taught; files in and out."""
+"""`hp-lightning sentiment`: the words that come next, calibrated or not; labels that were taught; files in and out."""
 
 import csv
 import json
@@ -353,7 +353,7 @@ def test_damaged_files_are_refused(ckpt: Path) -> None:
 
 def test_lines_of_standard_input_are_judged(ckpt: Path, tmp_path: Path) -> None:
     given = ["file=-", "positive=[good]", "negative=[bad]"]
-    done = run_program(tmp_path, "sentiment.py", f"ckpt={ckpt}", *given, text='a "good", great film\n\n   a bad plot\n')
+    done = run_program(tmp_path, "sentiment", f"ckpt={ckpt}", *given, text='a "good", great film\n\n   a bad plot\n')
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(done.stdout.splitlines()))
     assert [row["text"] for row in rows] == ['a "good", great film', "   a bad plot"]

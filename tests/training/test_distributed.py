@@ -213,7 +213,7 @@ def val_tokens(run_dir: Path) -> int:
 def test_a_signal_stops_every_process_and_the_run_goes_on_on_any_number(
     settings: list[str], alone: Path, tmp_path: Path
 ) -> None:
-    process = launch(tmp_path, "train.py", *settings, *ACCUMULATED, "trainer.devices=2")
+    process = launch(tmp_path, "train", *settings, *ACCUMULATED, "trainer.devices=2")
     wait_for_step(tmp_path / "run", 20)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children

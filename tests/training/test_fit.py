@@ -180,8 +180,8 @@ def test_the_end_says_what_was_reached_and_what_to_do(finished: tuple[Path, str]
         f"{summary['unk_rate']:.2%}",
         "It writes:",
         "tensorboard --logdir run",
-        "generate.py ckpt=run",
-        "train.py resume=run",
+        "generate ckpt=run",
+        "train resume=run",
         "step 10/45",
     ):
         assert expected in printed, expected

@@ -8,7 +8,7 @@ from hp_lightning.common import run_dir as runs
 from hp_lightning.common.console import log, messages
 from hp_lightning.common.errors import RunError
 from hp_lightning.common.files import check_target, write_whole
-from hp_lightning.schema.course import RoadmapConfig
+from hp_lightning.schema.course import CourseConfig
 from hp_lightning.tasks.course.learning import look_at_learning
 from hp_lightning.tasks.course.network import COURSE_DROPOUT, look_at_network
 from hp_lightning.tasks.course.papers import papers
@@ -16,10 +16,10 @@ from hp_lightning.tasks.course.subject import Subject, find_subject, run_folder
 from hp_lightning.tasks.course.using import NEW_TOKENS, TEMPERATURES, look_at_use
 from hp_lightning.tasks.course.words import look_at_words
 
-NAME = "roadmap.html"
+NAME = "course.html"
 
 
-def write_page(cfg: RoadmapConfig) -> None:
+def write_page(cfg: CourseConfig) -> None:
     """Writes the page, and says where.
 
     Raises:
@@ -39,7 +39,7 @@ def write_page(cfg: RoadmapConfig) -> None:
         log.info("%s", path)
 
 
-def render(subject: Subject, cfg: RoadmapConfig) -> str:
+def render(subject: Subject, cfg: CourseConfig) -> str:
     """The page as HTML; the same for the same checkpoint, corpus and config."""
     # Whatever comes from a corpus or a checkpoint is text: it is escaped.
     environment = Environment(

@@ -17,7 +17,7 @@ from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
 from hp_lightning.inference.evaluate import data_config
 from hp_lightning.inference.generate import Sampling, stream
 from hp_lightning.models.gpt import GPT
-from hp_lightning.schema.course import RoadmapConfig
+from hp_lightning.schema.course import CourseConfig
 from hp_lightning.tasks.sentiment.rows import as_in_corpus
 from hp_lightning.tokenizers import Tokenizer, unknown_tokens
 from hp_lightning.tokenizers.base import labels
@@ -72,7 +72,7 @@ class Subject:
         return run_folder(self.trained.path)
 
 
-def find_subject(path: Path, cfg: RoadmapConfig) -> Subject:
+def find_subject(path: Path, cfg: CourseConfig) -> Subject:
     """Reads a checkpoint, and the corpus that it was trained on where that is still there.
 
     Raises:
@@ -96,7 +96,7 @@ def run_folder(path: Path) -> Path | None:
     return path.parent.parent if path.absolute().parent.name == runs.best_checkpoint(Path()).parent.name else None
 
 
-def _passage(cfg: RoadmapConfig, trained: LoadedCheckpoint, net: GPT, corpus: TokenizedCorpus | None) -> Passage:
+def _passage(cfg: CourseConfig, trained: LoadedCheckpoint, net: GPT, corpus: TokenizedCorpus | None) -> Passage:
     tokenizer = trained.tokenizer
     eos_id = tokenizer.vocabulary.eos_id
     if cfg.text is not None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from hp_lightning.common.errors import InputError
 from hp_lightning.inference.generate import Sampling, continue_text
-from hp_lightning.schema.course import RoadmapConfig
+from hp_lightning.schema.course import CourseConfig
 from hp_lightning.tasks.course.subject import Subject
 from hp_lightning.tasks.sentiment.classify import verdict
 from hp_lightning.tasks.sentiment.rows import as_in_corpus
@@ -20,7 +20,7 @@ SETTINGS = (
     ("temperature 0: always the likeliest token", Sampling(temperature=0.0)),
     ("temperature 0.8", Sampling(temperature=0.8, top_p=None)),
     ("temperature 1.3: bolder", Sampling(temperature=1.3, top_p=None)),
-    ("temperature 0.8 and top_p 0.95, as generate.py writes", Sampling()),
+    ("temperature 0.8 and top_p 0.95, as hp-lightning generate writes", Sampling()),
 )
 # The course's example, and one that says the opposite.
 REVIEWS = ("The movie was fantastic and entertaining.", "The movie was terrible and boring.")
@@ -58,7 +58,7 @@ class Using:
     no_sentiment: str  # why there are none
 
 
-def look_at_use(subject: Subject, cfg: RoadmapConfig) -> Using:
+def look_at_use(subject: Subject, cfg: CourseConfig) -> Using:
     """Samples of a fixed seed, and the sentiment of the course's example."""
     try:
         words = WordLists.known_to(subject.tokenizer, cfg.positive, cfg.negative)

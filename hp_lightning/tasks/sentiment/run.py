@@ -1,4 +1,4 @@
-"""What `sentiment.py` does: judges texts, compares judgements with labels, or teaches a model labels."""
+"""What `hp-lightning sentiment` does: judges texts, compares judgements with labels, or teaches a model labels."""
 
 import io
 import sys
@@ -95,5 +95,5 @@ def _teach(path: Path, source: str, cfg: SentimentConfig) -> None:
     examples = [Example(text, positive) for text, positive in zip(rows.texts, labels, strict=True)]
     reader = teach(trained, examples, cfg.teach, cfg.seed, say)
     taught.save(reader, trained, rows.texts, target)
-    judging = runs.command("python", runs.script("sentiment.py"), f"ckpt={target}", "text=Simply wonderful.")
+    judging = runs.own_command("sentiment", f"ckpt={target}", "text=Simply wonderful.")
     say(f"{target}\njudge by it: {judging}")

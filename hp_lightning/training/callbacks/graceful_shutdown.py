@@ -11,7 +11,7 @@ import lightning as L
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common import slurm
 from hp_lightning.common.errors import SIGNALS, Interrupted
-from hp_lightning.common.run_dir import command, last_checkpoint, script
+from hp_lightning.common.run_dir import last_checkpoint, own_command
 from hp_lightning.training.callbacks.checkpoint import STEPS_BETWEEN_TALKS, ResumableCheckpoint, wanted_anywhere
 
 SECONDS_BETWEEN_SIGNALS = 1  # those that come sooner are one: a terminal and a program around the run may both send it
@@ -100,6 +100,6 @@ class GracefulShutdown(L.Callback):
         raise Interrupted(
             "run.interrupted" if error is None else "run.interrupted_unsaved",
             f"stopped by {signal.Signals(received).name}, {saved}; "
-            f"go on with: {command('python', script('train.py'), f'resume={run_dir}')}",
+            f"go on with: {own_command('train', f'resume={run_dir}')}",
             received,
         )

@@ -1,1 +1,0 @@
-"""The command python -m hp_lightning.corpus."""
