@@ -21,6 +21,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 tensorboard: $(VENV)/.run
 	@echo "TensorBoard: http://127.0.0.1:6006   (Ctrl-C stops it)"

@@ -1,23 +1,6 @@
-"""Let a trained model write: python generate.py prompt="The lantern" """
+"""The same as `hp-lightning generate`."""
 
-import hydra
-from omegaconf import DictConfig
-
-from hp_lightning import cli
-from hp_lightning.garbage import without_collection
-from hp_lightning.writing_config import GenerateConfig, generate_config
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="generate")
-@cli.job
-def main(cfg: DictConfig) -> None:
-    """Prints the samples."""
-    checked = generate_config(cfg)
-    with without_collection():  # torch is imported only once the config is known to be good
-        from hp_lightning.writing import write
-
-    write(checked)
-
+from hp_lightning.cli.generate import run
 
 if __name__ == "__main__":
-    cli.run(main, GenerateConfig, free_text=("prompt", "prompt_file", "ckpt"))
+    run()

@@ -25,11 +25,11 @@ def main() -> None:
     """Trains with the clock running, and prints the figures."""
     from lightning.pytorch import Trainer
 
-    from hp_lightning.saving import Checkpoints
+    from hp_lightning.training.callbacks.checkpoint import ResumableCheckpoint
 
-    saves = timed_calls(Checkpoints, "save")
+    saves = timed_calls(ResumableCheckpoint, "save")
     fits = timed_calls(Trainer, "fit")
-    starts = timed_calls(Checkpoints, "on_train_start")
+    starts = timed_calls(ResumableCheckpoint, "on_train_start")
     with tempfile.TemporaryDirectory(prefix="checkpoint_cost_") as folder:
         sys.argv = [str(PROJECT / "train.py"), *(sys.argv[1:] or SETTINGS), f"run_dir={folder}/run"]
         runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,4 +1,4 @@
-"""How a person starts training and writing; where that changes, it changes for the benchmarks here."""
+"""How a person starts the project's commands; where that changes, it changes for the benchmarks here."""
 
 import sys
 
@@ -6,3 +6,9 @@ from throughput_shapes import PROJECT
 
 TRAIN = (sys.executable, str(PROJECT / "train.py"))
 GENERATE = (sys.executable, str(PROJECT / "generate.py"))
+SENTIMENT = (
+    sys.executable,
+    "-m",
+    "hp_lightning",
+    "sentiment",
+)  # with the project installed, or its folder in PYTHONPATH

@@ -35,12 +35,12 @@ from throughput_shapes import PROJECT
 
 sys.path.insert(0, str(PROJECT))
 
-from hp_lightning import cli  # noqa: F401  makes schemas and resolvers known
-from hp_lightning.config import ModelConfig, train_config
-from hp_lightning.exporting import gpt2_weights
-from hp_lightning.generation import Sampling, generate
-from hp_lightning.inference import optimize_for_inference
-from hp_lightning.model import GPT
+from hp_lightning.cli import app  # noqa: F401  makes schemas and resolvers known
+from hp_lightning.inference.export import gpt2_weights
+from hp_lightning.inference.fast_decoding import optimize_for_inference
+from hp_lightning.inference.generate import Sampling, generate
+from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.train import ModelConfig, train_config
 
 SHAPES = ("roadmap", "small")  # whose sizes stand in conf/model
 VOCAB_SIZE = 10_000

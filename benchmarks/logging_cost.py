@@ -24,18 +24,19 @@ def main() -> None:
     """Trains with the clock running, and prints the figures."""
     from lightning.pytorch import Trainer
 
-    from hp_lightning.reporting import board, drawings, run_log, samples
+    from hp_lightning.training import board
+    from hp_lightning.training.callbacks import metrics_csv, plots, samples
 
-    begins = timed_calls(run_log.RunLog, "on_train_start")
+    begins = timed_calls(metrics_csv.MetricsCSV, "on_train_start")
     fits = timed_calls(Trainer, "fit")
     kinds = {
         "scalars and metrics.csv": [
-            timed_calls(run_log.RunLog, "on_train_batch_end"),
-            timed_calls(run_log.RunLog, "on_validation_end"),
+            timed_calls(metrics_csv.MetricsCSV, "on_train_batch_end"),
+            timed_calls(metrics_csv.MetricsCSV, "on_validation_end"),
         ],
-        "text": [timed_calls(samples.Samples, "show")],
-        "images": [timed_calls(drawings.Drawings, "show")],
-        "flush to the disk": [timed_calls(run_log.RunLog, "on_save_checkpoint")],
+        "text": [timed_calls(samples.LogSamples, "show")],
+        "images": [timed_calls(plots.LogPlots, "show")],
+        "flush to the disk": [timed_calls(metrics_csv.MetricsCSV, "on_save_checkpoint")],
     }
     ends = [timed_calls(board, "write_projector")]
     with tempfile.TemporaryDirectory(prefix="logging_cost_") as folder:

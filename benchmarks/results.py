@@ -24,8 +24,8 @@ from throughput_shapes import PROJECT
 
 sys.path.insert(0, str(PROJECT))
 
-from hp_lightning.reporting.summary import COMPLETE, read_summary
-from hp_lightning.sweeping.folder import read_plan
+from hp_lightning.common.run_dir import COMPLETE, read_summary
+from hp_lightning.sweeps.plan import read_plan
 
 
 def main() -> None:

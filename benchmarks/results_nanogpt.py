@@ -109,7 +109,7 @@ def _batch(stream: torch.Tensor, length: int, size: int) -> tuple[torch.Tensor, 
 @torch.no_grad()
 def _loss(model: Any, windows: Any) -> float:
     """Nats a token, over all tokens."""
-    from hp_lightning.loss import IGNORED
+    from hp_lightning.models.loss import IGNORED
 
     model.eval()
     total, count = 0.0, 0
@@ -127,17 +127,17 @@ def _corpus(settings: list[str]) -> tuple[Any, Any]:
     """The config that train.py makes of the settings, and the corpus as it encodes it."""
     from hydra import compose, initialize_config_dir
 
-    import hp_lightning.cli  # noqa: F401  makes the schemas known to Hydra
-    from hp_lightning.config import train_config
-    from hp_lightning.encoding import encode_corpus
+    import hp_lightning.cli.app  # noqa: F401  makes the schemas known to Hydra
+    from hp_lightning.data.dataset import tokenize_corpus
+    from hp_lightning.schema.train import train_config
 
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         cfg = train_config(compose("train", overrides=settings))
-    return cfg, encode_corpus(cfg.data, cfg.tokenizer)
+    return cfg, tokenize_corpus(cfg.data, cfg.tokenizer)
 
 
 def _validation(cfg: Any, corpus: Any) -> Any:
-    from hp_lightning.data import EvalWindows
+    from hp_lightning.data.datamodule import EvalWindows
 
     return EvalWindows(torch.from_numpy(corpus.streams["val"]).long(), cfg.data.seq_len, 32)
 

@@ -12,12 +12,10 @@ from throughput_shapes import PROJECT
 
 sys.path.insert(0, str(PROJECT))
 
-from hp_lightning.comparing.comparison import Comparison, compare
-from hp_lightning.comparing.configurations import Configuration
-from hp_lightning.comparing.figure import COLOURS
-from hp_lightning.comparing.labels import named
-from hp_lightning.comparing.run_folders import RunRecord, find_run_folders, read_run
-from hp_lightning.comparing.table import markdown_table
+from hp_lightning.sweeps.comparison.compare import Comparison, Configuration, compare
+from hp_lightning.sweeps.comparison.plot import COLOURS
+from hp_lightning.sweeps.comparison.runs import RunRecord, find_run_folders, read_run
+from hp_lightning.sweeps.comparison.table import markdown_table, named
 
 COMMAND = "python benchmarks/results.py --data DIR --nanogpt DIR"
 DPI = 110

@@ -1,4 +1,4 @@
-"""How well the ways of `sentiment.py` tell positive from negative sentences, beside Naive Bayes.
+"""How well the ways of `hp-lightning sentiment` tell positive from negative sentences, beside Naive Bayes.
 
     python benchmarks/review_sentiment.py ../shared/data/movie_review_sentences.csv
 
@@ -10,11 +10,14 @@ import argparse
 import csv
 import json
 import math
+import os
 import subprocess
-import sys
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+
+from commands import SENTIMENT, TRAIN
 
 PROJECT = Path(__file__).resolve().parent.parent
 LABELS = ("positive", "negative")
@@ -26,7 +29,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("csv", type=Path, help="with columns text and label (positive or negative)")
     parser.add_argument("--work", type=Path, default=Path("outputs/sentiment"), help="folder for all that is made")
-    parser.add_argument("--teach", nargs="*", default=[], help="settings of sentiment.py, as in teach.networks=1")
+    parser.add_argument(
+        "--teach", nargs="*", default=[], help="settings of hp-lightning sentiment, as in teach.networks=1"
+    )
     parser.add_argument("--validate", action="store_true", help="hold out of the training part: for making choices")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -43,7 +48,7 @@ def main() -> None:
         evaluate(args.work, language_model, f"method={method}")
     taught = args.work / "sentiment.ckpt"
     if not taught.is_file():
-        program("sentiment.py", f"ckpt={language_model}", f"train={args.work}/train.csv", f"out={taught}", *args.teach)
+        program(SENTIMENT, f"ckpt={language_model}", f"train={args.work}/train.csv", f"out={taught}", *args.teach)
     evaluate(args.work, taught)
 
 
@@ -103,18 +108,19 @@ def train_language_model(work: Path) -> Path:
             "logger=csv", f"run_dir={run_dir}", "model.num_layers=1", "model.d_model=64", "model.d_ff=256",
             "trainer.compile=false",
         ]  # fmt: skip
-        program("train.py", *([f"resume={run_dir}"] if begun else settings))
+        program(TRAIN, *([f"resume={run_dir}"] if begun else settings))
     return run_dir / "checkpoints" / "best.ckpt"
 
 
 def evaluate(work: Path, ckpt: Path, *settings: str) -> None:
-    """Prints what `sentiment.py` says of the sentences held out."""
-    program("sentiment.py", f"ckpt={ckpt}", f"evaluate={work}/held_out.csv", *settings)
+    """Prints what `hp-lightning sentiment` says of the sentences held out."""
+    program(SENTIMENT, f"ckpt={ckpt}", f"evaluate={work}/held_out.csv", *settings)
 
 
-def program(name: str, *arguments: str) -> None:
-    """Runs a script of the project; what it prints is seen."""
-    subprocess.run([sys.executable, str(PROJECT / name), *arguments], check=True)
+def program(command: Sequence[str], *arguments: str) -> None:
+    """Runs a command of the project; what it prints is seen."""
+    path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
+    subprocess.run([*command, *arguments], check=True, env=os.environ | {"PYTHONPATH": path})
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from nltk.tokenize.treebank import TreebankWordDetokenizer
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from hp_lightning import cli  # noqa: E402, F401  makes schemas and resolvers known
-from hp_lightning.config import train_config  # noqa: E402
-from hp_lightning.corpus import Document, read_documents, split_documents  # noqa: E402
-from hp_lightning.tokenization import Tokenizer, learn_tokenizer  # noqa: E402
-from hp_lightning.tokenization.punkt import Sentences  # noqa: E402
+from hp_lightning.cli import app  # noqa: E402, F401  makes schemas and resolvers known
+from hp_lightning.data.documents import Document, read_documents  # noqa: E402
+from hp_lightning.data.splits import split_documents  # noqa: E402
+from hp_lightning.schema.train import train_config  # noqa: E402
+from hp_lightning.tokenizers import Tokenizer, learn_tokenizer  # noqa: E402
+from hp_lightning.tokenizers.punkt import Sentences  # noqa: E402
 
 
 def main() -> None:

@@ -52,11 +52,11 @@ def _clock() -> float:
 
 def prepare(job: Job) -> dict[str, Any]:
     """Encodes the corpus, so that every contender finds it in the cache or as a file of ids."""
-    from hp_lightning.encoding import encode_corpus
-    from hp_lightning.model import GPT
+    from hp_lightning.data.dataset import tokenize_corpus
+    from hp_lightning.models.gpt import GPT
 
     cfg = _config(job)
-    corpus = encode_corpus(cfg.data, cfg.tokenizer)
+    corpus = tokenize_corpus(cfg.data, cfg.tokenizer)
     assert job.shape.vocab_size < 2**16
     corpus.streams["train"].astype(np.uint16).tofile(job.token_file)
     with torch.device("meta"):
@@ -86,17 +86,17 @@ def matrix(job: Job) -> dict[str, float]:
 
 def plain_loop(job: Job) -> dict[str, list[float]]:
     """Our network, optimizer and data without Lightning and all that train.py does around a step."""
-    from hp_lightning.auto import settle
-    from hp_lightning.data import TrainWindows
-    from hp_lightning.encoding import encode_corpus
-    from hp_lightning.model import GPT
-    from hp_lightning.optim import build_optimizer
+    from hp_lightning.data.datamodule import TrainWindows
+    from hp_lightning.data.dataset import tokenize_corpus
+    from hp_lightning.models.gpt import GPT
+    from hp_lightning.training.auto import resolve_auto
+    from hp_lightning.training.optim import build_optimizer
 
     if DEVICE.type == "cuda":
         torch.set_float32_matmul_precision("high")  # as train.py has it
     cfg = _config(job)
-    stream = encode_corpus(cfg.data, cfg.tokenizer).streams["train"]
-    cfg = settle(cfg, len(stream) - 1).cfg
+    stream = tokenize_corpus(cfg.data, cfg.tokenizer).streams["train"]
+    cfg = resolve_auto(cfg, len(stream) - 1).cfg
     torch.manual_seed(cfg.seed)
     net = GPT(cfg.model, cfg.regularization).to(DEVICE)
     optimizer = build_optimizer(net, cfg.optim, cfg.regularization.weight_decay, cfg.model.d_model)
@@ -117,8 +117,8 @@ def plain_loop(job: Job) -> dict[str, list[float]]:
 
 def _loss_function(cfg: Any, net: Any) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss by the same means by which `GPTModule` comes to it."""
-    from hp_lightning.compiling import compiled
-    from hp_lightning.loss import language_model_loss
+    from hp_lightning.models.loss import language_model_loss
+    from hp_lightning.training.compile import compiled
 
     loss_of = compiled(language_model_loss) if cfg.trainer.compile else language_model_loss
 
@@ -230,11 +230,12 @@ def _config(job: Job) -> Any:
     """The `TrainConfig` that train.py makes of the job's settings."""
     from hydra import compose, initialize_config_dir
 
-    from hp_lightning import cli
-    from hp_lightning.config import train_config
+    from hp_lightning.cli import app
+    from hp_lightning.common.hydra_grammar import quoted
+    from hp_lightning.schema.train import train_config
 
     given = {**settings(job), **AUTOMATIC}.items()
-    overrides = [f"{key}={cli.quoted(value) if key in cli.FREE_TEXT else value}" for key, value in given]
+    overrides = [f"{key}={quoted(value) if key in app.FREE_TEXT else value}" for key, value in given]
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         return train_config(compose("train", overrides=overrides))
 

@@ -114,8 +114,8 @@ def _in_process(contender: str, corpus: Path, cache: Path) -> dict[str, Any]:
 def _measure(contender: str, corpus: Path, cache: Path) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
 
-    from hp_lightning import cli  # noqa: F401  makes schemas and resolvers known
-    from hp_lightning.config import train_config
+    from hp_lightning.cli import app  # noqa: F401  makes schemas and resolvers known
+    from hp_lightning.schema.train import train_config
 
     overrides = [f"data.path='{corpus}'", f"data.cache_dir='{cache}'"]
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
@@ -127,7 +127,8 @@ def _nltk(cfg: Any) -> dict[str, Any]:
     from nltk.tokenize import NLTKWordTokenizer
     from nltk.tokenize.punkt import PunktSentenceTokenizer, PunktTrainer
 
-    from hp_lightning.corpus import read_documents, split_documents
+    from hp_lightning.data.documents import read_documents
+    from hp_lightning.data.splits import split_documents
 
     splits = split_documents(read_documents(cfg.data).documents, cfg.data)
     texts = [document.text for part in vars(splits).values() for document in part]
@@ -154,10 +155,10 @@ def _nltk(cfg: Any) -> dict[str, Any]:
 
 
 def _ours(cfg: Any) -> dict[str, Any]:
-    from hp_lightning.encoding import encode_corpus
+    from hp_lightning.data.dataset import tokenize_corpus
 
     begin = time.perf_counter()
-    corpus = encode_corpus(cfg.data, cfg.tokenizer)
+    corpus = tokenize_corpus(cfg.data, cfg.tokenizer)
     seconds = time.perf_counter() - begin
     peak = _peak_mb()
     tokens = [token for text in _texts(cfg) for token in corpus.tokenizer.tokens(text) if token != "\n"]
@@ -165,7 +166,8 @@ def _ours(cfg: Any) -> dict[str, Any]:
 
 
 def _texts(cfg: Any) -> list[str]:
-    from hp_lightning.corpus import read_documents, split_documents
+    from hp_lightning.data.documents import read_documents
+    from hp_lightning.data.splits import split_documents
 
     splits = split_documents(read_documents(cfg.data).documents, cfg.data)
     return [document.text for part in vars(splits).values() for document in part]

@@ -1,37 +1,41 @@
-"""What a checkpoint holds, and how it is read without trusting it.
+"""What a checkpoint holds, how it is written whole, and how it is read without trusting it.
 
 One file is enough: weights, the run's config with the network's form in it, and the tokenizer's whole state, as tensors
-and plain Python values; and, to go on from, the optimizer's state, the loader's position and what `Record` has. Random
-numbers are none of it: those of a step are drawn from the seed and the step's number alone.
+and plain Python values; and, to go on from, the optimizer's state, the loader's position and what `ValidationHistory`
+has. Random numbers are none of it: those of a step are drawn from the seed and the step's number alone.
 """
 
 import dataclasses
+import os
 import pickle
+import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from hp_lightning.config import ModelConfig, TrainConfig, from_plain, to_plain
-from hp_lightning.errors import InputError
-from hp_lightning.model import GPT
-from hp_lightning.progress import log
-from hp_lightning.tokenization import Tokenizer, tokenizer_from_state
+from hp_lightning.common.console import log
+from hp_lightning.common.errors import InputError
+from hp_lightning.common.failpoints import failpoint
+from hp_lightning.common.run_dir import previous_checkpoint
+from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.train import ModelConfig, TrainConfig, from_plain, to_plain
+from hp_lightning.tokenizers import Tokenizer, tokenizer_from_state
 
 FORMAT = 9
-OURS = "hp_lightning"  # the key below which our part of a checkpoint stands, beside Lightning's
-TAUGHT = "hp_lightning_sentiment"  # likewise in a file of `sentiment.taught`
+CHECKPOINT_KEY = "hp_lightning"  # the key below which our part of a checkpoint stands, beside Lightning's
+SENTIMENT_KEY = "hp_lightning_sentiment"  # likewise in a file of `tasks.sentiment.checkpoint`
 
 
 @dataclass
-class Record:
+class ValidationHistory:
     """What the validations of a run have come to."""
 
     best: list[tuple[float, int]] = field(default_factory=list)  # the lowest losses, each with its step; lowest first
@@ -50,7 +54,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Trained:
+class LoadedCheckpoint:
     """What a checkpoint gives back."""
 
     path: Path
@@ -71,13 +75,13 @@ class Trained:
     @property
     def corpus(self) -> str:
         """The digest of the corpus it was trained on."""
-        return str(self.contents[OURS]["corpus"])
+        return str(self.contents[CHECKPOINT_KEY]["corpus"])
 
     @property
-    def record(self) -> Record:
+    def record(self) -> ValidationHistory:
         """A copy of the record of its run so far."""
-        saved = self.contents[OURS]["record"]
-        return Record(**{**saved, "best": [(loss, step) for loss, step in saved["best"]]})
+        saved = self.contents[CHECKPOINT_KEY]["record"]
+        return ValidationHistory(**{**saved, "best": [(loss, step) for loss, step in saved["best"]]})
 
     def net(self) -> GPT:
         """The network with its weights, without dropout."""
@@ -90,8 +94,8 @@ class DamagedError(InputError):
     """A file that is no whole checkpoint: truncated, with other bits than were written, or something else."""
 
 
-def our_part(cfg: TrainConfig, tokenizer: Tokenizer, corpus: str, record: Record) -> dict[str, Any]:
-    """What makes a checkpoint of Lightning's enough by itself; goes into it under `OURS`.
+def our_part(cfg: TrainConfig, tokenizer: Tokenizer, corpus: str, record: ValidationHistory) -> dict[str, Any]:
+    """What makes a checkpoint of Lightning's enough by itself; goes into it under `CHECKPOINT_KEY`.
 
     Args:
         corpus: the digest of the corpus
@@ -105,7 +109,7 @@ def our_part(cfg: TrainConfig, tokenizer: Tokenizer, corpus: str, record: Record
     }
 
 
-def load(path: Path) -> Trained:
+def load(path: Path) -> LoadedCheckpoint:
     """Reads a checkpoint; nothing in it is executed.
 
     Raises:
@@ -114,17 +118,17 @@ def load(path: Path) -> Trained:
     """
     with refusals(path):
         contents = read_contents(path)
-        if TAUGHT in contents:
+        if SENTIMENT_KEY in contents:
             raise InputError(
                 "checkpoint.taught",
                 f"{path} was taught labels, and can only judge: name the checkpoint that it comes from, as in "
                 "best.ckpt",
             )
-        ours = contents[OURS]
+        ours = contents[CHECKPOINT_KEY]
         if ours["format"] == FORMAT:
             _expect_whole_state(contents)
             return _fitting(
-                Trained(path, from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"]), contents)
+                LoadedCheckpoint(path, from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"]), contents)
             )
     raise InputError(
         "checkpoint.other_version",
@@ -174,7 +178,7 @@ def _expect_whole_state(contents: dict[str, Any]) -> None:
         raise KeyError(*missing)
 
 
-def _fitting(trained: Trained) -> Trained:
+def _fitting(trained: LoadedCheckpoint) -> LoadedCheckpoint:
     """The same, if its weights are those of the network that its config describes."""
     wanted = {f"net.{name}": value.shape for name, value in blank_network(trained.cfg.model).state_dict().items()}
     if {name: value.shape for name, value in trained.contents["state_dict"].items()} != wanted:
@@ -209,7 +213,7 @@ def _verify_checksums(path: Path) -> None:
         raise zipfile.BadZipFile(damaged)
 
 
-def load_first_whole(paths: list[Path]) -> Trained:
+def load_first_whole(paths: list[Path]) -> LoadedCheckpoint:
     """The first of a run's checkpoints that is whole; those before it are put aside, and named in a warning.
 
     Raises:
@@ -233,7 +237,81 @@ def load_first_whole(paths: list[Path]) -> Trained:
     )
 
 
-def load_weights(net: GPT, trained: Trained) -> None:
+def load_weights(net: GPT, trained: LoadedCheckpoint) -> None:
     """Puts a checkpoint's weights into a network of the same form."""
     weights = trained.contents["state_dict"].items()
     net.load_state_dict({name.removeprefix("net."): value for name, value in weights})
+
+
+def write_checkpoint(checkpoint: dict[str, Any], last: Path, names: Iterable[Path] = ()) -> None:
+    """Puts a checkpoint in the place of a run's `last.ckpt`, and that in the place of `previous.ckpt`.
+
+    A process killed at any point of it leaves each name with a whole file or with none; killed between the two, it
+    leaves `previous.ckpt` alone.
+
+    Args:
+        checkpoint: what is saved
+        last: the run's `last.ckpt`
+        names: of further copies, which are made first
+
+    Raises:
+        OSError: nothing was changed, but for some of the copies
+    """
+    last.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = last.with_name(f".{last.name}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            watched = _FirstError(file)
+            torch.save(checkpoint, cast(IO[bytes], watched))
+            if watched.error is not None:
+                raise watched.error
+            file.flush()
+            failpoint("checkpoint.written")
+            os.fsync(file.fileno())
+        for name in names:
+            _copy(unfinished, name)
+        if last.exists():
+            failpoint("checkpoint.keep_previous")
+            last.replace(previous_checkpoint(last.parent.parent))
+        failpoint("checkpoint.rename")
+        unfinished.replace(last)
+        folder = os.open(last.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+    finally:
+        with suppress(OSError):  # would hide the first error
+            unfinished.unlink(missing_ok=True)
+
+
+class _FirstError:
+    """A file that keeps its first error to itself: torch writes on after one, and then raises another."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        failpoint("checkpoint.write")
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        pass  # once, at the end
+
+
+def _copy(file: Path, name: Path) -> None:
+    """Puts a copy in the place of what had the name; a second name alone would be damaged together with the first."""
+    failpoint("checkpoint.copy")
+    unfinished = name.with_name(f".{name.name}.unfinished")
+    try:
+        shutil.copyfile(file, unfinished)
+        with unfinished.open("rb+") as copy:
+            os.fsync(copy.fileno())
+        unfinished.replace(name)
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)

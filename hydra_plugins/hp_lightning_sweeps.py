@@ -1,11 +1,12 @@
-"""Hydra's sides of a sweep; what they do is in `hp_lightning.sweeping`.
+"""Hydra's sides of a sweep; what they do is in `hp_lightning.sweeps`.
 
-Hydra imports this file whenever a script starts, so that nothing heavy is imported at its top.
+Hydra imports this file whenever a script starts, and accepts only what is defined in it: all else is imported when a
+sweep begins.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
@@ -14,13 +15,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hp_lightning.config import sweep_config
-from hp_lightning.errors import InputError
-from hp_lightning.sweeping.folder import Job, grid, placed_job
-from hp_lightning.sweeping.job import is_settled
-from hp_lightning.sweeping.pool import Pool
-from hp_lightning.sweeping.slots import available_cores, available_gpus, make_slots
-from hp_lightning.sweeping.sweep import Grid, run_sweep
+if TYPE_CHECKING:
+    from hp_lightning.sweeps.plan import Job
 
 
 class ProcessLauncher(Launcher):
@@ -32,6 +28,12 @@ class ProcessLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Trains them; what came of each stands in its folder."""
+        from hp_lightning.schema.train import sweep_config
+        from hp_lightning.sweeps.plan import placed_job
+        from hp_lightning.sweeps.pool import Pool
+        from hp_lightning.sweeps.slots import available_cores, available_gpus, make_slots
+        from hp_lightning.sweeps.sweep import Grid
+
         cfg = sweep_config(self.config)
         folder = Path(cfg.dir)
         jobs = [placed_job(folder, words) for words in job_overrides]
@@ -45,6 +47,8 @@ class OurSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Makes the launcher."""
+        from hp_lightning.schema.train import sweep_config
+
         self.hydra_context, self.config = hydra_context, config  # for validate_batch_is_legal
         self.given = config.hydra.overrides
         self.trainer = config.trainer
@@ -69,11 +73,16 @@ class GridSweeper(OurSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Trains every job and writes the summary."""
+        from hp_lightning.sweeps.plan import grid
+        from hp_lightning.sweeps.sweep import run_sweep
+
         jobs = grid(self.folder, arguments)
         self.validate_batch_is_legal([job.overrides for job in jobs])
         run_sweep(self.folder, self.overrides(), lambda: self._launch(jobs), lambda: jobs)
 
-    def _launch(self, jobs: list[Job]) -> None:
+    def _launch(self, jobs: "list[Job]") -> None:
+        from hp_lightning.sweeps.job import is_settled
+
         left = [job.overrides_with_place for job in jobs if not is_settled(job)]
         if left:
             self.launcher.launch(left, initial_job_idx=0)
@@ -93,7 +102,11 @@ class OptunaSweeper(OurSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Trains every job and writes the summary."""
-        from hp_lightning.sweeping.search import Search  # Optuna takes a moment
+        from hp_lightning.common.errors import InputError
+        from hp_lightning.sweeps.optuna_search import Search
+        from hp_lightning.sweeps.pool import Pool
+        from hp_lightning.sweeps.slots import available_cores, available_gpus, make_slots
+        from hp_lightning.sweeps.sweep import run_sweep
 
         if not isinstance(self.launcher, ProcessLauncher):
             raise InputError(

@@ -14,8 +14,8 @@ from helpers.processes import PROJECT, Finished, end_all, run_program
 from helpers.runs import finished_run
 from hydra import compose, initialize_config_dir
 
-from hp_lightning import cli  # noqa: F401  makes schemas and resolvers known
-from hp_lightning.config import TrainConfig, train_config
+from hp_lightning.cli import app  # noqa: F401  makes schemas and resolvers known
+from hp_lightning.schema.train import TrainConfig, train_config
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 

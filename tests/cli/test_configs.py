@@ -7,8 +7,8 @@ import torch
 from helpers.errors import refused
 from helpers.processes import PROJECT
 
-from hp_lightning.config import TrainConfig, from_plain, to_plain
-from hp_lightning.model import GPT
+from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.train import TrainConfig, from_plain, to_plain
 
 MakeConfig = Callable[..., TrainConfig]
 

@@ -1,4 +1,4 @@
-"""`python -m hp_lightning.corpus` as a person starts it, and `tokenizer.from_run` in it and in train.py."""
+"""`hp-lightning corpus` as a person starts it, and `tokenizer.from_run` in it and in train.py."""
 
 import csv
 import json
@@ -12,11 +12,12 @@ from helpers.in_process import run_in_process
 from helpers.processes import Finished, run_program
 
 from hp_lightning import checkpoint
-from hp_lightning.checkpoint import Trained
-from hp_lightning.config import TrainConfig
-from hp_lightning.corpus import read_documents, split_documents
-from hp_lightning.encoding import encode_corpus
-from hp_lightning.preparing import chosen_tokenizer
+from hp_lightning.checkpoint import LoadedCheckpoint
+from hp_lightning.data.dataset import tokenize_corpus
+from hp_lightning.data.documents import read_documents
+from hp_lightning.data.splits import split_documents
+from hp_lightning.schema.train import TrainConfig
+from hp_lightning.training.run import chosen_tokenizer
 
 MakeConfig = Callable[..., TrainConfig]
 TINY = ("experiment=smoke", "max_steps=2", "trainer.val_every_steps=2", "logger.tensorboard=false", "data.seq_len=32")
@@ -36,7 +37,7 @@ def look(folder: Path, tmp_path: Path) -> Callable[..., Finished]:
 
     def looked(*arguments: str) -> Finished:
         cache = f"data.cache_dir={tmp_path / 'cache'}"
-        return run_program(folder, "hp_lightning.corpus", *arguments, cache)
+        return run_program(folder, "corpus", *arguments, cache)
 
     return looked
 
@@ -60,7 +61,7 @@ def test_tables_tell_of_the_corpus(
     output = shown(look, str(first_book))
     cfg = make_config(f"data.path={first_book}")
     splits = split_documents(read_documents(cfg.data).documents, cfg.data)
-    corpus = encode_corpus(cfg.data, cfg.tokenizer)
+    corpus = tokenize_corpus(cfg.data, cfg.tokenizer)
     for part, name in (("train", "train"), ("val", "validation"), ("test", "test")):
         texts = [document.text for document in getattr(splits, part)]
         predicted = corpus.streams[part][1:]
@@ -131,8 +132,8 @@ def test_bundled_books_where_no_file_is_named(look: Callable[..., Finished]) -> 
     ],
 )
 def test_mistakes_are_told_in_one_line(folder: Path, arguments: list[str], code: str, mentioned: list[str]) -> None:
-    done = run_in_process(folder, "hp_lightning.corpus", *arguments)
-    assert expect_refusal(done, code, *mentioned).startswith("corpus: ")
+    done = run_in_process(folder, "corpus", *arguments)
+    assert expect_refusal(done, code, *mentioned).startswith("hp-lightning corpus: ")
     assert done.stdout == ""
     assert list(folder.iterdir()) == []
 
@@ -150,7 +151,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory, first_book: Path) -> Path:
     return cwd / "run"
 
 
-def trained(run_dir: Path) -> Trained:
+def trained(run_dir: Path) -> LoadedCheckpoint:
     return checkpoint.load(run_dir / "checkpoints" / "best.ckpt")
 
 
@@ -212,4 +213,4 @@ def test_run_refuses_a_tokenizer(earlier: Path, folder: Path, arguments: list[st
 
 
 def test_help_says_what_can_be_given(look: Callable[..., Finished]) -> None:
-    assert "python -m hp_lightning.corpus PATH... [key=value...]" in shown(look, "--help")
+    assert "hp-lightning corpus PATH... [key=value...]" in shown(look, "--help")

@@ -1,7 +1,6 @@
 """The most common mistakes as a person sees them, to the letter; all other tests hold their codes alone."""
 
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers.in_process import run_in_process
-from helpers.processes import PROJECT, Finished, run_program
+from helpers.processes import Finished, run_program
 
 CORPUS = "text,book,chapter\nA line.,Book,1\n"
 
@@ -83,7 +82,8 @@ def test_without_a_trained_run(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run(interrupted: Finished) -> None:
-    going_on = shlex.join(["python", str(PROJECT / "train.py"), "resume=run"])
+    installed = Path(sys.executable).with_name("hp-lightning").exists()
+    going_on = ("hp-lightning" if installed else "python -m hp_lightning") + " train resume=run"
     assert interrupted.stderr == (
         "train.py: error[run.interrupted]: stopped by SIGINT, saved in run/checkpoints/last.ckpt; go on with: "
         f"{going_on}\n"

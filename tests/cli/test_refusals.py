@@ -129,7 +129,7 @@ def test_generate_refuses(tmp_path: Path) -> None:
         (["ckpt=other_version.ckpt"], "checkpoint.other_version", ["other_version.ckpt", "format 1,"]),
         (["ckpt=empty.ckpt"], "checkpoint.damaged", ["empty.ckpt"]),
         (["model=small"], "config.unknown_key", ["model"]),
-        (["seed=1,2", "-m"], "cli.no_sweeps", ["-m", "train.py"]),
+        (["seed=1,2", "-m"], "cli.no_sweeps", ["-m", "hp-lightning train"]),
         (["prompt=null"], "config.null", ["prompt=null "]),
         (["prompt=[a, b]"], "run.none", []),
         (["top_p=0"], "config.out_of_range", ["top_p=0"]),
@@ -141,9 +141,10 @@ def test_generate_refuses(tmp_path: Path) -> None:
     ("program", "argument", "code"),
     [
         ("train.py", "data.path=nowhere.csv", "data.not_found"),
+        ("train", "data.path=nowhere.csv", "data.not_found"),
         ("generate.py", "ckpt=nowhere", "checkpoint.not_found"),
-        ("hp_lightning.corpus", "nowhere.csv", "data.not_found"),
-        ("hp_lightning.reporting", "nowhere", "run.not_found"),
+        ("corpus", "nowhere.csv", "data.not_found"),
+        ("compare", "nowhere", "run.not_found"),
     ],
 )
 def test_a_process_that_is_refused(program: str, argument: str, code: str, tmp_path: Path) -> None:

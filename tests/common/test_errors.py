@@ -6,7 +6,7 @@ import re
 
 from helpers.processes import PROJECT
 
-from hp_lightning.errors import Interrupted
+from hp_lightning.common.errors import Interrupted
 
 RAISED = {"RunError", "InputError", "Interrupted", "DamagedError"}
 CODE = r"'[a-z]+\.[a-z_]+'|.+\.code"  # as data.not_found; or that of another error

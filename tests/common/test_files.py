@@ -5,7 +5,7 @@ from pathlib import Path
 
 from helpers.errors import refused
 
-from hp_lightning.files import check_target, write_whole
+from hp_lightning.common.files import check_target, write_whole
 
 
 def test_what_is_no_file_keeps_its_place(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from hp_lightning.errors import InputError, RunError
+from hp_lightning.common.errors import InputError, RunError
 
 from .processes import Finished
 
@@ -32,7 +32,7 @@ def refused(
 def expect_line(errors: str, code: str, *mentioned: object) -> str:
     """What a program has written on its standard error is one line, of a refusal; gives the line."""
     [line] = errors.splitlines()
-    assert re.match(rf"[\w.]+: error\[{re.escape(code)}\]: .", line), line
+    assert re.match(rf"[\w. -]+: error\[{re.escape(code)}\]: .", line), line
     _expect_mentioned(line, mentioned)
     return line
 

@@ -85,7 +85,7 @@ def main() -> None:
     """The server; and each program, once it is forked."""
     import program
 
-    import hp_lightning.training  # noqa: F401  PyTorch, Lightning, TensorBoard, Hydra and nearly all of the package
+    import hp_lightning.training.fit  # noqa: F401  PyTorch, Lightning, TensorBoard, Hydra and nearly all of the package
 
     assert len(os.listdir("/proc/self/task")) == 1, "of several threads, a fork takes one along"
     gc.freeze()  # for good: a collection, as at the end of a program, would have to copy all that is shared

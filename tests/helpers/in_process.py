@@ -12,13 +12,13 @@ from pathlib import Path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
-from .processes import PROJECT, Finished
+from .processes import Finished, words_of
 from .program import run
 
 
 def run_in_process(cwd: Path, program: str, *arguments: str) -> Finished:
     """Runs a program to its end as `run_program` does, with nothing on its standard input; it must start no other."""
-    words = [str(PROJECT / program) if program.endswith(".py") else program, *arguments]
+    words = words_of(program, *arguments)
     output, errors, status = _stream(), _stream(), 0
     with (
         _kept_state(),

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from hp_lightning import checkpoint
-from hp_lightning.config import TrainConfig
-from hp_lightning.model import GPT
-from hp_lightning.tokenization import Tokenizer
+from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.train import TrainConfig
+from hp_lightning.tokenizers import Tokenizer
 
 
 def save_untrained(path: Path, cfg: TrainConfig, tokenizer: Tokenizer) -> GPT:
@@ -22,8 +22,8 @@ def save_untrained(path: Path, cfg: TrainConfig, tokenizer: Tokenizer) -> GPT:
         torch.nn.init.normal_(parameter, std=0.2)
     contents: dict[str, Any] = {"optimizer_states": [], "schedule": {}, "loops": {}, "callbacks": {}, "global_step": 0}
     weights = {f"net.{name}": weight for name, weight in net.state_dict().items()}
-    ours = checkpoint.our_part(cfg, tokenizer, "", checkpoint.Record())
-    torch.save({**contents, "state_dict": weights, checkpoint.OURS: ours}, path)
+    ours = checkpoint.our_part(cfg, tokenizer, "", checkpoint.ValidationHistory())
+    torch.save({**contents, "state_dict": weights, checkpoint.CHECKPOINT_KEY: ours}, path)
     return net
 
 

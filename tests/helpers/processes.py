@@ -32,12 +32,15 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def command(program: str, *arguments: str) -> list[str]:
-    """The words by which a person starts a script of the project, or a module of it."""
-    return [sys.executable, *([_file(program)] if program.endswith(".py") else ["-m", program]), *arguments]
+    """The words by which a person starts a script of the project, or a command of hp-lightning."""
+    start = [str(PROJECT / program)] if program.endswith(".py") else ["-m", "hp_lightning", program]
+    return [sys.executable, *start, *arguments]
 
 
-def _file(script: str) -> str:
-    return str(PROJECT / script)
+def words_of(program: str, *arguments: str) -> list[str]:
+    """The same for `program.run`: a file or a module, and its arguments."""
+    start = [str(PROJECT / program)] if program.endswith(".py") else ["hp_lightning", program]
+    return [*start, *arguments]
 
 
 def launch(
@@ -54,7 +57,7 @@ def launch(
 
     Args:
         cwd: where it runs
-        program: a script at the top level (train.py), or a module (hp_lightning.corpus)
+        program: a script (train.py), or a command of hp-lightning (corpus)
         arguments: its own
         stop: a signal, the failpoint at which the process sends it to itself, and how often that is reached by then
         fresh: whether Python is started for it, as a person would; else it is forked with the libraries imported
@@ -62,7 +65,7 @@ def launch(
         stdout: as Popen takes it
         changes: of the environment
     """
-    words = [_file(program) if program.endswith(".py") else program, *arguments]
+    words = words_of(program, *arguments)
     moment = None if stop is None else ":".join(map(str, stop))
     options: dict[str, Any] = {"stdin": stdin, "stdout": stdout, "stderr": subprocess.PIPE, "text": True}
     process: Process
@@ -93,11 +96,15 @@ def run_program(cwd: Path, program: str, *arguments: str, text: str | None = Non
 
 def run_line(line: str, cwd: Path) -> Finished:
     """Runs a command line that a program has printed for a person to type."""
-    python, *words = shlex.split(line)
-    found = shutil.which(python, path=os.environ["PATH"])
+    program, *words = shlex.split(line)
+    found = shutil.which(program, path=os.environ["PATH"])
     assert found is not None, line
+    if Path(found).name == "hp-lightning":  # where it is installed
+        assert Path(cwd / found).parent == Path(sys.executable).parent, line
+        return run_program(cwd, *words)
     assert os.path.samefile(cwd / found, sys.executable), line
-    return run_program(cwd, *words)
+    assert words[:2] == ["-m", "hp_lightning"], line
+    return run_program(cwd, *words[2:])
 
 
 def killed(process: Process) -> None:

@@ -42,7 +42,7 @@ def run(command: list[str], stop: str | None) -> None:
 
 
 def _stop_at(stop: str) -> None:
-    from hp_lightning import failpoints
+    from hp_lightning.common import failpoints
 
     signals, moment, count = stop.split(":")
     left = int(count)

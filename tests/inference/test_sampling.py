@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hp_lightning.generation import Sampling, choose
-from hp_lightning.sampling import draw, keep_min_p, keep_top_k, keep_top_p, penalize_repetition
+from hp_lightning.inference.generate import Sampling, choose
+from hp_lightning.inference.sampling import draw, keep_min_p, keep_top_k, keep_top_p, penalize_repetition
 
 LOGITS = [2.0, 1.2, 0.4, -0.4, -1.2]  # from likely to unlikely
 DRAWS = 20_000

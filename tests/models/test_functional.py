@@ -9,14 +9,7 @@ from helpers.networks import inputs, turned
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from hp_lightning.functional import (
-    attend,
-    relu_squared,
-    rms_norm,
-    rotary_table,
-    rotate,
-    sinusoidal_table,
-)
+from hp_lightning.models.functional import attend, relu_squared, rms_norm, rotary_table, rotate, sinusoidal_table
 
 # Positions
 

@@ -18,9 +18,9 @@ from helpers.in_process import run_in_process
 from helpers.processes import PROJECT, Finished, launch, run_program
 from helpers.runs import expect_same_run, wait_for_step
 
-from hp_lightning.config import SweepConfig
-from hp_lightning.sweeping import slots
-from hp_lightning.sweeping.folder import complete_arguments, grid, read_plan
+from hp_lightning.schema.train import SweepConfig
+from hp_lightning.sweeps import slots
+from hp_lightning.sweeps.plan import complete_arguments, grid, read_plan
 
 SETTINGS = (
     "experiment=smoke",
@@ -198,7 +198,7 @@ def test_another_sweep_is_not_overwritten(sweep: tuple[Path, Finished], run_scri
 def test_nobody_has_to_read_what_is_said() -> None:
     """As when the output goes to a program that ends: the run, or the sweep, goes on."""
     says = "for _ in range(20): console.print('word ' * 1000)"
-    told = f"from hp_lightning.progress import console\n{says}\nopen('done', 'w')"
+    told = f"from hp_lightning.common.console import console\n{says}\nopen('done', 'w')"
     with tempfile.TemporaryDirectory() as folder:
         python = shlex.join([sys.executable, "-c", told])
         command = f"PYTHONPATH={shlex.quote(str(PROJECT))} {python} | head -c 1"

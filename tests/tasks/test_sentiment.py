@@ -1,4 +1,4 @@
-"""sentiment.py: the words that come next, calibrated or not; labels that were taught; files in and out."""
+"""`hp-lightning sentiment`: the words that come next, calibrated or not; labels that were taught; files in and out."""
 
 import csv
 import json
@@ -15,17 +15,16 @@ from helpers.processes import run_program
 from hydra import compose, initialize_config_dir
 
 from hp_lightning import checkpoint
-from hp_lightning.cli import PROJECT
-from hp_lightning.config import TokenizerConfig, TrainConfig, to_plain
-from hp_lightning.judging_config import sentiment_config
-from hp_lightning.model import GPT
-from hp_lightning.sentiment.counting import word_evidence
-from hp_lightning.sentiment.next_words import known_words, next_word_log_probs, word_ids
-from hp_lightning.sentiment.quality import measure
-from hp_lightning.sentiment.reading import NextWordReader, WordLists
-from hp_lightning.sentiment.running import run
-from hp_lightning.sentiment.teaching import fit_temperature
-from hp_lightning.tokenization import Tokenizer, learn_tokenizer
+from hp_lightning.common.files import PROJECT
+from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.evaluate import sentiment_config
+from hp_lightning.schema.train import TokenizerConfig, TrainConfig, to_plain
+from hp_lightning.tasks.sentiment.finetune import fit_temperature
+from hp_lightning.tasks.sentiment.metrics import measure
+from hp_lightning.tasks.sentiment.naive_bayes import word_evidence
+from hp_lightning.tasks.sentiment.run import run
+from hp_lightning.tasks.sentiment.zero_shot import NextWordReader, WordLists, known_words, next_word_log_probs, word_ids
+from hp_lightning.tokenizers import Tokenizer, learn_tokenizer
 
 GOOD, BAD = ["good", "great", "fine"], ["bad", "awful", "poor"]
 THINGS = ["film", "plot", "cast", "song", "joke"]
@@ -71,7 +70,7 @@ def ckpt(small: Callable[[], TrainConfig], tmp_path: Path) -> Path:
     contents = {
         "state_dict": {f"net.{name}": weights for name, weights in net.state_dict().items()},
         **{"optimizer_states": [], "schedule": {}, "loops": {}, "callbacks": {}, "global_step": 3},
-        checkpoint.OURS: {
+        checkpoint.CHECKPOINT_KEY: {
             "format": checkpoint.FORMAT,
             "config": to_plain(cfg),
             "tokenizer": words.state(),
@@ -354,7 +353,7 @@ def test_damaged_files_are_refused(ckpt: Path) -> None:
 
 def test_lines_of_standard_input_are_judged(ckpt: Path, tmp_path: Path) -> None:
     given = ["file=-", "positive=[good]", "negative=[bad]"]
-    done = run_program(tmp_path, "sentiment.py", f"ckpt={ckpt}", *given, text='a "good", great film\n\n   a bad plot\n')
+    done = run_program(tmp_path, "sentiment", f"ckpt={ckpt}", *given, text='a "good", great film\n\n   a bad plot\n')
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(done.stdout.splitlines()))
     assert [row["text"] for row in rows] == ['a "good", great film', "   a bad plot"]

@@ -11,9 +11,9 @@ import torch
 from helpers.errors import refused
 from omegaconf import OmegaConf
 
-from hp_lightning import auto
-from hp_lightning.auto import Settled, settle
-from hp_lightning.config import TrainConfig, from_plain, to_plain
+from hp_lightning.schema.train import TrainConfig, from_plain, to_plain
+from hp_lightning.training import auto
+from hp_lightning.training.auto import ResolvedConfig, resolve_auto
 
 EPOCH = 100_000  # tokens
 LONG, SHORT = "max_steps=10_000_000", "max_steps=10"
@@ -46,12 +46,12 @@ def cfg(make_config: MakeConfig) -> Callable[..., TrainConfig]:
     return make
 
 
-def reason(settled: Settled, name: str) -> str:
+def reason(settled: ResolvedConfig, name: str) -> str:
     [line] = [line for line in settled.reasons if line.startswith(name)]
     return line
 
 
-def batch(settled: Settled) -> tuple[int | None, int]:
+def batch(settled: ResolvedConfig) -> tuple[int | None, int]:
     return settled.cfg.data.batch_size, settled.cfg.trainer.accumulate_grad_batches
 
 
@@ -65,7 +65,7 @@ def test_bfloat16_where_the_machine_gains_by_it(
     machine: Machine, cfg: MakeConfig, bfloat16: float, precision: str
 ) -> None:
     machine(float32=1e11, bfloat16=bfloat16)
-    settled = settle(cfg(), EPOCH)
+    settled = resolve_auto(cfg(), EPOCH)
     assert settled.cfg.trainer.precision == precision
     assert f"{bfloat16 / 1e11:.1f} times as fast" in reason(settled, "precision")
 
@@ -74,7 +74,7 @@ def test_bfloat16_where_the_machine_gains_by_it(
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 def test_a_precision_that_is_chosen_stays(machine: Machine, cfg: MakeConfig, precision: str, bfloat16: float) -> None:
     machine(bfloat16=bfloat16)
-    settled = settle(cfg(f"trainer.precision={precision}"), EPOCH)
+    settled = resolve_auto(cfg(f"trainer.precision={precision}"), EPOCH)
     assert settled.cfg.trainer.precision == precision
     assert "auto" not in reason(settled, "precision")
 
@@ -84,46 +84,46 @@ def test_utilisation_is_measured_by_the_precision_of_the_run(
     machine: Machine, cfg: MakeConfig, precision: str, rate: float
 ) -> None:
     machine(float32=1e11, bfloat16=4e11)
-    assert settle(cfg(f"trainer.precision={precision}"), EPOCH).peak_flops == rate
+    assert resolve_auto(cfg(f"trainer.precision={precision}"), EPOCH).peak_flops == rate
 
 
 # Compiling
 
 
 def test_a_long_run_is_compiled_and_a_short_one_is_not(machine: Machine, cfg: MakeConfig) -> None:
-    assert settle(cfg(LONG, "max_epochs=null"), EPOCH).cfg.trainer.compile is True
-    assert settle(cfg(SHORT), EPOCH).cfg.trainer.compile is False
+    assert resolve_auto(cfg(LONG, "max_epochs=null"), EPOCH).cfg.trainer.compile is True
+    assert resolve_auto(cfg(SHORT), EPOCH).cfg.trainer.compile is False
     # The first of two bounds ends a run, and an epoch has as many tokens as the corpus.
-    assert settle(cfg(LONG, "max_epochs=1"), EPOCH).cfg.trainer.compile is False
-    assert settle(cfg("max_epochs=1"), 10**12).cfg.trainer.compile is True
+    assert resolve_auto(cfg(LONG, "max_epochs=1"), EPOCH).cfg.trainer.compile is False
+    assert resolve_auto(cfg("max_epochs=1"), 10**12).cfg.trainer.compile is True
     # What is long on one machine is short on a faster one.
     machine(float32=1e18, bfloat16=2e18)
-    settled = settle(cfg(LONG, "max_epochs=null"), EPOCH)
+    settled = resolve_auto(cfg(LONG, "max_epochs=null"), EPOCH)
     assert settled.cfg.trainer.compile is False
     assert "compiling takes about half a minute" in reason(settled, "compile")
 
 
 def test_in_float32_a_processor_gains_too_little_by_compiling(machine: Machine, cfg: MakeConfig) -> None:
     machine(float32=1e11, bfloat16=1e11)
-    settled = settle(cfg(LONG, "max_epochs=null"), EPOCH)
+    settled = resolve_auto(cfg(LONG, "max_epochs=null"), EPOCH)
     assert settled.cfg.trainer.compile is False
     assert "in float32 it gains too little" in reason(settled, "compile")
 
 
 def test_what_is_missing_for_compiling_is_named(machine: Machine, cfg: MakeConfig) -> None:
     machine(missing="a C++ compiler (g++)")
-    settled = settle(cfg(LONG, "max_epochs=null"), EPOCH)
+    settled = resolve_auto(cfg(LONG, "max_epochs=null"), EPOCH)
     assert settled.cfg.trainer.compile is False
     assert "a C++ compiler (g++) is not there" in reason(settled, "compile")
-    assert settle(cfg("trainer.compile=false"), EPOCH).cfg.trainer.compile is False
+    assert resolve_auto(cfg("trainer.compile=false"), EPOCH).cfg.trainer.compile is False
     with refused("machine.no_compiler", "trainer.compile=true ", "a C++ compiler (g++)"):
-        settle(cfg("trainer.compile=true"), EPOCH)
+        resolve_auto(cfg("trainer.compile=true"), EPOCH)
 
 
 @pytest.mark.parametrize("length", [LONG, SHORT])
 @pytest.mark.parametrize("chosen", [True, False])
 def test_compiling_that_is_chosen_stays(machine: Machine, cfg: MakeConfig, chosen: bool, length: str) -> None:
-    settled = settle(cfg(f"trainer.compile={chosen}", length, "max_epochs=null"), EPOCH)
+    settled = resolve_auto(cfg(f"trainer.compile={chosen}", length, "max_epochs=null"), EPOCH)
     assert settled.cfg.trainer.compile is chosen
     assert "auto" not in reason(settled, "compile")
 
@@ -132,8 +132,8 @@ def test_compiling_that_is_chosen_stays(machine: Machine, cfg: MakeConfig, chose
 
 
 def test_without_a_wish_a_batch_has_16_windows(machine: Machine, cfg: MakeConfig) -> None:
-    assert batch(settle(cfg(), EPOCH)) == (16, 1)
-    assert batch(settle(cfg("data.batch_size=7", "trainer.accumulate_grad_batches=3"), EPOCH)) == (7, 3)
+    assert batch(resolve_auto(cfg(), EPOCH)) == (16, 1)
+    assert batch(resolve_auto(cfg("data.batch_size=7", "trainer.accumulate_grad_batches=3"), EPOCH)) == (7, 3)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3])
@@ -145,7 +145,7 @@ def test_less_memory_means_smaller_passes_of_the_same_step(
     found = []
     for free in (1e12, 3e7, 1e7, 3e6, 0):
         machine(free=free)
-        settled = settle(given, EPOCH)
+        settled = resolve_auto(given, EPOCH)
         size, accumulate = batch(settled)
         assert size is not None
         assert size * accumulate == windows
@@ -160,7 +160,7 @@ def test_less_memory_means_smaller_passes_of_the_same_step(
 
 def test_more_memory_is_needed_for_longer_windows_wider_networks_and_float32(machine: Machine, cfg: MakeConfig) -> None:
     def fitting(*overrides: str) -> int:
-        return batch(settle(cfg("data.batch_tokens=30720", *overrides), EPOCH))[0] or 0
+        return batch(resolve_auto(cfg("data.batch_tokens=30720", *overrides), EPOCH))[0] or 0
 
     machine(free=3e7)
     plain = fitting("trainer.precision=32-true")
@@ -172,11 +172,11 @@ def test_more_memory_is_needed_for_longer_windows_wider_networks_and_float32(mac
 
 
 def test_batch_size_bounds_a_pass(machine: Machine, cfg: MakeConfig) -> None:
-    assert batch(settle(cfg("data.batch_tokens=1536", "data.batch_size=10"), EPOCH)) == (8, 6)
-    assert batch(settle(cfg("data.batch_tokens=1536", "data.batch_size=48"), EPOCH)) == (48, 1)
-    assert batch(settle(cfg("data.batch_tokens=1536", "data.batch_size=1000"), EPOCH)) == (48, 1)
+    assert batch(resolve_auto(cfg("data.batch_tokens=1536", "data.batch_size=10"), EPOCH)) == (8, 6)
+    assert batch(resolve_auto(cfg("data.batch_tokens=1536", "data.batch_size=48"), EPOCH)) == (48, 1)
+    assert batch(resolve_auto(cfg("data.batch_tokens=1536", "data.batch_size=1000"), EPOCH)) == (48, 1)
     machine(free=0)
-    assert batch(settle(cfg("data.batch_tokens=1536", "data.batch_size=10"), EPOCH)) == (1, 48)
+    assert batch(resolve_auto(cfg("data.batch_tokens=1536", "data.batch_size=10"), EPOCH)) == (1, 48)
 
 
 @pytest.mark.parametrize("devices", [1, 2])
@@ -185,20 +185,20 @@ def test_no_whole_number_of_windows_is_refused_with_one_that_is(
     machine: Machine, cfg: MakeConfig, tokens: int, devices: int
 ) -> None:
     with refused("data.indivisible_batch", f"data.batch_tokens={tokens} ") as refusal:
-        settle(cfg(f"data.batch_tokens={tokens}", f"trainer.devices={devices}"), EPOCH)
+        resolve_auto(cfg(f"data.batch_tokens={tokens}", f"trainer.devices={devices}"), EPOCH)
     advised = int(re.findall(r"(\d+)$", str(refusal.value))[0])
     assert abs(advised - tokens) <= 32 * devices
-    size, accumulate = batch(settle(cfg(f"data.batch_tokens={advised}", f"trainer.devices={devices}"), EPOCH))
+    size, accumulate = batch(resolve_auto(cfg(f"data.batch_tokens={advised}", f"trainer.devices={devices}"), EPOCH))
     assert size is not None
     assert size * accumulate * 32 == advised
 
 
 def test_devices_share_a_batch_equally(machine: Machine, cfg: MakeConfig) -> None:
-    assert batch(settle(cfg("data.batch_size=6", "trainer.devices=2"), EPOCH)) == (6, 1)
+    assert batch(resolve_auto(cfg("data.batch_size=6", "trainer.devices=2"), EPOCH)) == (6, 1)
     with refused("data.indivisible_batch", "data.batch_size=5 ", "trainer.devices=2:", "multiple of 2"):
-        settle(cfg("data.batch_size=5", "trainer.devices=2"), EPOCH)
+        resolve_auto(cfg("data.batch_size=5", "trainer.devices=2"), EPOCH)
     with refused("data.indivisible_batch", "data.batch_size=16 ", "trainer.devices=3:"):
-        settle(cfg("trainer.devices=3"), EPOCH)
+        resolve_auto(cfg("trainer.devices=3"), EPOCH)
 
 
 def test_accumulation_is_worked_out_or_given(cfg: MakeConfig) -> None:
@@ -223,19 +223,19 @@ def test_accumulation_is_worked_out_or_given(cfg: MakeConfig) -> None:
 def test_what_is_settled_stays_on_any_machine(machine: Machine, cfg: MakeConfig, overrides: list[str]) -> None:
     """A run that goes on elsewhere computes as it did."""
     machine(free=1e7)
-    settled = settle(cfg(*overrides), EPOCH).cfg
+    settled = resolve_auto(cfg(*overrides), EPOCH).cfg
     assert "auto" not in (settled.trainer.precision, settled.trainer.compile)
-    assert settle(settled, EPOCH).cfg == settled
+    assert resolve_auto(settled, EPOCH).cfg == settled
     assert from_plain(to_plain(settled)) == settled
     for there in ({"bfloat16": 1e9}, {"bfloat16": 1e13}, {"free": 0}, {"free": 1e15}, {"float32": 1e18}):
         machine(**there)
-        assert settle(from_plain(to_plain(settled)), EPOCH).cfg == settled
+        assert resolve_auto(from_plain(to_plain(settled)), EPOCH).cfg == settled
 
 
 def test_nothing_else_of_a_config_is_touched(machine: Machine, cfg: MakeConfig) -> None:
     before = cfg("data.batch_tokens=1536")
     kept = to_plain(before)
-    after = settle(before, EPOCH).cfg
+    after = resolve_auto(before, EPOCH).cfg
     assert to_plain(before) == kept, "the config that was given is not written into"
     trainer = {"precision": "auto", "compile": "auto", "accumulate_grad_batches": 1}
     data: dict[str, Any] = {"batch_size": None}
@@ -246,7 +246,7 @@ def test_settling_draws_no_random_numbers(machine: Machine, cfg: MakeConfig) -> 
     """Else the weights of a run would depend on how it was settled."""
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    settle(cfg("data.batch_tokens=1536"), EPOCH)
+    resolve_auto(cfg("data.batch_tokens=1536"), EPOCH)
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -12,7 +12,7 @@ import torch
 from helpers.processes import launch
 from helpers.runs import expect_same_run, finished_run, wait_for_step
 
-from hp_lightning.machine import missing_for_compile
+from hp_lightning.common.hardware import missing_for_compile
 
 SETTINGS = (
     "experiment=smoke",

@@ -18,9 +18,9 @@ from helpers.errors import expect_line, refused
 from helpers.processes import launch
 from helpers.runs import MEASURED, curves, finished_run, metrics, resume_as_told, wait_for_step
 
-from hp_lightning.data import Batch, EvalWindows, TrainWindows
-from hp_lightning.loss import IGNORED
-from hp_lightning.machine import missing_for_compile
+from hp_lightning.common.hardware import missing_for_compile
+from hp_lightning.data.datamodule import Batch, EvalWindows, TrainWindows
+from hp_lightning.models.loss import IGNORED
 
 TOLERANCE = 1e-5  # relative: sums in another order
 SMALL = 1e-4  # absolute: the gap is a small difference of losses
@@ -213,7 +213,7 @@ def val_tokens(run_dir: Path) -> int:
 def test_a_signal_stops_every_process_and_the_run_goes_on_on_any_number(
     settings: list[str], alone: Path, tmp_path: Path
 ) -> None:
-    process = launch(tmp_path, "train.py", *settings, *ACCUMULATED, "trainer.devices=2")
+    process = launch(tmp_path, "train", *settings, *ACCUMULATED, "trainer.devices=2")
     wait_for_step(tmp_path / "run", 20)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children

@@ -10,9 +10,9 @@ import pytest
 from helpers.errors import expect_refusal
 
 from hp_lightning import checkpoint
-from hp_lightning.config import TrainConfig
-from hp_lightning.data import CorpusDataModule
-from hp_lightning.encoding import encode_corpus
+from hp_lightning.data.datamodule import CorpusDataModule
+from hp_lightning.data.dataset import tokenize_corpus
+from hp_lightning.schema.train import TrainConfig
 
 NO_DECAY = "regularization.weight_decay=0"  # a rate times decay of 1 and more is refused
 
@@ -64,7 +64,7 @@ def test_the_documents_of_a_step_are_named(
     cfg = make_config(
         f"data.path={tmp_path / 'corpus.csv'}", "data.seq_len=8", "data.batch_size=2", "tokenizer.min_frequency=1"
     )
-    data = CorpusDataModule(cfg.data, encode_corpus(cfg.data, cfg.tokenizer), 1, accumulate)
+    data = CorpusDataModule(cfg.data, tokenize_corpus(cfg.data, cfg.tokenizer), 1, accumulate)
     batches = itertools.chain.from_iterable(itertools.repeat(data.train_dataloader()))
     eos = data.tokenizer.vocabulary.eos_id
     for step in range(1, 3 * data.steps_per_epoch):

@@ -8,15 +8,15 @@ from helpers.networks import inputs
 from torch import Tensor
 from torch.testing import assert_close
 
-from hp_lightning.compiling import compiled
-from hp_lightning.config import TrainConfig
-from hp_lightning.functional import rms_norm
-from hp_lightning.generation import Sampling, generate
-from hp_lightning.loss import IGNORED, language_model_loss, linear_cross_entropy
-from hp_lightning.machine import missing_for_compile
-from hp_lightning.model import GPT
-from hp_lightning.muon import orthogonalize
-from hp_lightning.optim import build_optimizer, clip_gradients
+from hp_lightning.common.hardware import missing_for_compile
+from hp_lightning.inference.generate import Sampling, generate
+from hp_lightning.models.functional import rms_norm
+from hp_lightning.models.gpt import GPT
+from hp_lightning.models.loss import IGNORED, language_model_loss, linear_cross_entropy
+from hp_lightning.schema.train import TrainConfig
+from hp_lightning.training.compile import compiled
+from hp_lightning.training.muon import orthogonalize
+from hp_lightning.training.optim import build_optimizer, clip_gradients
 
 GPU = torch.device("cuda")
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from hp_lightning.config import OptimConfig, PlateauConfig, TrainConfig
-from hp_lightning.model import GPT
-from hp_lightning.muon import orthogonalize
-from hp_lightning.optim import build_optimizer, clip_gradients, parameter_groups
-from hp_lightning.schedule import Schedule
+from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.train import OptimConfig, PlateauConfig, TrainConfig
+from hp_lightning.training.muon import orthogonalize
+from hp_lightning.training.optim import build_optimizer, clip_gradients, parameter_groups
+from hp_lightning.training.schedule import Schedule
 
 PLATEAU = PlateauConfig(factor=0.5, patience=2, min_lr=0.0)
 SIZES = (

@@ -15,7 +15,7 @@ from helpers.processes import killed, launch
 from helpers.program import HELD
 from helpers.runs import curves, expect_same_run, finished_run, metrics, resume_as_told, wait_for_step, wait_until
 
-from hp_lightning.stopping import SECONDS_BETWEEN_SIGNALS
+from hp_lightning.training.callbacks.graceful_shutdown import SECONDS_BETWEEN_SIGNALS
 
 # Dropout draws random numbers, the plateau steps at nearly every validation, and an epoch has some 40 steps. Muon has
 # AdamW in it.
@@ -32,7 +32,7 @@ SETTINGS = (
     "optim.plateau.patience=0",
     "checkpoint.every_steps=10",
     "logger.sample_tokens=5",
-    "logger.images=false",  # half a second a run; test_reporting.py shows that they change nothing
+    "logger.images=false",  # half a second a run; test_loggers.py shows that they change nothing
     "trainer.precision=32-true",  # not found out anew by each of the runs; quick on every processor
 )
 # Failpoints, and how often each is reached before the process is killed there.

@@ -1,0 +1,59 @@
+"""A look at a corpus before training: what a run would read, and what its tokenizer would make of it.
+
+    hp-lightning corpus PATH... [key=value...]
+
+PATH is a file, a glob or a URL; without one the bundled stories are looked at. Keys are those of hp-lightning train,
+as in
+
+    hp-lightning corpus mine.csv data.text_column=line tokenizer.vocab_size=5000
+
+`hp-lightning train --help` lists them all.
+"""
+
+import sys
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from hp_lightning.cli import app
+from hp_lightning.common.console import messages
+from hp_lightning.common.hydra_grammar import quoted
+from hp_lightning.data.dataset import tokenize_corpus
+from hp_lightning.data.ngram_baseline import counted_loss
+from hp_lightning.data.report import show_corpus
+from hp_lightning.schema.train import TokenizerConfig, TrainConfig, train_config
+from hp_lightning.tokenizers import Tokenizer
+
+
+@app.hydra_main("train")
+def main(cfg: DictConfig) -> None:
+    """Reads, splits and tokenizes the corpus as a run would, and shows what came of it."""
+    checked = train_config(cfg)
+    tokenizer: Tokenizer | TokenizerConfig = checked.tokenizer
+    if checked.tokenizer.from_run is not None:
+        from hp_lightning.training.run import chosen_tokenizer  # torch is imported only where a checkpoint is read
+
+        checked, tokenizer = chosen_tokenizer(checked, list(HydraConfig.get().overrides.task))
+    with messages():
+        corpus = tokenize_corpus(checked.data, tokenizer)
+        show_corpus(checked.data.path, corpus, counted_loss(checked.data, corpus))
+
+
+def _overrides(words: list[str]) -> list[str]:
+    """Words that are neither key=value nor an option are files, or URLs."""
+    paths = [word for word in words if "=" not in word.partition("/")[0] and not word.startswith("-")]
+    others = [word for word in words if word not in paths]
+    if not paths:
+        return others
+    chosen = [] if any(word.startswith("data=") for word in others) else ["data=csv"]
+    path = paths[0] if len(paths) == 1 else f"[{','.join(map(quoted, paths))}]"
+    return [*chosen, f"data.path={path}", *others]
+
+
+def run() -> None:
+    """The command."""
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        raise SystemExit
+    sys.argv[1:] = _overrides(sys.argv[1:])
+    app.run(main, TrainConfig, app.FREE_TEXT)

@@ -1,0 +1,22 @@
+"""The sixteen steps of the course on your own model: hp-lightning course ckpt=outputs/runs/..."""
+
+from omegaconf import DictConfig
+
+from hp_lightning.cli import app
+from hp_lightning.common.garbage import without_collection
+from hp_lightning.schema.course import CourseConfig, course_config
+
+
+@app.hydra_main("course")
+def main(cfg: DictConfig) -> None:
+    """Writes the page."""
+    checked = course_config(cfg)
+    with without_collection():  # torch is imported only once the config is known to be good
+        from hp_lightning.tasks.course.page import write_page
+
+    write_page(checked)
+
+
+def run() -> None:
+    """The command."""
+    app.run(main, CourseConfig, ("ckpt", "to", "text", *(k for k in app.FREE_TEXT if k.startswith("data."))))

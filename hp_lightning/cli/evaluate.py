@@ -1,0 +1,22 @@
+"""How well a trained model predicts its held-out text: hp-lightning evaluate ckpt=outputs/runs/..."""
+
+from omegaconf import DictConfig
+
+from hp_lightning.cli import app
+from hp_lightning.common.garbage import without_collection
+from hp_lightning.schema.evaluate import EvaluateConfig, evaluate_config
+
+
+@app.hydra_main("evaluate")
+def main(cfg: DictConfig) -> None:
+    """Prints the figures and writes them beside the checkpoint."""
+    checked = evaluate_config(cfg)
+    with without_collection():  # torch is imported only once the config is known to be good
+        from hp_lightning.inference.evaluate import evaluate
+
+    evaluate(checked)
+
+
+def run() -> None:
+    """The command."""
+    app.run(main, EvaluateConfig, free_text=("ckpt", "out", *(key for key in app.FREE_TEXT if key.startswith("data."))))

@@ -1,0 +1,22 @@
+"""Take a trained model along, as a folder for transformers: hp-lightning export ckpt=outputs/runs/... to=DIR"""
+
+from omegaconf import DictConfig
+
+from hp_lightning.cli import app
+from hp_lightning.common.garbage import without_collection
+from hp_lightning.schema.generate import ExportConfig, export_config
+
+
+@app.hydra_main("export")
+def main(cfg: DictConfig) -> None:
+    """Writes the folder."""
+    checked = export_config(cfg)
+    with without_collection():  # torch is imported only once the config is known to be good
+        from hp_lightning.inference.export import export
+
+    export(checked)
+
+
+def run() -> None:
+    """The command."""
+    app.run(main, ExportConfig, free_text=("ckpt", "to"))

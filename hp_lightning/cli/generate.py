@@ -1,0 +1,22 @@
+"""Let a trained model write: hp-lightning generate prompt="The lantern" """
+
+from omegaconf import DictConfig
+
+from hp_lightning.cli import app
+from hp_lightning.common.garbage import without_collection
+from hp_lightning.schema.generate import GenerateConfig, generate_config
+
+
+@app.hydra_main("generate")
+def main(cfg: DictConfig) -> None:
+    """Prints the samples."""
+    checked = generate_config(cfg)
+    with without_collection():  # torch is imported only once the config is known to be good
+        from hp_lightning.inference.prompts import write
+
+    write(checked)
+
+
+def run() -> None:
+    """The command."""
+    app.run(main, GenerateConfig, free_text=("prompt", "prompt_file", "ckpt"))

@@ -1,0 +1,26 @@
+"""The sentiment of a text: hp-lightning sentiment text="The movie was fantastic and entertaining." """
+
+from omegaconf import DictConfig
+
+from hp_lightning.cli import app
+from hp_lightning.common.garbage import without_collection
+from hp_lightning.schema.evaluate import SentimentConfig, sentiment_config
+
+
+@app.hydra_main("sentiment")
+def main(cfg: DictConfig) -> None:
+    """Judges, evaluates, or teaches."""
+    checked = sentiment_config(cfg)
+    with without_collection():  # torch is imported only once the config is known to be good
+        from hp_lightning.tasks.sentiment.run import run
+
+    run(checked)
+
+
+def run() -> None:
+    """The command."""
+    app.run(
+        main,
+        SentimentConfig,
+        free_text=("ckpt", "text", "file", "evaluate", "train", "out", "template", "data.delimiter"),
+    )

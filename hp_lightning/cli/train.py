@@ -1,0 +1,63 @@
+"""Train a GPT on a CSV of books: hp-lightning train data.path=mine.csv model=small"""
+
+import os
+import sys
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from hp_lightning.cli import app
+from hp_lightning.common.garbage import without_collection
+from hp_lightning.common.run_dir import HANDED_OVER, check_run_dir, find_resumable
+from hp_lightning.common.slurm import run_of_requeued_job
+from hp_lightning.data.sources import check_local_sources
+from hp_lightning.schema.train import TrainConfig, TrainScriptConfig, train_config
+from hp_lightning.sweeps.plan import complete_arguments, placed_job
+from hp_lightning.sweeps.sweep import train_alone
+
+
+@app.hydra_main("train")
+def main(cfg: DictConfig) -> None:
+    """One run; or one job of a sweep, for a launcher that begins processes of its own."""
+    hydra_cfg = HydraConfig.get()
+    overrides = list(hydra_cfg.overrides.task)
+    if hydra_cfg.mode == RunMode.MULTIRUN:
+        sweep_dir = Path(hydra_cfg.sweep.dir)
+        train_alone(placed_job(sweep_dir, overrides), sweep_dir)
+        return
+    checked = train_config(cfg)
+    begun = None if checked.resume is not None else run_of_requeued_job(checked.run_dir)
+    if begun is not None:
+        checked.resume, overrides = str(begun), []
+    if HANDED_OVER not in os.environ:  # what a run starts for its other devices has been checked
+        _refuse_early(checked)
+    with without_collection():
+        from hp_lightning.training.fit import train
+
+    train(checked, overrides, OmegaConf.structured(hydra_cfg))
+
+
+def _refuse_early(cfg: TrainConfig) -> None:
+    """Importing torch takes a second or two, and Lightning as many again: what needs neither is refused before."""
+    if cfg.resume is not None:
+        find_resumable(cfg.resume)
+        return
+    check_local_sources(cfg.data)
+    check_run_dir(cfg.run_dir)
+    with without_collection():
+        from hp_lightning.common.hardware import check_devices
+
+    check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
+
+
+def _start() -> None:
+    """A run or a sweep, as the command line says."""
+    sys.argv[1:] = complete_arguments(sys.argv[1:])
+    main()
+
+
+def run() -> None:
+    """The command."""
+    app.run(_start, TrainScriptConfig, app.FREE_TEXT)

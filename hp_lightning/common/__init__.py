@@ -1,0 +1,1 @@
+"""What every package shares: errors, messages, files, run folders, the machine."""

@@ -1,0 +1,1 @@
+"""From a file to rows: archives, encodings, delimiters, columns, Parquet."""

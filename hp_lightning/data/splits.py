@@ -1,0 +1,112 @@
+"""From documents to a training, a validation and a test part."""
+
+import random
+from dataclasses import dataclass
+
+from hp_lightning.common.errors import InputError
+from hp_lightning.data.documents import Document, characters
+from hp_lightning.schema.train import DataConfig
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The documents of each part; `test` may be empty."""
+
+    train: list[Document]
+    val: list[Document]
+    test: list[Document]
+
+
+def split_documents(documents: list[Document], cfg: DataConfig) -> Splits:
+    """Parts of about `val_fraction` and `test_fraction` of the characters.
+
+    `documents` puts whole documents, drawn by `split_seed`, into a part, and equal ones into the same part; `tail`
+    keeps the first of equal documents and takes the end of the corpus by position, the test part last; `auto` is
+    `documents` where that comes near to the fractions, and else `tail`.
+
+    Raises:
+        InputError: there are too few documents to fill every part.
+    """
+    splits = _split_tail(documents, cfg) if cfg.split == "tail" else _split_by_document(documents, cfg)
+    if cfg.split == "auto" and not _near_fractions(splits, cfg):
+        splits = _split_tail(documents, cfg)
+    for part, found in (("train", splits.train), ("validation", splits.val), ("test", splits.test)):
+        if not found and (part != "test" or cfg.test_fraction):
+            raise InputError(
+                "data.empty_part",
+                f"data.split={cfg.split} leaves the {part} part empty ({len(documents)} documents): take "
+                "data.split=tail, other fractions, or more text",
+            )
+    return splits
+
+
+def _split_by_document(documents: list[Document], cfg: DataConfig) -> Splits:
+    alike: dict[str, list[Document]] = {}
+    for document in documents:
+        alike.setdefault(document.text, []).append(document)
+    pool = list(alike.values())
+    random.Random(cfg.split_seed).shuffle(pool)
+    total = characters(documents)
+    test = _take(pool, cfg.test_fraction * total) if cfg.test_fraction else []
+    val = _take(pool, cfg.val_fraction * total)
+    train = [document for group in pool for document in group]
+    in_file_order = {id(document): position for position, document in enumerate(documents)}
+    for part in (train, val, test):
+        part.sort(key=lambda document: in_file_order[id(document)])
+    return Splits(train, val, test)
+
+
+def _near_fractions(splits: Splits, cfg: DataConfig) -> bool:
+    """Whether each part has at least half and at most twice what was asked."""
+    total = characters([*splits.train, *splits.val, *splits.test])
+    parts = ((splits.val, cfg.val_fraction), (splits.test, cfg.test_fraction))
+    return bool(splits.train) and all(
+        fraction / 2 <= characters(part) / total <= 2 * fraction for part, fraction in parts
+    )
+
+
+def _take(pool: list[list[Document]], wanted: float) -> list[Document]:
+    """Moves groups out of the pool, in its order, as long as each brings their length nearer to `wanted`."""
+    taken: list[Document] = []
+    left: list[list[Document]] = []
+    length = 0
+    for group in pool:
+        longer = length + characters(group)
+        if abs(longer - wanted) < abs(length - wanted):
+            taken.extend(group)
+            length = longer
+        else:
+            left.append(group)
+    if not taken and left:  # every group is more than twice too long
+        taken = left.pop(min(range(len(left)), key=lambda place: characters(left[place])))
+    pool[:] = left
+    return taken
+
+
+def _split_tail(documents: list[Document], cfg: DataConfig) -> Splits:
+    documents = _without_equal(documents)  # or one might stand on two sides
+    total = characters(documents)
+    test_begin = int(total * (1 - cfg.test_fraction))
+    val_begin = int(total * (1 - cfg.test_fraction - cfg.val_fraction))
+    return Splits(
+        _cut(documents, 0, val_begin), _cut(documents, val_begin, test_begin), _cut(documents, test_begin, total)
+    )
+
+
+def _without_equal(documents: list[Document]) -> list[Document]:
+    """The first of every text."""
+    first: dict[str, Document] = {}
+    for document in documents:
+        first.setdefault(document.text, document)
+    return list(first.values())
+
+
+def _cut(documents: list[Document], begin: int, end: int) -> list[Document]:
+    """What lies between two positions of the documents laid end to end."""
+    found, offset = [], 0
+    for document in documents:
+        text = document.text[max(begin - offset, 0) : max(end - offset, 0)]
+        if text.strip():
+            found.append(Document(document.name, text))
+        offset += len(document.text)
+    return found

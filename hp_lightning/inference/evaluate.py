@@ -1,0 +1,245 @@
+"""What `hp-lightning evaluate` does: a trained model is measured by a corpus, and by what it copies."""
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from hp_lightning import checkpoint
+from hp_lightning.checkpoint import LoadedCheckpoint
+from hp_lightning.common import run_dir as runs
+from hp_lightning.common.console import log, log_table, messages
+from hp_lightning.common.errors import InputError, RunError
+from hp_lightning.common.files import check_target, write_whole
+from hp_lightning.common.hardware import device_of
+from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
+from hp_lightning.data.sources import absolute_path, find_sources
+from hp_lightning.inference.generate import Sampling, check_memory, continue_text
+from hp_lightning.inference.metrics import Figures, copied_share, figures, figures_by_document, score_tokens
+from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.evaluate import EvaluateConfig, OtherCorpusConfig
+from hp_lightning.schema.train import DataConfig
+
+BATCH_SIZE = 32  # windows
+N_GRAMS = (5, 8, 12)
+LISTED = 20  # of a part's documents so many are shown, the hardest
+PARTS = {"train": "training", "val": "validation", "test": "test"}
+COLUMNS = ("tokens", "loss", "perplexity", "bits/char", "<UNK>", "accuracy", "top 5")
+
+
+@dataclass(frozen=True)
+class PartFigures:
+    """What a model comes to on a part of a corpus."""
+
+    overall: Figures  # windows side by side
+    sliding: Figures | None  # windows that overlap, where a stride was given
+    documents: list[tuple[str, Figures]]  # with the same windows as the figure before
+
+
+def evaluate(cfg: EvaluateConfig) -> None:
+    """Prints the figures, and writes them into a JSON file beside the checkpoint.
+
+    Raises:
+        InputError: there is no such checkpoint, or the corpus cannot be read or has nothing to evaluate
+        RunError: the file cannot be written
+    """
+    with messages():
+        trained = checkpoint.load(runs.find_checkpoint(cfg.ckpt))
+        seq_len = trained.cfg.data.seq_len
+        if cfg.stride is not None and cfg.stride > seq_len:
+            raise InputError(
+                "evaluate.stride_too_long",
+                f"stride={cfg.stride} is longer than the run's windows of {seq_len} tokens: lower it",
+            )
+        data = data_config(cfg.data, trained.cfg.data)
+        corpus = tokenize_corpus(data, trained.tokenizer)
+        own = corpus.digest == trained.corpus
+        path = _report_path(trained.path, data, own) if cfg.out is None else Path(cfg.out)
+        named = f"{path}, for the figures," if cfg.out is None else f"out={cfg.out}"
+        check_target(named, path, trained.path, *(source.path for source in find_sources(data)))
+        log.info("%s, step %s, evaluated on %s", trained.path, f"{trained.step:,}", data.path)
+        if not own:
+            log.warning(
+                "this is not the corpus that the model was trained on: what is called validation or test here it may "
+                "have been trained on, and how much it copies can be told only beside its own"
+            )
+        device = device_of("auto")
+        net = trained.net().to(device)
+        if own:
+            check_memory(net, cfg.num_samples, seq_len)
+        # Computed as in the run.
+        with torch.autocast(device.type, torch.bfloat16, enabled=trained.cfg.trainer.precision != "32-true"):
+            parts = {part: _part(net, corpus, part, seq_len, cfg.stride) for part in _parts(cfg.parts, corpus)}
+        _show_parts(parts, cfg.stride)
+        copied = _copied(net, corpus, seq_len, cfg) if cfg.num_samples and own else {}
+        _show_copied(copied)
+        _write(path, _report(trained, data, own, cfg, parts, copied))
+        log.info("\n%s", path)
+
+
+def data_config(given: OtherCorpusConfig, of_run: DataConfig) -> DataConfig:
+    """How a corpus is read: as the person says, and else as the run did."""
+    told = {key: value for key, value in dataclasses.asdict(given).items() if value is not None}
+    if "path" in told:
+        told["sha256"] = None
+    # Never a place that a checkpoint names.
+    return dataclasses.replace(of_run, **{"cache_dir": None, **told})
+
+
+def _parts(wanted: list[str], corpus: TokenizedCorpus) -> list[str]:
+    found = [part for part in dict.fromkeys(wanted) if len(corpus.streams[part]) > 1]
+    if not found:
+        raise InputError(
+            "data.empty_part",
+            f"parts=[{','.join(wanted)}]: the corpus has no text in these: name train, val or test",
+        )
+    return found
+
+
+def _part(net: GPT, corpus: TokenizedCorpus, part: str, seq_len: int, stride: int | None) -> PartFigures:
+    stream, vocabulary = corpus.streams[part], corpus.tokenizer.vocabulary
+    characters = corpus.facts.parts[part].characters
+    scores = score_tokens(net, stream, seq_len, seq_len, BATCH_SIZE)
+    overall = figures(scores, stream[1:], characters, vocabulary.unk_id)
+    sliding = None
+    if stride is not None:
+        scores = score_tokens(net, stream, seq_len, stride, BATCH_SIZE)
+        sliding = figures(scores, stream[1:], characters, vocabulary.unk_id)
+    by_document = figures_by_document(scores, stream, corpus.documents[part], vocabulary.eos_id, vocabulary.unk_id)
+    return PartFigures(overall, sliding, by_document)
+
+
+def _copied(net: GPT, corpus: TokenizedCorpus, context: int, cfg: EvaluateConfig) -> dict[int, dict[str, float | None]]:
+    """By n the share of n-grams that stand in the training part: of what the model writes, and of the validation part.
+
+    People repeat each other, too: the second is what the first is to be compared with.
+    """
+    sampling = Sampling(
+        temperature=cfg.temperature,
+        top_k=cfg.top_k,
+        top_p=cfg.top_p,
+        max_new_tokens=cfg.max_new_tokens,
+        num_samples=cfg.num_samples,
+        seed=cfg.seed,
+    )
+    written = continue_text(net, corpus.tokenizer, "", context, sampling)
+    training, validation = _texts(corpus, "train"), _texts(corpus, "val")
+    return {
+        n: {"written": copied_share(written, training, n), "validation": copied_share(validation, training, n)}
+        for n in N_GRAMS
+    }
+
+
+def _texts(corpus: TokenizedCorpus, part: str) -> list[str]:
+    """The documents as the tokenizer gives them back."""
+    stream = corpus.streams[part]
+    ends = np.flatnonzero(stream == corpus.tokenizer.vocabulary.eos_id)
+    return [corpus.tokenizer.decode(token_ids.tolist()) for token_ids in np.split(stream, ends)]
+
+
+def _show_parts(parts: dict[str, PartFigures], stride: int | None) -> None:
+    table = _table("")
+    for part, found in parts.items():
+        table.add_row(PARTS[part], *_cells(found.overall))
+        if found.sliding is not None:
+            change = found.sliding.loss / found.overall.loss - 1
+            table.add_row(f"  stride {stride} (loss {change:+.1%})", *_cells(found.sliding))
+    log_table(table)
+    for part, found in parts.items():
+        hardest = sorted(found.documents, key=lambda item: -item[1].loss)[:LISTED]
+        more = f", the {LISTED} hardest of {len(found.documents):,}" if len(found.documents) > LISTED else ""
+        table = _table(f"{PARTS[part]}, by document{more}")
+        for name, figures_of_it in hardest if more else found.documents:
+            table.add_row(name, *_cells(figures_of_it))
+        log_table(table)
+
+
+def _table(first_column: str) -> Table:
+    table = Table(show_edge=False)
+    table.add_column(first_column)
+    for name in COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _cells(found: Figures) -> list[str]:
+    return [
+        f"{found.tokens:,}",
+        f"{found.loss:.4f}",
+        f"{found.perplexity:,.2f}",
+        f"{found.bits_per_char:.4f}",
+        f"{found.unk_rate:.2%}",
+        f"{found.accuracy_1:.1%}",
+        f"{found.accuracy_5:.1%}",
+    ]
+
+
+def _show_copied(copied: dict[int, dict[str, float | None]]) -> None:
+    if not copied:
+        return
+    table = Table(show_edge=False)
+    table.add_column("stands in the training part")
+    for n in copied:
+        table.add_column(f"{n}-grams", justify="right")
+    for whose in ("written", "validation"):
+        shares = [copied[n][whose] for n in copied]
+        name = "of what it writes" if whose == "written" else "of the validation part"
+        table.add_row(name, *("" if share is None else f"{share:.2%}" for share in shares))
+    log_table(table)
+
+
+def _report(
+    trained: LoadedCheckpoint,
+    data: DataConfig,
+    own: bool,
+    cfg: EvaluateConfig,
+    parts: dict[str, PartFigures],
+    copied: dict[int, dict[str, float | None]],
+) -> dict[str, Any]:
+    sampling = ("num_samples", "max_new_tokens", "temperature", "top_k", "top_p", "seed")
+    return {
+        "checkpoint": str(trained.path),
+        "step": trained.step,
+        "tokenizer": trained.cfg.tokenizer.kind,
+        "data.path": absolute_path(data.path),
+        "trained_on_this_corpus": own,
+        "seq_len": data.seq_len,
+        "stride": cfg.stride,
+        "parts": {
+            part: {
+                **dataclasses.asdict(found.overall),
+                "sliding": None if found.sliding is None else dataclasses.asdict(found.sliding),
+                "documents": [{"name": name, **dataclasses.asdict(its)} for name, its in found.documents],
+            }
+            for part, found in parts.items()
+        },
+        "copied_n_grams": {str(n): shares for n, shares in copied.items()},
+        "sampling": {key: getattr(cfg, key) for key in sampling},
+    }
+
+
+def _report_path(ckpt: Path, data: DataConfig, own: bool) -> Path:
+    """Beside the checkpoint; that of another corpus has its name in it."""
+    first = data.path[0] if isinstance(data.path, list) else data.path
+    return ckpt.with_name(f"{ckpt.stem}.evaluation{'' if own else f'.{_file_name(first)}'}.json")
+
+
+def _file_name(path: str) -> str:
+    """What a corpus is called, of characters that a file's name may have: a pattern has stars."""
+    return re.sub(r"[^\w.-]+", "_", Path(path).stem)
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    try:
+        write_whole(path, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
+    except OSError as error:
+        raise RunError(
+            "output.not_writable",
+            f"{path} cannot be written ({error.strerror}): make room, or name another place by out=",
+        ) from error

@@ -1,1 +1,0 @@
-"""What a person looks at while a run goes on and after it."""

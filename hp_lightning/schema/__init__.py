@@ -1,0 +1,1 @@
+"""The dataclasses of every config, and the checks of their values."""

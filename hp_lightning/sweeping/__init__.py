@@ -1,5 +1,0 @@
-"""Several runs by one command: `python train.py -m ...`.
-
-Each job of a sweep is a `train.py` of its own, with a run folder of its own, so that nothing that happens to one can
-harm the others or the sweep; and since a run can be stopped and resumed at any point, so can a sweep.
-"""

@@ -1,0 +1,288 @@
+"""Run folders read back: what a run was told, how it ended, what it came to. Nothing heavy is imported."""
+
+import csv
+import json
+import math
+import os
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf.errors import OmegaConfBaseException
+
+from hp_lightning.common import run_dir as runs
+from hp_lightning.common.errors import InputError
+from hp_lightning.common.hydra_grammar import parted
+from hp_lightning.common.run_dir import COMPLETE
+from hp_lightning.schema.train import plain_from_yaml
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The figures of a validation; NaN is what is not known."""
+
+    step: int
+    tokens: float  # seen until then
+    seconds: float  # of training until then
+    loss: float
+    perplexity: float
+    bits_per_char: float
+    gap: float  # the loss less the mean of the training losses since the validation before
+
+
+def read_metrics(text: str) -> tuple[list[Validation], list[float]]:
+    """The validations in a metrics.csv, and the tokens per second of every row that has them."""
+    curve: list[Validation] = []
+    speeds: list[float] = []
+    losses: list[float] = []  # of training, since the validation before
+    for row in _rows(text):
+        numbers = {name: number(value) for name, value in row.items()}
+        if not math.isfinite(numbers.get("step", math.nan)):
+            continue
+        if math.isfinite(speed := numbers.get("tokens_per_second", math.nan)):
+            speeds.append(speed)
+        if row.get("train/loss"):
+            losses.append(numbers["train/loss"])
+        if row.get("val/loss"):
+            curve.append(_validation(numbers, statistics.fmean(losses) if losses else math.nan))
+            losses = []
+    return curve, speeds
+
+
+def read_figure(text: str, name: str) -> list[tuple[int, float]]:
+    """The steps and values of one figure in a metrics.csv, such as train/loss, where it has one."""
+    found = [(number(row.get("step")), number(row.get(name))) for row in _rows(text)]
+    return [(int(step), value) for step, value in found if math.isfinite(step) and math.isfinite(value)]
+
+
+def _rows(text: str) -> Iterator[dict[str, str]]:
+    """Those that were written to their ends: a run that is going on, or was killed, may be in the middle of one."""
+    whole, _, _ = text.rpartition("\n")
+    try:
+        for row in csv.DictReader(whole.splitlines()):
+            if None not in row and None not in row.values():
+                yield row
+    except csv.Error:
+        return
+
+
+def _validation(numbers: dict[str, float], train_loss: float) -> Validation:
+    loss = numbers["val/loss"]
+    gap = numbers.get("val/gap", math.nan)
+    return Validation(
+        step=int(numbers["step"]),
+        tokens=numbers.get("tokens", math.nan),
+        seconds=numbers.get("seconds", math.nan),
+        loss=loss,
+        perplexity=numbers.get("val/perplexity", math.nan),
+        bits_per_char=numbers.get("val/bits_per_char", math.nan),
+        gap=gap if math.isfinite(gap) else loss - train_loss,
+    )
+
+
+def with_the_known_best(curve: list[Validation], summary: dict[str, Any]) -> list[Validation]:
+    """The curve; where its best point is lost with metrics.csv, with what summary.json knows of it."""
+    loss, step = number(summary.get("best/val/loss")), number(summary.get("best/step"))
+    known = [validation.loss for validation in curve if math.isfinite(validation.loss)]
+    if not (math.isfinite(loss) and math.isfinite(step)) or min(known, default=math.inf) <= loss:
+        return curve
+    perplexity, bits = (number(summary.get(f"best/val/{name}")) for name in ("perplexity", "bits_per_char"))
+    best = Validation(int(step), math.nan, math.nan, loss, perplexity, bits, math.nan)
+    return sorted([*curve, best], key=lambda validation: validation.step)
+
+
+def number(value: Any) -> float:
+    """A figure of a file as a number; NaN where it is none."""
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+# Where a file is or how a run was begun says nothing about how it learned.
+NO_HYPERPARAMETERS = ("run_dir", "resume", "logger", "checkpoint")
+
+
+def hyperparameters(plain: dict[str, Any]) -> dict[str, Any]:
+    """The leaves of a config, as `to_plain` gives it, by their dotted keys."""
+    return _leaves({key: value for key, value in plain.items() if key not in NO_HYPERPARAMETERS})
+
+
+def _leaves(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found.update(_leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """A run as its folder tells it, whole or not."""
+
+    folder: Path
+    status: str  # as in summary.json; without one: running, or not finished
+    reason: str | None  # of an end that is no good one
+    overrides: dict[str, str]  # the command line's, as they were typed
+    choices: dict[str, str]  # of the config groups
+    settings: dict[str, Any] | None  # hyperparameters by dotted key; None: the run was refused before it began
+    summary: dict[str, Any]
+    curve: list[Validation]
+    tokens_per_second: float  # median
+    damage: list[str]  # a line for each file that cannot be read
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it was trained to its end."""
+        return self.status in COMPLETE
+
+    @property
+    def seed(self) -> str:
+        """As text, since a refused run has only what was typed."""
+        return str(self.overrides.get("seed") if self.settings is None else self.settings.get("seed"))
+
+    @property
+    def best(self) -> Validation | None:
+        """The validation with the lowest loss; None before the first that gave a number."""
+        return min(self._measured, key=lambda validation: validation.loss, default=None)
+
+    @property
+    def last(self) -> Validation | None:
+        """The newest validation that gave a number."""
+        return max(self._measured, key=lambda validation: validation.step, default=None)
+
+    @property
+    def _measured(self) -> list[Validation]:
+        return [validation for validation in self.curve if math.isfinite(validation.loss)]
+
+    def figure(self, name: str) -> float:
+        """One of summary.json; NaN where it is not known."""
+        return number(self.summary.get(name))
+
+
+def find_run_folders(named: Sequence[Path]) -> list[Path]:
+    """The run folders among, and anywhere below, the named folders; each once.
+
+    Raises:
+        InputError: a name is none of a folder, or leads to no run
+    """
+    found: dict[Path, Path] = {}
+    for folder in named:
+        if not os.path.isdir(folder):
+            raise InputError(
+                "run.not_found", f"{folder} is no folder: name a run folder, or one with runs in it (outputs/runs/...)"
+            )
+        below = list(_run_folders(folder))
+        if not below:
+            raise InputError(
+                "run.not_a_run", f"{folder} holds no run: name a run folder, or one with runs in it (outputs/runs/...)"
+            )
+        for path in below:
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    for path, names, _ in os.walk(folder):
+        if _is_run_folder(Path(path)):
+            names.clear()  # there is no run in a run
+            yield Path(path)
+        names.sort(key=_in_order)
+
+
+def _in_order(name: str) -> tuple[int, str]:
+    """Jobs of a sweep, <number>_<what was set>, by their number; others by name."""
+    number = name.partition("_")[0]
+    return (int(number) if number.isdecimal() else 0, name)
+
+
+def _is_run_folder(folder: Path) -> bool:
+    kept = runs.kept_config(folder)
+    return os.path.isfile(kept) or os.path.isfile(kept.with_name("overrides.yaml"))
+
+
+def read_run(folder: Path) -> RunRecord | None:
+    """What a run folder tells; None if it is not there any more."""
+    damage: list[str] = []
+    hydra = runs.kept_config(folder).parent
+    overrides = _yaml(hydra / "overrides.yaml", damage)
+    typed = dict(map(parted, map(str, overrides))) if isinstance(overrides, list) else {}
+    settings = _settings(runs.kept_config(folder), damage)
+    summary = _summary(folder / "summary.json", damage)
+    curve, speeds = read_metrics(_text(folder / "metrics.csv", damage) or "")
+    status = str(summary.get("status", ""))
+    if not status:
+        status = "running" if runs.is_running(folder) else "not finished"
+    reason = summary.get("reason")
+    record = RunRecord(
+        folder=folder,
+        status=status,
+        reason=None if reason is None else str(reason),
+        overrides=typed,
+        choices=_choices(hydra / "hydra.yaml", damage),
+        settings=settings,
+        summary=summary,
+        curve=with_the_known_best(curve, summary),
+        tokens_per_second=statistics.median(speeds) if speeds else math.nan,
+        damage=damage,
+    )
+    return record if _is_run_folder(folder) else None
+
+
+def _text(path: Path, damage: list[str]) -> str | None:
+    """The text of a file; None where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        damage.append(f"{path} cannot be read: {error.strerror}")
+        return None
+
+
+def _yaml(path: Path, damage: list[str]) -> Any:
+    text = _text(path, damage)
+    try:
+        return None if text is None else yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        damage.append(f"{path} is damaged: {_first_line(error)}")
+        return None
+
+
+def _choices(path: Path, damage: list[str]) -> dict[str, str]:
+    node = _yaml(path, damage)
+    for key in ("hydra", "runtime", "choices"):
+        node = node.get(key) if isinstance(node, dict) else None
+    if not isinstance(node, dict):
+        return {}
+    return {str(group): "null" if choice is None else str(choice) for group, choice in node.items()}
+
+
+def _settings(path: Path, damage: list[str]) -> dict[str, Any] | None:
+    text = _text(path, damage)
+    try:
+        return None if text is None else hyperparameters(plain_from_yaml(text))
+    except (ValueError, yaml.YAMLError, OmegaConfBaseException, InputError) as error:
+        damage.append(f"{path} is damaged: {_first_line(error)}")
+        return None
+
+
+def _summary(path: Path, damage: list[str]) -> dict[str, Any]:
+    text = _text(path, damage)
+    if text is None:
+        return {}
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        damage.append(f"{path} is damaged: {_first_line(error)}")
+        return {}
+    if not isinstance(found, dict):
+        damage.append(f"{path} is damaged: keys and values were expected")
+        return {}
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,116 @@
+"""One job of a sweep: a process that trains, and the record of what came of it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from hp_lightning.common import run_dir as runs
+from hp_lightning.common.files import PROJECT
+from hp_lightning.common.hydra_grammar import quoted
+from hp_lightning.common.run_dir import COMPLETE, read_summary, write_summary
+from hp_lightning.sweeps.plan import Job, clear, has_begun
+
+SETTLED = (*COMPLETE, "pruned")  # a job that is not begun again
+ELSEWHERE = "running in another process"
+REFUSAL = re.compile(r"hp-lightning train: error\[[a-z_.]+\]: ")
+ERRORS = "error.txt"
+
+
+def status_of(job: Job) -> str | None:
+    """What came of it: completed, stopped early, pruned, failed, interrupted; None where nothing is known."""
+    status = read_summary(job.folder).get("status")
+    return None if status is None else str(status)
+
+
+def is_settled(job: Job) -> bool:
+    """Whether there is nothing left to do."""
+    return status_of(job) in SETTLED
+
+
+class JobProcess:
+    """`hp-lightning train`, beginning the job's run or going on with it.
+
+    Args:
+        job: what to train
+        sweep_dir: tells the process that it is part of a sweep, and where that lies
+        environment: variables of its own, such as the GPU that it may use
+    """
+
+    def __init__(self, job: Job, sweep_dir: Path, environment: Mapping[str, str]) -> None:
+        self.job = job
+        self._stderr = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  closed with the outcome
+        path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))  # not everybody installs it
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "hp_lightning", "train", *_arguments(job)],
+            env={**os.environ, "PYTHONPATH": path, **environment, runs.IN_SWEEP: str(sweep_dir)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            errors="replace",
+        )
+
+    def lines(self) -> Iterator[str]:
+        """What it says, as it says it, until it has ended."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            yield line.rstrip()
+
+    def stop(self) -> None:
+        """Asks it to save and to leave; asked again a second later, it leaves at once."""
+        if self._process.poll() is None:
+            self._process.terminate()
+
+    def outcome(self) -> str:
+        """Waits for its end; the status, which stands in the job's summary.json from then on."""
+        code = self._process.wait()
+        self._stderr.seek(0)
+        errors = self._stderr.read()
+        self._stderr.close()
+        status = status_of(self.job)
+        if code == 0 and status in COMPLETE:
+            return str(status)
+        if -code in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) or code - 128 in (
+            signal.SIGINT,
+            signal.SIGTERM,
+            signal.SIGHUP,
+        ):
+            return "interrupted"
+        record(self.job, "failed", self._reason(code, errors))
+        return "failed"
+
+    def _reason(self, code: int, errors: str) -> str:
+        if code < 0:
+            return (
+                f"killed by {signal.Signals(-code).name}; a system that runs out of memory does that: then lower "
+                "data.batch_size or sweep.jobs"
+            )
+        lines = errors.strip().splitlines() or [f"it ended with status {code} and said nothing"]
+        if refusal := REFUSAL.match(lines[-1]):
+            return lines[-1][refusal.end() :]
+        self.job.folder.mkdir(parents=True, exist_ok=True)
+        (self.job.folder / ERRORS).write_text(errors, encoding="utf-8")
+        return f"{lines[-1]} (the whole of it is in {self.job.folder / ERRORS})"
+
+
+def record(job: Job, status: str, reason: str | None) -> None:
+    """Writes down what came of a job, beside the figures that its run has left."""
+    kept = runs.kept_config(job.folder)
+    if not has_begun(job):  # so that a summary of the sweep can tell which job it was
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(list(job.overrides)), kept.with_name("overrides.yaml"))
+    write_summary(job.folder, {**read_summary(job.folder), "status": status, "reason": reason})
+
+
+def _arguments(job: Job) -> list[str]:
+    if has_begun(job):
+        return [f"resume={quoted(str(job.folder))}"]
+    clear(job)
+    return [*job.overrides, f"run_dir={quoted(str(job.folder))}"]

@@ -1,0 +1,1 @@
+"""One run: the Lightning module, the optimizers, the trainer."""

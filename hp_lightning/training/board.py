@@ -1,0 +1,57 @@
+"""All that TensorBoard shows of a run, put together."""
+
+from collections.abc import Mapping
+
+from hp_lightning.common.failpoints import failpoint
+from hp_lightning.data.report import corpus_in_markdown
+from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.train import to_yaml
+from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
+from hp_lightning.training.callbacks.plots import LogPlots
+from hp_lightning.training.callbacks.samples import LogSamples, PeriodicCallback
+from hp_lightning.training.loggers.hparams import settings, write_settings
+from hp_lightning.training.loggers.projector import write_projector
+from hp_lightning.training.loggers.tensorboard import TensorBoardLogger, code_block
+from hp_lightning.training.run import Run
+
+
+class Board:
+    """Curves, texts, images, settings and embeddings of a run, in its folder.
+
+    Args:
+        run: its folder, config and corpus
+        net: what is trained
+        run_log: what counts its seconds, and holds its best figures
+        kept_until: the last step whose figures a resumed run keeps; -1 for a new run
+    """
+
+    def __init__(self, run: Run, net: GPT, run_log: MetricsCSV, kept_until: int) -> None:
+        cfg, data = run.cfg, run.data
+        self._run_dir, self._data, self._net = run.dir, data, net
+        self.curves = TensorBoardLogger(run.dir, kept_until, data.tokens_per_step, run.kneser_ney_loss)
+        self.curves.text("config", code_block(to_yaml(cfg)), kept_until + 1)  # of this sitting
+        if kept_until < 0:
+            self.curves.text("corpus", corpus_in_markdown(cfg.data.path, data.corpus, run.kneser_ney_loss), 0)
+            self.curves.layout()
+        write_settings(run.dir, settings(cfg, data, net.num_parameters(), run.total_steps, run.val_every))
+        self.exhibits: list[PeriodicCallback] = []
+        if cfg.logger.sample_tokens:
+            self.exhibits.append(LogSamples(self.curves, run_log, cfg.logger, data))
+        if cfg.logger.images:
+            self.exhibits.append(LogPlots(self.curves, run_log, data))
+
+    def show_best(self, last_step: int, tested: Mapping[str, float]) -> None:
+        """What there is to see of the best checkpoint, whose weights the network has by now.
+
+        It stands one step after the last, so that a run that goes on from there takes it away and writes it anew.
+
+        Args:
+            last_step: of the run
+            tested: the figures of the test part
+        """
+        self.curves.log_metrics(tested, last_step + 1)
+        for exhibit in self.exhibits:
+            exhibit.show(self._net, last_step + 1)
+        self.curves.flush()
+        failpoint("end.embeddings")
+        write_projector(self._run_dir, self._net, self._data)

@@ -1,0 +1,214 @@
+"""When the state of a run is saved, and how: whole or not at all, whatever happens meanwhile."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from hp_lightning.checkpoint import CHECKPOINT_KEY, LoadedCheckpoint, ValidationHistory, our_part, write_checkpoint
+from hp_lightning.common.console import log
+from hp_lightning.common.failpoints import failpoint
+from hp_lightning.common.run_dir import (
+    best_checkpoint,
+    last_checkpoint,
+    top_checkpoint,
+    top_checkpoints,
+)
+from hp_lightning.data.datamodule import CorpusDataModule
+from hp_lightning.schema.train import TrainConfig
+from hp_lightning.training.module import GPTModule
+
+STEPS_BETWEEN_TALKS = 10  # in which several processes tell each other that it is time, for which a GPU has to wait
+SECONDS_BEFORE_RETRY = 60  # of a save that failed
+
+
+def wanted_anywhere(trainer: L.Trainer, here: bool, every: int) -> bool:
+    """Whether this process, or one beside it, wants something that all of them must do at the same step.
+
+    Several processes ask each other every so many steps.
+    """
+    if trainer.world_size == 1:
+        return here
+    return trainer.global_step % every == 0 and trainer.strategy.reduce_boolean_decision(here, all=False)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the file, flushes to the disk and renames, so that a checkpoint is whole or absent.
+
+    A file system's error is no reason for a run to end, and of several processes the first alone writes: `error` has
+    that of the last save, None after one that succeeded. `names` are those of further copies of the next file.
+    """
+
+    error: OSError | None = None
+    names: Sequence[Path] = ()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Replaces what stood at `path`, the run's `last.ckpt`, in one step, and keeps it as the checkpoint before."""
+        try:
+            write_checkpoint(checkpoint, Path(path), self.names)
+            self.error = None
+        except OSError as error:
+            self.error = error
+
+
+@dataclass
+class _Owed:
+    """What a validation came to, until it is saved: a later step has other weights."""
+
+    step: int
+    record: ValidationHistory
+    names: list[Path]
+
+
+class ResumableCheckpoint(Checkpoint):
+    """Saves `last.ckpt` at every validation and between them, `best.ckpt` at the lowest loss; stops a run early.
+
+    Paths are not part of the record, so that a run folder can be moved.
+
+    Args:
+        run_dir: the run's folder
+        data: what is trained on
+        cfg: the run's config
+        val_every: optimizer steps between two validations
+        resumed: the checkpoint that the run goes on from; None for a new run
+        writer: by which the trainer writes
+        check: raises where the run has gone wrong; asked before anything is saved
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        data: CorpusDataModule,
+        cfg: TrainConfig,
+        val_every: int,
+        resumed: LoadedCheckpoint | None,
+        writer: AtomicCheckpointIO,
+        check: Callable[[L.Trainer], None],
+    ) -> None:
+        self.run_dir = run_dir
+        self.record = ValidationHistory() if resumed is None else resumed.record
+        self.tried_step = -1 if resumed is None else resumed.step  # of the last checkpoint, saved or not
+        self.error: OSError | None = None  # of the last save, in whichever process
+        self._owed: _Owed | None = None
+        self._data = data
+        self._cfg = cfg.checkpoint
+        self._patience = cfg.regularization.early_stopping_patience
+        self._val_every = val_every
+        self._writer = writer
+        self._check = check
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the validation loss has stood still for as long as the config allows."""
+        return self._patience is not None and self.record.validations_since_best >= self._patience
+
+    def validation_follows(self, trainer: L.Trainer) -> bool:
+        """Whether the step that has just been taken is one of those that are validated."""
+        return trainer.global_step % self._val_every == 0 or trainer.global_step >= trainer.max_steps
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A run that was out of patience when it was stopped does not begin another step."""
+        if self.out_of_patience:
+            trainer.should_stop = True
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the clock; makes up for the validation before which a resumed run was stopped.
+
+        Lightning would go on with the next step; and of an epoch that had no batch left it would take one more, or
+        never come to an end.
+        """
+        self._plan_next(trainer)
+        epoch_loop = trainer.fit_loop.epoch_loop
+        if self.record.validation_due:
+            epoch_loop.val_loop.restarting = False  # from its first batch
+            trainer.validating = True
+            epoch_loop.val_loop.run()
+            trainer.training = True
+        if epoch_loop.batch_progress.current.completed >= trainer.num_training_batches:
+            epoch_loop.batch_progress.reset_on_run()
+            epoch_loop.restarting = False
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves where it is time, unless gradients are being accumulated or the validation that follows will save."""
+        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if between_steps and not self.validation_follows(trainer) and self._is_time(trainer):
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Notes the loss, then saves."""
+        loss, step = trainer.callback_metrics["val/loss"].item(), trainer.global_step
+        best = sorted([*self.record.best, (loss, step)])[: self._cfg.top_k]
+        since = 0 if loss < self.record.best_loss else self.record.validations_since_best + 1
+        names = [best_checkpoint(self.run_dir)] if since == 0 else []
+        if self._cfg.top_k > 1 and (loss, step) in best:
+            names.append(top_checkpoint(self.run_dir, loss, step))
+        before, self._owed = self.record, _Owed(step, ValidationHistory(best, since), names)
+        self.save(trainer)
+        if self._owed is not None:  # what is on the disk is still the best that there is
+            self.record = replace(before, validations_since_best=since, validation_due=False)
+        if self.out_of_patience:
+            trainer.should_stop = True
+
+    def save(self, trainer: L.Trainer, validation_due: bool = False) -> None:
+        """Writes the checkpoint to resume from; says where that failed, and goes on with the one before.
+
+        Args:
+            trainer: between two steps
+            validation_due: whether the step is one that is validated, and was not yet
+        """
+        failpoint("checkpoint.save")
+        self._check(trainer)
+        if self._owed is not None and self._owed.step != trainer.global_step:
+            self._owed = None  # too late: the weights are others
+        if self._owed is not None:
+            self.record = self._owed.record
+        self._writer.names = [] if self._owed is None else self._owed.names
+        self.record.validation_due = validation_due
+        trainer.save_checkpoint(last_checkpoint(self.run_dir))
+        error: OSError | None = trainer.strategy.broadcast(self._writer.error)
+        if error is not None:
+            log.warning(
+                "step %s could not be saved in %s (%s): the checkpoint before it is kept; trying again in a minute, "
+                "and at the next validation", trainer.global_step, self.run_dir, error.strerror,
+            )  # fmt: skip
+        elif self.error is not None:
+            log.warning("step %s is saved: there is room again", trainer.global_step)
+        if error is None and self._owed is not None:
+            self._owed = None
+            if trainer.is_global_zero:
+                self._remove_surpassed()
+        self.error = error
+        self.tried_step = trainer.global_step
+        self._plan_next(trainer)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Makes the file enough by itself."""
+        assert isinstance(pl_module, GPTModule)
+        checkpoint[CHECKPOINT_KEY] = our_part(pl_module.cfg, self._data.tokenizer, self._data.digest, self.record)
+
+    def _plan_next(self, trainer: L.Trainer) -> None:
+        minutes = self._cfg.every_minutes
+        seconds = float("inf") if minutes is None else 60 * minutes
+        self._next = time.monotonic() + (min(seconds, SECONDS_BEFORE_RETRY) if self.error is not None else seconds)
+
+    def _is_time(self, trainer: L.Trainer) -> bool:
+        every = self._cfg.every_steps
+        if every is not None and trainer.global_step % every == 0:
+            return True
+        return wanted_anywhere(trainer, time.monotonic() >= self._next, STEPS_BETWEEN_TALKS)
+
+    def _remove_surpassed(self) -> None:
+        """Of the best `top_k`, those that are it no more; or that a run which was killed had written too soon."""
+        kept = {top_checkpoint(self.run_dir, loss, step) for loss, step in self.record.best}
+        for path in top_checkpoints(self.run_dir):
+            if path not in kept or self._cfg.top_k == 1:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)

@@ -1,0 +1,272 @@
+"""The figures of a run, step by step: metrics.csv and the loggers."""
+
+import csv
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from hp_lightning.common.console import log
+from hp_lightning.common.failpoints import failpoint
+from hp_lightning.data.datamodule import CorpusDataModule
+from hp_lightning.training.loggers.tensorboard import TensorBoardLogger
+from hp_lightning.training.module import GPTModule
+
+SHARE = 0.005  # of the seconds of training, for each kind
+
+
+class Budget:
+    """Counts what each kind of thing that is made beside training has taken, over all sittings of a run.
+
+    The first of a kind is always affordable. The next waits until training has gone on for long enough that both
+    together stay below the share.
+    """
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}  # seconds, by kind
+        self._newest: dict[str, float] = {}  # seconds of the last one, which the next will take about again
+
+    def affords(self, kind: str, trained: float) -> bool:
+        """Whether there is time for one more, after so many seconds of training."""
+        return kind not in self.spent or self.spent[kind] + self._newest[kind] <= SHARE * trained
+
+    @contextmanager
+    def spending(self, kind: str) -> Iterator[None]:
+        """Counts the seconds within."""
+        begin = time.monotonic()
+        yield
+        self._newest[kind] = time.monotonic() - begin
+        self.spent[kind] = self.spent.get(kind, 0.0) + self._newest[kind]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything."""
+        return {"spent": dict(self.spent), "newest": dict(self._newest)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self.spent, self._newest = dict(state_dict["spent"]), dict(state_dict["newest"])
+
+
+COLUMNS = (
+    "step", "tokens", "seconds", "train/loss", "grad_norm", "lr", "tokens_per_second", "mfu",
+    "val/loss", "val/perplexity", "val/bits_per_char", "val/gap",
+)  # fmt: skip
+FIRST_FIGURE = COLUMNS.index("train/loss")
+VALIDATED = ("val/loss", "val/perplexity", "val/bits_per_char")
+
+
+class MetricsCSV(L.Callback):
+    """Writes every figure under the number of optimizer steps that had been taken.
+
+    Lightning's own logging counts batches and loses its place when a run is resumed; here a resumed run takes away
+    what lies after its checkpoint and goes on in the same files.
+
+    Args:
+        run_dir: the run's folder; of several processes the first one alone writes there
+        every_steps: optimizer steps between two rows
+        kept_until: the last step whose figures a resumed run keeps; -1 for a new run
+        flops_share: times tokens per second it is the model FLOP/s utilisation (Chowdhery et al. 2022, PaLM,
+            arXiv:2204.02311, appendix B), here of the rate at which the machine multiplies large matrices
+    """
+
+    def __init__(self, run_dir: Path, every_steps: int, kept_until: int, flops_share: float) -> None:
+        self._path = run_dir / "metrics.csv"
+        self._unwritten: list[dict[str, float]] = []  # rows for which the disk had no room
+        self._waits = False
+        self._every = every_steps
+        self._kept_until = kept_until
+        self._flops_share = flops_share
+        self.begun = False  # whether a step was taken up; until then nothing of an older sitting is touched
+        self._loss_sum, self._losses = 0.0, 0  # of the rows with a training loss since the last validation
+        self._paused: float | None = None  # since when a validation stops the clock
+        self.seconds = 0.0  # of training, without validation, over all sittings
+        self.latest: dict[str, float] = {}  # the newest value of every figure
+        self.best: dict[str, float] = {}  # step and figures of the validation with the lowest loss
+        self.budget = Budget()
+
+    @property
+    def state_key(self) -> str:
+        """Its name in checkpoints, which the name of the class has left."""
+        return "RunLog"
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Opens metrics.csv, without the rows that a resumed run will write again."""
+        self._step = self._logged_step = trainer.global_step
+        self.begun = True
+        self._clock = self._logged_clock = time.monotonic()
+        if trainer.is_global_zero:
+            self._open(trainer)
+
+    def _open(self, trainer: L.Trainer) -> None:
+        rows = []
+        if self._path.exists():
+            try:
+                with self._path.open(newline="") as file:
+                    rows = [row for row in csv.DictReader(file) if _is_whole(row) and self._is_kept(row)]
+            except (ValueError, KeyError, csv.Error) as error:
+                aside = self._path.with_suffix(".damaged")
+                log.warning("%s is damaged (%s): put aside as %s, and begun anew", self._path, error, aside)
+                self._path.replace(aside)
+        unfinished = self._path.with_name(f".{self._path.name}")
+        with unfinished.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(self._path)
+        if rows and int(rows[-1]["step"]) > self._kept_until:  # of a step whose validation is due
+            figures = {key: float(rows[-1][key]) for key in COLUMNS[FIRST_FIGURE:] if rows[-1][key]}
+            for logger in trainer.loggers:
+                logger.log_metrics(figures, step=self._step)
+
+    def _is_kept(self, row: dict[str, str]) -> bool:
+        """What the checkpoint knows of; where a step's validation is due, its figures of training alone."""
+        step = int(row["step"])
+        return step <= self._kept_until or (step == self._step and not row["val/loss"])
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Starts the clock again after a validation and all that others do at its end."""
+        if self._paused is not None:
+            self._clock = time.monotonic()
+            self._logged_clock += self._clock - self._paused
+            self._paused = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Every so many optimizer steps, the figures of training."""
+        step = trainer.global_step
+        if step == self._step:  # gradients are being accumulated
+            return
+        self._step = step
+        if step % self._every:
+            return
+        assert isinstance(pl_module, GPTModule)
+        data = _data(trainer)
+        loss = pl_module.mean_train_loss()  # waits for the device, so the clock is read after it
+        now = time.monotonic()
+        speed = (step - self._logged_step) * data.tokens_per_step / (now - self._logged_clock)
+        self._logged_step, self._logged_clock = step, now
+        figures = {
+            "train/loss": loss,
+            "grad_norm": pl_module.grad_norm.item(),
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "tokens_per_second": speed,
+            "mfu": speed * self._flops_share,
+        }
+        self._loss_sum, self._losses = self._loss_sum + loss, self._losses + 1
+        self._write(trainer, figures)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stops the clock."""
+        self._count_seconds()
+        self._paused = time.monotonic()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The figures of validation, and those of the best so far, which are a run's in the HPARAMS tab."""
+        failpoint("validation.logged")
+        metrics = trainer.callback_metrics
+        figures = {key: metrics[key].item() for key in VALIDATED} | self._gap(metrics["val/loss"].item())
+        if figures["val/loss"] < self.best.get("val/loss", math.inf):
+            self.best = {"step": trainer.global_step, **figures}
+        self._write(trainer, figures)
+        for logger in trainer.loggers:
+            best = {f"best/{key}": value for key, value in self.best.items()}
+            logger.log_metrics(best, step=trainer.global_step)
+
+    def _gap(self, val_loss: float) -> dict[str, float]:
+        """The generalization gap: validation loss minus the mean training loss of the rows since the last validation.
+
+        Where there are none, the newest one serves. Dropout makes training losses higher, so that with it the gap is
+        smaller than between the losses of one network on both parts; it can be below zero.
+        """
+        if not self._losses and "train/loss" not in self.latest:
+            return {}
+        train_loss = self._loss_sum / self._losses if self._losses else self.latest["train/loss"]
+        self._loss_sum, self._losses = 0.0, 0
+        return {"val/gap": val_loss - train_loss}
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Brings to the disk what lies before a checkpoint, before the checkpoint: a resumed run writes on after it."""
+        if not trainer.is_global_zero:
+            return
+        self._append()
+        with suppress(OSError), self._path.open("rb") as file:
+            os.fsync(file.fileno())
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.flush()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seconds spent so far, the newest and the best figures, and what the next gap is made of."""
+        self._count_seconds()
+        return {
+            "seconds": self.seconds,
+            "latest": dict(self.latest),
+            "best": dict(self.best),
+            "losses": (self._loss_sum, self._losses),
+            "budget": self.budget.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self.seconds = state_dict["seconds"]
+        self.latest, self.best = dict(state_dict["latest"]), dict(state_dict["best"])
+        self._loss_sum, self._losses = state_dict["losses"]
+        self.budget.load_state_dict(state_dict["budget"])
+
+    def _count_seconds(self) -> None:
+        if self._paused is None:
+            now = time.monotonic()
+            self.seconds += now - self._clock
+            self._clock = now
+
+    def _write(self, trainer: L.Trainer, figures: dict[str, float]) -> None:
+        self._count_seconds()
+        self.latest.update(figures)
+        if not trainer.is_global_zero:
+            return
+        step = trainer.global_step
+        row = {"step": step, "tokens": step * _data(trainer).tokens_per_step, "seconds": round(self.seconds, 3)}
+        self._unwritten.append({**row, **figures})
+        self._append()
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step=step)
+
+    def _append(self) -> None:
+        """Writes whole rows, or none: on a full disk they wait."""
+        if not self._unwritten:
+            return
+        failpoint("metrics.append")
+        try:
+            size = self._path.stat().st_size
+            try:
+                with self._path.open("a", newline="") as file:
+                    csv.DictWriter(file, COLUMNS).writerows(self._unwritten)
+            except OSError:
+                os.truncate(self._path, size)
+                raise
+        except OSError as error:
+            if not self._waits:
+                log.warning("%s cannot be written (%s): its rows wait for room", self._path, error.strerror)
+            self._waits = True
+        else:
+            self._unwritten, self._waits = [], False
+
+
+def _is_whole(row: dict[str, str | None]) -> bool:
+    """A row that a killed run had written to its end."""
+    return None not in row.values()
+
+
+def _data(trainer: L.Trainer) -> CorpusDataModule:
+    data: CorpusDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    return data

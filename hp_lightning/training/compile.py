@@ -1,0 +1,62 @@
+"""Compiling what a training step computes, and going on without where that fails."""
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch._functorch.config as functorch
+from torch import Tensor
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+from hp_lightning.common.console import log
+
+
+def keep_compiled_in(folder: Path) -> None:
+    """What was compiled is kept there, so that a second start is quick; PyTorch's own place is emptied with /tmp.
+
+    Read by PyTorch when it first compiles; a place that the person has chosen stays. (Importing Lightning sets the
+    variable to PyTorch's own place.) Without the second setting the loss, an `autograd.Function`, is traced and
+    differentiated anew in every process, which takes 3 s; the key has the code of its way back, too.
+    """
+    usual = default_cache_dir()
+    if os.environ.get("TORCHINDUCTOR_CACHE_DIR", usual) == usual:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    functorch.autograd_cache_allow_custom_autograd_functions = True  # type: ignore[assignment]
+
+
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function, compiled for the shapes of its first call; the random numbers on a processor stay PyTorch's own.
+
+    The reason why it cannot be compiled is told once, and from then on the function itself is called.
+    """
+    on_processor = torch.compile(function, dynamic=False, options={"fallback_random": True})
+    elsewhere = torch.compile(function, dynamic=False)
+    works = True
+
+    @functools.wraps(function)
+    def call(*arguments: object) -> Tensor:
+        nonlocal works
+        if works:
+            fast = on_processor if _is_on_processor(arguments) else elsewhere
+            try:
+                return fast(*arguments)
+            except Exception as error:
+                if not _is_of_the_compiler(error):
+                    raise
+                works = False
+                reason = str(error).strip().partition("\n")[0]
+                log.warning("compiling failed, going on without (trainer.compile=false): %s", reason)
+        return function(*arguments)
+
+    return call
+
+
+def _is_on_processor(arguments: tuple[object, ...]) -> bool:
+    return all(argument.device.type == "cpu" for argument in arguments if isinstance(argument, Tensor))
+
+
+def _is_of_the_compiler(error: Exception) -> bool:
+    """Whether compiling failed, not what was compiled."""
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))

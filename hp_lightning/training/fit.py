@@ -1,0 +1,377 @@
+"""One run, from its config to its summary."""
+
+import errno
+import gc
+import logging
+import math
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig
+
+from hp_lightning import checkpoint
+from hp_lightning.checkpoint import LoadedCheckpoint
+from hp_lightning.common import run_dir as runs
+from hp_lightning.common.console import LIBRARY_LOGGERS, log, messages
+from hp_lightning.common.errors import InputError, Interrupted, RunError
+from hp_lightning.common.failpoints import failpoint
+from hp_lightning.common.run_dir import is_complete, write_summary
+from hp_lightning.data.downloads import cache_folder
+from hp_lightning.data.report import show_corpus
+from hp_lightning.inference.generate import Sampling, continue_text
+from hp_lightning.models.loss import perplexity
+from hp_lightning.schema.train import TrainConfig
+from hp_lightning.training.board import Board
+from hp_lightning.training.callbacks.checkpoint import AtomicCheckpointIO, ResumableCheckpoint
+from hp_lightning.training.callbacks.divergence import DivergenceGuard
+from hp_lightning.training.callbacks.graceful_shutdown import GracefulShutdown
+from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
+from hp_lightning.training.callbacks.profiler import Profile
+from hp_lightning.training.callbacks.progress_bar import ProgressDisplay
+from hp_lightning.training.callbacks.samples import prompts
+from hp_lightning.training.compile import keep_compiled_in
+from hp_lightning.training.module import GPTModule
+from hp_lightning.training.run import Run, begin, hand_over, keep_what_is_new, resume, take_over
+from hp_lightning.training.summary import show_summary
+
+
+def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
+    """Trains, or goes on with the run `cfg.resume`; leaves a run folder that is complete in itself.
+
+    Args:
+        cfg: the checked config
+        overrides: the command line's, which name the run and say what a resumed run is told anew
+        hydra: Hydra's own config, kept in the run folder
+
+    Raises:
+        InputError: the corpus, the checkpoint or the machine does not fit the config; nothing was written
+        RunError: the run could not be finished
+    """
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")  # TF32, where a run computes in float32 at all
+    if runs.HANDED_OVER in os.environ:
+        _train_beside(os.environ[runs.HANDED_OVER])
+        return
+    with messages() as said, _file_refusals():
+        _check_devices_alone(cfg)
+        run = begin(cfg, overrides, hydra) if cfg.resume is None else resume(cfg.resume, cfg, overrides)
+        try:
+            said.keep_in(run.dir / "train.log")
+            _describe(run)
+            if run.resumed is None or _has_work_left(run, run.resumed):
+                (run.dir / "summary.json").unlink(missing_ok=True)  # of an end that is none any more
+                if run.resumed is not None:
+                    keep_what_is_new(run, run.resumed)
+                keep_compiled_in(cache_folder(run.cfg.data) / "compiled")
+                with _memory_refusals(run), _environment(hand_over(run) if run.cfg.trainer.devices > 1 else {}):
+                    _fit(run)
+        finally:
+            if run.lock is not None:
+                run.lock.release()
+
+
+def _train_beside(known: str) -> None:
+    """The part of a run that the process of another device has; the first process alone speaks and writes."""
+    for name in LIBRARY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with suppress(Interrupted), warnings.catch_warnings(action="ignore"):
+        _fit(take_over(known))
+
+
+def _check_devices_alone(cfg: TrainConfig) -> None:
+    """A run starts its processes itself, by its own command line."""
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        raise InputError(
+            "machine.several_processes",
+            "srun has started the run several times: give it --ntasks=1, trainer.devices does the rest",
+        )
+    if cfg.trainer.devices == 1:
+        return
+    if "LOCAL_RANK" in os.environ:
+        raise InputError(
+            "machine.several_processes",
+            "a run starts a process for each of trainer.devices itself: start it without torchrun",
+        )
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Sets variables; afterwards the environment is as before, without what Lightning adds for other processes."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+
+
+def _describe(run: Run) -> None:
+    data = run.data
+    log.info("run     %s", run.dir)
+    show_corpus(run.cfg.data.path, data.corpus, run.kneser_ney_loss)
+    for reason in run.settled.reasons:
+        log.info("%s", reason)
+    log.info(
+        "length     %s steps of %s tokens, %s steps an epoch",
+        f"{run.total_steps:,}", f"{data.tokens_per_step:,}", f"{data.steps_per_epoch:,}",
+    )  # fmt: skip
+    for remark in _remarks_on_length(run):
+        log.info("           %s", remark)
+    log.info("")
+
+
+def _remarks_on_length(run: Run) -> list[str]:
+    """What may surprise: a bound that comes before another, a warm-up that is long for the run."""
+    total, cfg = run.total_steps, run.cfg
+    remarks = []
+    if cfg.max_steps is not None and total < cfg.max_steps:
+        remarks.append(
+            f"max_epochs={cfg.max_epochs} comes before max_steps={cfg.max_steps}: max_epochs=null leaves it out"
+        )
+    if 2 * cfg.optim.warmup_steps > total:
+        remarks.append(
+            f"optim.warmup_steps={cfg.optim.warmup_steps} is more than half of them: take fewer, or train longer"
+        )
+    return remarks
+
+
+def _has_work_left(run: Run, trained: LoadedCheckpoint) -> bool:
+    """Whether there are steps to take; or tests to make, in a run that was stopped after its last step."""
+    if not is_complete(run.dir, trained.step) or not _bounds_reached(
+        run, trained.step, trained.record.validations_since_best
+    ):
+        log.info("resumed at step %s", trained.step)
+        return True
+    log.info("The run is complete, with %s steps. To train on:", f"{trained.step:,}")
+    log.info("%s", _command_to_go_on(run, trained.step, trained.record.validations_since_best))
+    return False
+
+
+def _bounds_reached(run: Run, step: int, validations_since_best: int) -> list[str]:
+    """The settings that end the run where it stands, each with a value that would let it go on."""
+    patience = run.cfg.regularization.early_stopping_patience
+    wider = [f"max_steps={2 * step}"] if step >= run.total_steps else []
+    if patience is not None and validations_since_best >= patience:
+        wider.append(f"regularization.early_stopping_patience={2 * patience}")
+    return wider
+
+
+def _command_to_go_on(run: Run, step: int, validations_since_best: int) -> str:
+    wider = _bounds_reached(run, step, validations_since_best)
+    return runs.own_command("train", f"resume={run.dir}", *wider)
+
+
+def _fit(run: Run) -> None:
+    """Trains, tests and reports; the summary also tells of a run that did not end well, and why."""
+    L.seed_everything(run.cfg.seed, verbose=False)
+    module = GPTModule(run.cfg)
+    run_log = MetricsCSV(run.dir, run.cfg.logger.log_every_steps, _kept_until(run), _flops_share(run, module))
+    board = _make_board(run, module, run_log)
+    trainer, checkpoints = _make_trainer(run, run_log, board)
+    resume_from = None if run.resumed is None else run.resumed.path
+    gc.freeze()  # a collection that looks through all that was imported takes longer than a step
+    try:
+        trainer.fit(module, datamodule=run.data, ckpt_path=resume_from, weights_only=True)
+        _expect_saved(trainer, checkpoints)
+        figures = _figures(run, trainer, module, run_log, checkpoints)
+        _report(run, trainer, module, checkpoints, board, figures)
+    except BaseException as error:
+        # Lightning turns a Ctrl-C that comes while no handler of ours is set into sys.exit(1).
+        pressed = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+        if run_log.begun and trainer.is_global_zero:
+            stopped = pressed or isinstance(error, (Interrupted, SIGTERMException))
+            status = "interrupted" if stopped else "failed"
+            figures = _figures(run, trainer, module, run_log, checkpoints)
+            reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+            reason = "stopped by SIGINT" if pressed else reason
+            with suppress(RunError):  # would hide the first error
+                write_summary(run.dir, {"status": status, "reason": reason, **figures})
+        if pressed or isinstance(error, SIGTERMException):  # at once, or outside of training
+            number = signal.SIGINT if pressed else signal.SIGTERM
+            going_on = runs.own_command("train", f"resume={run.dir}")
+            raise Interrupted(
+                "run.interrupted_at_once",
+                f"stopped by {number.name}; go on from the last checkpoint with: {going_on}",
+                number,
+            ) from error
+        raise
+
+
+def _expect_saved(trainer: L.Trainer, checkpoints: ResumableCheckpoint) -> None:
+    """A run whose end is not on the disk, for want of room, has one try more."""
+    if checkpoints.error is not None:
+        checkpoints.save(trainer)
+    if checkpoints.error is not None:
+        raise RunError(
+            "checkpoint.not_saved",
+            f"step {trainer.global_step}, the last, could not be saved in {checkpoints.run_dir} "
+            f"({checkpoints.error.strerror}), an older checkpoint is kept; make room, then go on by "
+            f"resume={checkpoints.run_dir}",
+        )
+
+
+@contextmanager
+def _file_refusals() -> Iterator[None]:
+    """Tells in a line what else, but for checkpoints and figures, cannot be read or written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RunError("run.file_error", f"{error.filename or 'a file'} cannot be used: {error.strerror}") from error
+
+
+@contextmanager
+def _memory_refusals(run: Run) -> Iterator[None]:
+    """Tells in a line what to lower where the memory does not suffice, for the network or for a step."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise RunError("machine.out_of_memory", _out_of_memory(run)) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """On a processor PyTorch has no error of its own for it."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def _out_of_memory(run: Run) -> str:
+    tokens = run.data.tokens_per_step
+    windows = tokens // run.cfg.data.seq_len // run.cfg.trainer.accumulate_grad_batches  # a small corpus has no more
+    return (
+        f"out of memory, with data.batch_size={windows} windows of data.seq_len={run.cfg.data.seq_len} tokens in a "
+        f"forward pass: lower data.batch_size, with data.batch_tokens={tokens} "
+        "beside it for the same optimizer step in smaller passes; or lower data.seq_len, or take a smaller model"
+    )
+
+
+def _kept_until(run: Run) -> int:
+    """The last step whose figures stay."""
+    return -1 if run.resumed is None else run.resumed.keeps_figures_until
+
+
+def _flops_share(run: Run, module: GPTModule) -> float:
+    """What a token a second is of the machine's matrix rate."""
+    return module.net.flops_per_token(run.cfg.data.seq_len) / run.settled.peak_flops
+
+
+def _make_board(run: Run, module: GPTModule, run_log: MetricsCSV) -> Board | None:
+    if not run.cfg.logger.tensorboard or not run.speaks:
+        return None
+    return Board(run, module.net, run_log, _kept_until(run))
+
+
+def _make_trainer(run: Run, run_log: MetricsCSV, board: Board | None) -> tuple[L.Trainer, ResumableCheckpoint]:
+    cfg = run.cfg
+    writer = AtomicCheckpointIO()
+    assert cfg.model.vocab_size is not None
+    divergence = DivergenceGuard(cfg.model.vocab_size, cfg.logger.log_every_steps, str(run.dir))
+    checkpoints = ResumableCheckpoint(run.dir, run.data, cfg, run.val_every, run.resumed, writer, divergence.check)
+    trainer = L.Trainer(
+        accelerator=cfg.trainer.accelerator,
+        devices=cfg.trainer.devices,
+        strategy=DDPStrategy(broadcast_buffers=False) if cfg.trainer.devices > 1 else "auto",
+        use_distributed_sampler=False,
+        precision=cfg.trainer.precision,  # type: ignore[arg-type]
+        max_steps=run.total_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=cfg.trainer.accumulate_grad_batches,
+        check_val_every_n_epoch=None,
+        val_check_interval=run.val_every * cfg.trainer.accumulate_grad_batches,
+        num_sanity_val_steps=0,
+        logger=False if board is None else board.curves,
+        log_every_n_steps=1,  # of no use to us, but Lightning warns where an epoch is shorter
+        callbacks=[
+            divergence,
+            run_log,
+            *([ProgressDisplay(run_log, run.total_steps)] if run.speaks else []),
+            *([] if board is None else board.exhibits),
+            *([Profile(run.dir / "profile")] if cfg.trainer.profile and run.speaks else []),
+            GracefulShutdown(checkpoints),
+            checkpoints,  # Lightning calls them last of all
+        ],
+        # A cluster's own environment would expect a task for each device, and take the signals over.
+        plugins=[writer, LightningEnvironment()],
+        default_root_dir=run.dir,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    return trainer, checkpoints
+
+
+def _figures(
+    run: Run, trainer: L.Trainer, module: GPTModule, run_log: MetricsCSV, checkpoints: ResumableCheckpoint
+) -> dict[str, Any]:
+    """What the run has come to so far."""
+    data, step = run.data, trainer.global_step
+    record = checkpoints.record
+    best = record.best_loss if math.isfinite(record.best_loss) else math.nan
+    return {
+        **{f"val/{name}": run_log.latest.get(f"val/{name}") for name in ("loss", "perplexity", "bits_per_char", "gap")},
+        "best/val/loss": best,
+        "best/val/perplexity": perplexity(best),
+        "best/val/bits_per_char": data.bits_per_char("val", best),
+        "best/val/gap": run_log.best.get("val/gap") if run_log.best.get("step") == record.best_step else None,
+        "best/step": record.best_step,
+        "unigram/val_loss": data.unigram_loss("val"),
+        "kneser_ney/val_loss": run.kneser_ney_loss,
+        "unk_rate": data.unk_rate("val"),
+        "parameters": module.net.num_parameters(),
+        "steps": step,
+        "tokens_seen": step * data.tokens_per_step,
+        "seconds": round(run_log.seconds, 1),
+    }
+
+
+def _report(
+    run: Run,
+    trainer: L.Trainer,
+    module: GPTModule,
+    checkpoints: ResumableCheckpoint,
+    board: Board | None,
+    figures: dict[str, Any],
+) -> None:
+    """Tests the best checkpoint, lets it write, and shows everything."""
+    failpoint("end.test")
+    checkpoint.load_weights(module.net, checkpoint.load(runs.best_checkpoint(run.dir)))
+    tested: dict[str, float] = {}
+    if run.data.num_tokens("test"):
+        trainer.test(module, datamodule=run.data, verbose=False)
+        tested = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
+        figures.update(tested)
+        figures["test/unk_rate"] = run.data.unk_rate("test")
+    if not trainer.is_global_zero:
+        return
+    if board is not None:
+        failpoint("end.show_best")
+        board.show_best(trainer.global_step, tested)
+    status = "stopped early" if checkpoints.out_of_patience else "completed"
+    summary = {"status": status, "reason": None, **figures}
+    prompt, context = next(iter(prompts(run.cfg.logger, run.data)), ""), run.cfg.data.seq_len
+    [sample] = continue_text(module.net, run.data.tokenizer, prompt, context, Sampling())
+    failpoint("end.summary")
+    write_summary(run.dir, summary)
+    show_summary(run.dir, summary, sample, _commands(run, summary["steps"], checkpoints.record.validations_since_best))
+
+
+def _commands(run: Run, step: int, validations_since_best: int) -> dict[str, str]:
+    """What can be done with the run next."""
+    shown = runs.OUTPUTS if run.dir.is_relative_to(runs.OUTPUTS) else run.dir
+    watch = {"watch it": runs.command("tensorboard", "--logdir", str(shown))} if run.cfg.logger.tensorboard else {}
+    return {
+        **watch,
+        "let it write": runs.own_command("generate", f"ckpt={run.dir}", "prompt=The lantern"),
+        "go on with it": _command_to_go_on(run, step, validations_since_best),
+    }

@@ -1,0 +1,148 @@
+"""The GPT as Lightning trains it: loss, metrics, optimizer and the learning rate's steps."""
+
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from hp_lightning.common.failpoints import failpoint
+from hp_lightning.data.datamodule import Batch, CorpusDataModule
+from hp_lightning.models.gpt import GPT
+from hp_lightning.models.loss import IGNORED, language_model_loss, perplexity
+from hp_lightning.schema.train import TrainConfig
+from hp_lightning.training.compile import compiled
+from hp_lightning.training.optim import build_optimizer, clip_gradients
+from hp_lightning.training.schedule import Schedule
+
+
+class GPTModule(L.LightningModule):
+    """A GPT with its training.
+
+    Logs, for callbacks, `val/loss` (nats a token, over every validation token), `val/perplexity`, and
+    `val/bits_per_char`; the same with `test/`. `train_loss`, of the last batch, and `grad_norm`, of the last step,
+    are tensors: they cost a wait for the device only when somebody reads them.
+
+    Args:
+        cfg: the run's config; `cfg.model.vocab_size` must be set
+    """
+
+    train_loss: Tensor
+    grad_norm: Tensor
+    _sums: Tensor  # the loss of all tokens evaluated so far, and how many they are
+
+    def __init__(self, cfg: TrainConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.net = GPT(cfg.model, cfg.regularization)
+        # Only training is compiled: its batches always have the same shape.
+        self._training_loss = compiled(language_model_loss) if cfg.trainer.compile else language_model_loss
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Begins the random numbers of a batch, by (seed, device, step, place in the step) alone.
+
+        So a run that is resumed at any step draws what the unbroken one draws, and no state of them has to be kept.
+        """
+        place = batch_idx % self.cfg.trainer.accumulate_grad_batches
+        origin = (self.cfg.seed, self.trainer.global_rank, self.trainer.global_step, place)
+        seed = int(np.random.SeedSequence(origin).generate_state(1)[0])
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` takes 80 times as long
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy of the batch, in nats a token."""
+        failpoint("training.step")
+        loss = self._training_loss(self.net, *batch)
+        self.train_loss = loss.detach()
+        return loss
+
+    def mean_train_loss(self) -> float:
+        """`train_loss`, over all devices; every one of them must ask."""
+        return float(self.trainer.strategy.reduce(self.train_loss.clone(), reduce_op="mean"))  # in place
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Ends the run by asking for a stop, upon which Lightning validates the last step, whatever the interval."""
+        if self.trainer.global_step >= self.trainer.max_steps:
+            self.trainer.should_stop = True
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds the batch to the mean over all tokens."""
+        failpoint("validation.step")
+        self._evaluate(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds the batch to the mean over all tokens."""
+        failpoint("validation.step")
+        self._evaluate(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begins a sum."""
+        self._begin_sums()
+
+    def on_test_epoch_start(self) -> None:
+        """Begins a sum."""
+        self._begin_sums()
+
+    def on_validation_epoch_end(self) -> None:
+        """Steps the plateau here, before the checkpoints of this validation are written."""
+        self.schedule.after_validation(self.trainer.global_step, self._log_part("val"))
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the test part's metrics."""
+        self._log_part("test")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer alone: the schedule is stepped here, see `Schedule`."""
+        optim, decay, width = self.cfg.optim, self.cfg.regularization.weight_decay, self.cfg.model.d_model
+        dtype = torch.bfloat16 if self.cfg.trainer.precision.startswith("bf16") else torch.float32
+        optimizer = build_optimizer(self.net, optim, decay, width, dtype)
+        self.schedule = Schedule(optimizer, optim, self.trainer.max_steps)
+        if hasattr(self, "_schedule_state"):
+            self.schedule.load_state_dict(self._schedule_state)
+        return optimizer
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Sets the learning rate, then takes the step."""
+        self.schedule.before_step(self.trainer.global_step)
+        super().optimizer_step(*args, **kwargs)
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> None:
+        """Clips, and keeps the norm.
+
+        Lightning's own clipping gives no norm, and refuses fused optimizers in bf16-mixed, where there is no loss
+        scale that would stand in the way.
+        """
+        failpoint("training.gradients")
+        self.grad_norm = clip_gradients(optimizer, self.cfg.regularization.gradient_clip_norm)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the schedule's memory."""
+        checkpoint["schedule"] = self.schedule.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the schedule's memory until the schedule is there."""
+        self._schedule_state = checkpoint["schedule"]
+
+    def _begin_sums(self) -> None:
+        precise = torch.float32 if self.device.type == "mps" else torch.float64  # a Mac's GPU has no other
+        self._sums = torch.zeros(2, dtype=precise, device=self.device)
+
+    def _evaluate(self, batch: Batch) -> None:
+        loss, count = language_model_loss(self.net, *batch), (batch[1] != IGNORED).sum()
+        # In place: small tensors kept from every batch would hold all the memory that its logits were in.
+        self._sums += torch.stack([loss.to(self._sums.dtype) * count, count.to(self._sums.dtype)])
+
+    def _log_part(self, part: str) -> float:
+        data: CorpusDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        # Not by torchmetrics' MeanMetric, which leaves NaN out, and sums in the precision of the network.
+        total, count = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+        loss: float = total / count
+        metrics = {
+            f"{part}/loss": loss,
+            f"{part}/perplexity": perplexity(loss),
+            f"{part}/bits_per_char": data.bits_per_char(part, loss),
+        }
+        self.log_dict(metrics, logger=False, sync_dist=True)
+        return loss

@@ -1,0 +1,47 @@
+"""The table at the end of a run."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from hp_lightning.common.console import clock, log, log_table
+
+
+def show_summary(run_dir: Path, summary: dict[str, Any], sample: str, commands: dict[str, str]) -> None:
+    """Prints what was reached, what the model writes, and the commands for what can be done next, by purpose."""
+    table = Table(title=f"{run_dir}: {summary['status']}", title_justify="left", show_edge=False)
+    table.add_column("")
+    for part in ("validation, best", "validation, last", "test"):
+        table.add_column(part, justify="right")
+    for metric, form in (("loss", ".4f"), ("perplexity", ",.2f"), ("bits_per_char", ".4f")):
+        values = [summary.get(f"{part}/{metric}") for part in ("best/val", "val", "test")]
+        table.add_row(metric.replace("_", " "), *("" if value is None else format(value, form) for value in values))
+    rate = f"{summary['unk_rate']:.2%}"
+    table.add_row("<UNK> rate", rate, rate, "" if "test/unk_rate" not in summary else f"{summary['test/unk_rate']:.2%}")
+    table.add_row("unigram model's loss", f"{summary['unigram/val_loss']:.4f}", "", "")
+    counted = summary["kneser_ney/val_loss"]
+    if counted is not None:
+        table.add_row("Kneser-Ney model's loss", f"{counted:.4f}", "", "")
+    log_table(table)
+    if counted is not None:
+        log.info("%s", _beside_counting(summary["best/val/loss"], counted))
+    log.info(
+        "%s parameters, %s steps (best at %s), %s tokens seen, %s of training\n",
+        f"{summary['parameters']:,}", f"{summary['steps']:,}", f"{summary['best/step']:,}",
+        f"{summary['tokens_seen']:,}", clock(summary["seconds"]),
+    )  # fmt: skip
+    log.info("It writes:\n\n%s\n", sample)
+    for purpose, command in commands.items():
+        log.info("%-14s %s", purpose, command)
+
+
+def _beside_counting(loss: float, counted: float) -> str:
+    """Whether the network is worth its training."""
+    if loss < counted:
+        return f"Better than counting: a perplexity {1 - math.exp(loss - counted):.0%} below the Kneser-Ney model's."
+    return (
+        "Not better than counting: the Kneser-Ney model of the same tokens has a lower loss; "
+        "train longer, or take a larger model"
+    )

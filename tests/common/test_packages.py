@@ -1,0 +1,12 @@
+"""What pyproject.toml says of the packages, compared with the folders."""
+
+import tomllib
+
+from helpers.processes import PROJECT
+
+
+def test_every_package_is_installed() -> None:
+    """A wheel holds what is listed, no more."""
+    listed = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(PROJECT) for path in PROJECT.glob("hp_lightning/**/*.py")}
+    assert sorted(listed) == sorted(".".join(folder.parts) for folder in folders)

@@ -1,0 +1,285 @@
+"""A checkpoint is whole or absent: damaged files, full disks, files that are meant to do harm."""
+
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.errors import expect_line, expect_refusal, refused
+from helpers.processes import launch
+from helpers.runs import curves, metrics, wait_for_step
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from hp_lightning import checkpoint
+from hp_lightning.common.errors import InputError
+from hp_lightning.schema.train import from_plain, from_yaml, to_yaml
+
+SETTINGS = (
+    "experiment=smoke",
+    "optim=adamw",  # the quicker steps
+    "max_steps=60",
+    "max_epochs=25",
+    "trainer.val_every_steps=20",
+    "checkpoint.every_steps=10",
+    "logger.sample_tokens=0",
+    "logger.images=false",
+    "trainer.precision=32-true",
+    "run_dir=run",
+)
+
+
+@pytest.fixture(scope="module")
+def settings(first_book: Path) -> list[str]:
+    return [*SETTINGS, f"data.path={first_book}"]
+
+
+@pytest.fixture
+def run(small_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_run, tmp_path / "run"))
+
+
+def truncated(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flipped(path: Path) -> None:
+    """One bit of a weight is another."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+# Damaged
+
+
+@pytest.mark.parametrize("how", [truncated, flipped, emptied])
+def test_a_damaged_last_falls_back_to_the_one_before(
+    how: Callable[[Path], None], run: Path, small_run: Path, run_script: Callable
+) -> None:
+    how(run / "checkpoints" / "last.ckpt")
+    done = run_script("train.py", "resume=run")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "run/checkpoints/last.ckpt is damaged: going on from run/checkpoints/previous.ckpt, of step 50" in done.stdout
+    )
+    assert "resumed at step 50" in done.stdout
+    assert (run / "checkpoints" / "last.damaged").exists(), "nothing is thrown away"
+    ours, theirs = (torch.load(each / "checkpoints" / "last.ckpt", weights_only=True) for each in (run, small_run))
+    assert all(torch.equal(weight, theirs["state_dict"][name]) for name, weight in ours["state_dict"].items())
+    assert curves(run)["val/loss"] == curves(small_run)["val/loss"]
+
+
+def test_with_none_left_there_is_one_line(run: Path, run_script: Callable) -> None:
+    for path in (run / "checkpoints").iterdir():
+        truncated(path)
+    done = run_script("train.py", "resume=run")
+    all_of_them = "run/checkpoints/last.ckpt and run/checkpoints/previous.ckpt and run/checkpoints/best.ckpt are "
+    expect_refusal(done, "checkpoint.damaged", all_of_them)
+
+
+def test_any_flipped_bit_is_noticed_or_harmless(small_run: Path, tmp_path: Path) -> None:
+    """Some bytes of a zip archive, such as a date, mean nothing."""
+    content = (small_run / "checkpoints" / "last.ckpt").read_bytes()
+    whole = checkpoint.load(small_run / "checkpoints" / "last.ckpt").contents
+    draw, noticed = random.Random(1), 0
+    for _ in range(100):
+        changed = bytearray(content)
+        changed[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        (tmp_path / "changed.ckpt").write_bytes(changed)
+        try:
+            loaded = checkpoint.load(tmp_path / "changed.ckpt").contents
+        except InputError:
+            noticed += 1
+        else:
+            assert repr(loaded) == repr(whole)
+            assert all(torch.equal(loaded["state_dict"][name], value) for name, value in whole["state_dict"].items())
+    assert noticed > 80
+
+
+def test_the_best_are_kept(small_run: Path) -> None:
+    """`top_k` of them, named by step and loss; best.ckpt is the first. None is another name of the same file."""
+    losses = sorted((value, step) for step, value in curves(small_run)["val/loss"])
+    names = {f"step_{step:07}_loss_{loss:.4f}.ckpt" for loss, step in losses[:2]}
+    folder = small_run / "checkpoints"
+    assert {path.name for path in folder.iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt", *names}
+    best = folder / f"step_{losses[0][1]:07}_loss_{losses[0][0]:.4f}.ckpt"
+    assert best.read_bytes() == (folder / "best.ckpt").read_bytes()
+    assert all(path.stat().st_nlink == 1 for path in folder.iterdir())
+
+
+def test_a_state_with_a_part_missing_is_damaged(run: Path, run_script: Callable) -> None:
+    contents = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    del contents["optimizer_states"]
+    torch.save(contents, run / "checkpoints" / "last.ckpt")
+    done = run_script("train.py", "resume=run/checkpoints/last.ckpt", "max_steps=70")
+    expect_refusal(done, "checkpoint.damaged", "run/checkpoints/last.ckpt ")
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_again(run: Path, run_script: Callable) -> None:
+    shutil.rmtree(run / "checkpoints")
+    figures = (run / "metrics.csv").read_bytes()
+    done = run_script("train.py", "resume=run")
+    expect_refusal(done, "run.no_checkpoint", "resume=run:")
+    assert (run / "metrics.csv").read_bytes() == figures
+
+
+def test_figures_that_are_damaged_are_put_aside(run: Path, run_script: Callable) -> None:
+    (run / "metrics.csv").write_bytes(random.Random(1).randbytes(3000))
+    done = run_script("train.py", "resume=run", "max_steps=70")
+    assert done.returncode == 0, done.stderr
+    assert "metrics.csv is damaged" in done.stdout
+    assert [row["step"] for row in metrics(run)] == [65, 70, 70]
+
+
+# Harmful
+
+
+class RunsCode:
+    """A pickle that would make a file when it is read."""
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path("executed"),))
+
+
+def test_a_checkpoint_that_runs_code_is_refused_unread(run: Path, run_script: Callable, tmp_path: Path) -> None:
+    contents = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.save({**contents, "harm": RunsCode()}, tmp_path / "zip.ckpt")
+    (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(RunsCode()))
+    for name, code in (("zip.ckpt", "checkpoint.unsafe"), ("plain.ckpt", "checkpoint.damaged")):
+        with refused(code, tmp_path / name):
+            checkpoint.load(tmp_path / name)
+    shutil.copyfile(tmp_path / "zip.ckpt", run / "checkpoints" / "last.ckpt")
+    done = run_script("train.py", "resume=run")
+    expect_refusal(done, "checkpoint.unsafe", "last.ckpt ")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_no_value_names_what_is_built(run: Path) -> None:
+    """Neither in a checkpoint nor in the config of a run that is begun again."""
+    path = run / "checkpoints" / "last.ckpt"
+    contents = torch.load(path, weights_only=True)
+    config = contents["hp_lightning"]["config"]
+    written = to_yaml(from_plain(config))
+    assert from_yaml(written) == from_plain(config)
+    for group, key, value, code in (
+        ("model", "_target_", "os.system", "checkpoint.damaged"),
+        ("optim", "name", "torch.optim.SGD", "config.unknown_choice"),
+    ):
+        changed = {**config, group: {**config[group], key: value}}
+        torch.save({**contents, "hp_lightning": {**contents["hp_lightning"], "config": changed}}, path)
+        with refused(code):
+            checkpoint.load(path)
+        with pytest.raises((InputError, OmegaConfBaseException, YAMLError)):
+            from_yaml(written.replace(f"{group}:\n", f"{group}:\n  {key}: {value}\n", 1))
+    with refused("config.interpolation"):
+        from_yaml(written.replace("  path: ", "  path: https://nowhere/${oc.env:HOME} # ", 1))
+    literal = replace(from_plain(config), run_dir="${oc.env:HOME}")
+    assert from_yaml(to_yaml(literal)) == literal, "a text that only looks like one stays what it is"
+
+
+# A full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Of 8 MB: enough for a run's first checkpoints."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8M", "tmpfs", str(path)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def fill(disk: Path, process: subprocess.Popen[str]) -> Path:
+    """A file that takes all room there is; that of a checkpoint which was just being replaced, too."""
+    filler = disk / "filler"
+    process.send_signal(signal.SIGSTOP)  # not a step further until it is full
+    with filler.open("wb", buffering=0) as file:
+        for _ in range(20):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.05)
+    return filler
+
+
+@pytest.mark.slow
+def test_training_outlives_a_full_disk(settings: list[str], small_disk: Path, tmp_path: Path) -> None:
+    """Saves fail, figures wait; once there is room again nothing is missing."""
+    more = ["max_steps=1200", "trainer.val_every_steps=100", "checkpoint.every_steps=null", "run_dir=disk/run"]
+    unbroken = launch(tmp_path, "train.py", *settings, *more[:-1])
+    process = launch(tmp_path, "train.py", *settings, *more)
+    run = small_disk / "run"
+    wait_for_step(run, 210)
+    kept = checkpoint.load(run / "checkpoints" / "last.ckpt").step
+    filler = fill(small_disk, process)
+    for line in process.stdout or ():
+        if "could not be saved" in line:
+            break
+    kept = max(kept, checkpoint.load(run / "checkpoints" / "last.ckpt").step)
+    for line in process.stdout or ():
+        if line.startswith(f"step {kept + 300:>4}/"):
+            break
+    assert checkpoint.load(run / "checkpoints" / "last.ckpt").step == kept, "the one before is kept"
+    filler.unlink()
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert errors == ""
+    assert "is saved: there is room again" in output
+    assert unbroken.wait(300) == 0
+    assert [row["step"] for row in metrics(run)] == [row["step"] for row in metrics(tmp_path / "run")]
+    assert curves(run) == curves(tmp_path / "run")
+    assert json.loads((run / "summary.json").read_text())["status"] == "completed"
+
+
+@pytest.mark.slow
+def test_a_disk_that_stays_full(settings: list[str], small_disk: Path, run_script: Callable, tmp_path: Path) -> None:
+    """The last line and the status tell; with room the run is finished from what was kept."""
+    process = launch(
+        tmp_path, "train.py", *settings, "max_steps=500", "trainer.val_every_steps=100", "run_dir=disk/run"
+    )
+    run = small_disk / "run"
+    wait_for_step(run, 110)
+    filler = fill(small_disk, process)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    expect_line(errors, "checkpoint.not_saved", "step 500,", "disk/run (No space left on device)")
+    kept = checkpoint.load(run / "checkpoints" / "last.ckpt").step
+    assert 100 <= kept < 500
+    filler.unlink()
+    done = run_script("train.py", "resume=disk/run")
+    assert done.returncode == 0, done.stderr
+    assert f"resumed at step {kept}" in done.stdout
+    steps = [row["step"] for row in metrics(run)]
+    assert steps == sorted(steps)
+    assert [row["step"] for row in metrics(run) if row["val/loss"]] == [100, 200, 300, 400, 500]
+
+
+def test_a_signal_on_a_full_disk(settings: list[str], small_disk: Path, tmp_path: Path) -> None:
+    process = launch(
+        tmp_path, "train.py", *settings, "max_steps=100000", "checkpoint.every_steps=null", "run_dir=disk/run"
+    )
+    wait_for_step(small_disk / "run", 30)
+    fill(small_disk, process)
+    process.terminate()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143
+    expect_line(errors, "run.interrupted_unsaved", "No space left on device", "resume=disk/run")
