@@ -68,7 +68,10 @@ def undecodable(part: Part, encoding: str, error: UnicodeDecodeError) -> str:
     """Says on which line the bytes are, for which the file is read once more, and what they may be."""
     with refusals(part.label), part.open() as file:
         lines = enumerate(_decoded(file, encoding, "hp_lightning.undecodable"), 1)
-        number = next((number for number, line in lines if UNDECODABLE in line), None)
+        try:
+            number = next((number for number, line in lines if UNDECODABLE in line), None)
+        except UnicodeError:  # UTF-16 without its byte order mark, from Python 3.13 on
+            number = 1
     where = part.label if number is None else f"{part.label}, line {number}"
     looks = _looks_like(error.object)
     return (
