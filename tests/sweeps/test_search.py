@@ -10,7 +10,7 @@ import pytest
 from helpers.errors import refused
 
 from hp_lightning.sweeping.folder import Job
-from hp_lightning.sweeping.job import ELSEWHERE
+from hp_lightning.sweeping.job import ELSEWHERE, is_settled
 from hp_lightning.sweeping.search import Search
 
 SPACE = ["model=tiny", "regularization.dropout=interval(0,0.5)", "optim.lr=tag(log,interval(1e-4,1e-1))"]
@@ -130,6 +130,7 @@ def test_hopeless_jobs_are_given_up(search: Callable[..., Search]) -> None:
     assert not found.is_wanted(job)
     assert found.ended(job, "interrupted") == "pruned"
     assert json.loads((job.folder / "summary.json").read_text())["status"] == "pruned"
+    assert is_settled(job), "a sweep that goes on leaves it alone"
 
     good = taken(found)
     validated(good, 5.0, 4.5, 3.0)
