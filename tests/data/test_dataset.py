@@ -322,6 +322,23 @@ def test_arrays_come_back(tmp_path: Path) -> None:
     assert cache.load("other") is None
 
 
+def test_two_may_store_the_same_at_once(tmp_path: Path) -> None:
+    """As two processes do: the second begins and ends while the first is writing."""
+    cache = Cache(tmp_path)
+
+    class Slow:
+        def __array__(self, *_: Any, **__: Any) -> Any:
+            Cache(tmp_path).store("key", {"numbers": np.arange(9)})
+            return np.arange(9)
+
+    arrays: dict[str, Any] = {"numbers": Slow()}
+    cache.store("key", arrays)
+    found = cache.load("key")
+    assert found is not None
+    assert found["numbers"].tolist() == list(range(9))
+    assert len(list(tmp_path.iterdir())) == 1, "something unfinished was left"
+
+
 ENCODE = """
 import sys
 from hp_lightning.schema.train import DataConfig, TokenizerConfig

@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("helpers.errors", "helpers.runs")
+pytest.register_assert_rewrite("helpers.disk", "helpers.errors", "helpers.runs")

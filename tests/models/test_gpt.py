@@ -243,6 +243,16 @@ def test_the_choices_of_the_modern_block_by_hand() -> None:
     assert logits.abs().max() > 0.45, "the cap was not reached by anything: the test shows nothing"
 
 
+def test_initial_weights_have_the_spread_of_gpt2() -> None:
+    """0.02, at the end of each of the two branches of a layer over √(2 · layers) (Radford et al. 2019, section 2.3)."""
+    torch.manual_seed(1)
+    net = GPT(replace(SMALL, vocab_size=500, d_model=64, d_ff=256, num_layers=3))
+    for name, weight in net.named_parameters():
+        if weight.dim() == 2:
+            spread = 0.02 / math.sqrt(6) if name.endswith(("output.weight", "down.weight")) else 0.02
+            assert weight.std().item() == pytest.approx(spread, rel=0.1), name
+
+
 def test_blocks_that_start_at_zero_do_nothing_at_first_and_learn() -> None:
     net = GPT(replace(SMALL, zero_init=True))
     token_ids = torch.tensor([[3, 1, 4]])

@@ -185,6 +185,24 @@ def test_reasons_are_told(sweep: Path, add_run: AddRun) -> None:
     assert lines.endswith(f"Its best run: {best}")
 
 
+def test_a_rate_too_high_is_no_overfitting(sweep: Path, add_run: AddRun) -> None:
+    """The validation loss rises again, but so does that of training."""
+    add_run("optim.lr=0.1", **done((4.4, 4.0)))
+    risen = add_run("optim.lr=0.2", **done((4.1, 4.6)))
+    assert "Overfitting" in verdict_of(sweep)
+    table = risen / "metrics.csv"
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        if row["train/loss"] and row["step"] == "20":
+            row["train/loss"] = "3.5"
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    assert "Overfitting" not in verdict_of(sweep)
+
+
 def test_narrow_terminal_gets_what_fits(sweep: Path, add_run: AddRun) -> None:
     add_run("optim.lr=0.1", **done((4.5, 4.0)))
     add_run("optim.lr=0.2", losses=(4.6,), status="failed", reason="a long story")

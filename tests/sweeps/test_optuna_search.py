@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.errors import refused
 
-from hp_lightning.sweeps.job import ELSEWHERE
+from hp_lightning.sweeps.job import ELSEWHERE, is_settled
 from hp_lightning.sweeps.optuna_search import Search
 from hp_lightning.sweeps.plan import Job
 
@@ -130,6 +130,7 @@ def test_hopeless_jobs_are_given_up(search: Callable[..., Search]) -> None:
     assert not found.is_wanted(job)
     assert found.ended(job, "interrupted") == "pruned"
     assert json.loads((job.folder / "summary.json").read_text())["status"] == "pruned"
+    assert is_settled(job), "a sweep that goes on leaves it alone"
 
     good = taken(found)
     validated(good, 5.0, 4.5, 3.0)

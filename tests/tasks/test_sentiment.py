@@ -19,7 +19,7 @@ from hp_lightning.common.files import PROJECT
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.evaluate import sentiment_config
 from hp_lightning.schema.train import TokenizerConfig, TrainConfig, to_plain
-from hp_lightning.tasks.sentiment.finetune import fit_temperature
+from hp_lightning.tasks.sentiment.finetune import LabelReader, fit_temperature
 from hp_lightning.tasks.sentiment.metrics import measure
 from hp_lightning.tasks.sentiment.naive_bayes import word_evidence
 from hp_lightning.tasks.sentiment.run import run
@@ -191,6 +191,14 @@ def test_measures() -> None:
     assert found.calibration_error == pytest.approx(gap, abs=1e-5)
 
 
+def test_calibration_is_of_the_confidence_in_either_sentiment() -> None:
+    """What is said with 75% is right three times of four, though more often where it is called positive."""
+    probabilities = torch.tensor([0.75, 0.75, 0.25, 0.25]).double()
+    found = measure(probabilities, torch.tensor([True, True, True, False]))
+    assert found.mean_confidence == found.accuracy == 0.75
+    assert found.calibration_error == pytest.approx(0, abs=1e-6)
+
+
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
 def test_temperature_is_found(temperature: float) -> None:
     generator = torch.Generator().manual_seed(1)
@@ -264,6 +272,27 @@ def test_labels_are_taught_and_judged(ckpt: Path, capsys: pytest.CaptureFixture[
     for row in rows:
         probability = float(row["positive_probability"])
         assert float(row["confidence"]) == pytest.approx(max(probability, 1 - probability), abs=1e-4)
+
+
+def test_each_network_keeps_back_rows_of_its_own(ckpt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept_back: list[list[str]] = []
+    log_odds = LabelReader.log_odds
+
+    def noted(reader: LabelReader, texts: list[str]) -> torch.Tensor:
+        kept_back.append(texts)
+        return log_odds(reader, texts)
+
+    monkeypatch.setattr(LabelReader, "log_odds", noted)
+    reviews = ckpt.parent / "reviews.csv"
+    rows = [(f"{word} {thing} {place}", label) for word, label in (("good", "positive"), ("bad", "negative"))
+            for thing in THINGS for place in (1, 2)]  # fmt: skip
+    with reviews.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])
+    settings = ["teach.networks=3", "teach.epochs=1", "teach.val_fraction=0.2"]
+    sentiment(f"ckpt={ckpt}", f"train={reviews}", *settings)
+    assert [len(texts) for texts in kept_back] == [4, 4, 4]
+    assert len({text for texts in kept_back for text in texts}) == 12, "no row twice"
+    assert all(sum(text.startswith("good") for text in texts) == 2 for texts in kept_back), "of each sentiment"
 
 
 def test_first_weights_are_those_of_the_model_if_wanted(ckpt: Path) -> None:

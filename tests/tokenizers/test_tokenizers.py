@@ -614,6 +614,12 @@ def test_nothing_is_encoded_as_nothing(cfg: TokenizerConfig) -> None:
         assert tokenizer.decode([]) == ""
 
 
+def test_a_token_joined_to_a_single_other_stands_close_to_that_alone() -> None:
+    tokenizer = word_tokenizer(*["The boat at pier #5 lies east.", "The boat at pier #5 lies west."] * 3)
+    for text in ("The boat at pier #5 lies west.", "The # boat lies at 5 east."):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
 def test_a_rare_word_stands_close_to_nothing(stories: Case) -> None:
     # "knaves'" is joined once, to its apostrophe; that says nothing of what else may follow "knaves".
     rare = ["The knaves' boat came in.", "What do these knaves, and who are those knaves?"] * 2

@@ -103,6 +103,16 @@ def test_a_long_run_is_compiled_and_a_short_one_is_not(machine: Machine, cfg: Ma
     assert "compiling takes about half a minute" in reason(settled, "compile")
 
 
+def test_every_pass_of_a_step_is_work(machine: Machine, cfg: MakeConfig) -> None:
+    """A step of 16 forward passes takes as long as 16 steps of one."""
+    bounds = ("max_epochs=null", "data.batch_size=4", "data.batch_tokens=null")
+    assert resolve_auto(cfg(*bounds, "max_steps=62_500"), EPOCH).cfg.trainer.compile is False
+    by_steps = resolve_auto(cfg(*bounds, "max_steps=1_000_000"), EPOCH)
+    by_passes = resolve_auto(cfg(*bounds, "max_steps=62_500", "trainer.accumulate_grad_batches=16"), EPOCH)
+    assert by_passes.cfg.trainer.compile is True
+    assert reason(by_passes, "compile") == reason(by_steps, "compile")
+
+
 def test_in_float32_a_processor_gains_too_little_by_compiling(machine: Machine, cfg: MakeConfig) -> None:
     machine(float32=1e11, bfloat16=1e11)
     settled = resolve_auto(cfg(LONG, "max_epochs=null"), EPOCH)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.disk import expect_flushed_before_renamed
 from helpers.errors import expect_line, expect_refusal, refused
 from helpers.processes import launch
 from helpers.runs import curves, metrics, wait_for_step
@@ -22,7 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from hp_lightning import checkpoint
+from hp_lightning.checkpoint import write_checkpoint
 from hp_lightning.common.errors import InputError
+from hp_lightning.common.run_dir import best_checkpoint, last_checkpoint, previous_checkpoint
 from hp_lightning.schema.train import from_plain, from_yaml, to_yaml
 
 SETTINGS = (
@@ -109,6 +112,17 @@ def test_any_flipped_bit_is_noticed_or_harmless(small_run: Path, tmp_path: Path)
             assert repr(loaded) == repr(whole)
             assert all(torch.equal(loaded["state_dict"][name], value) for name, value in whole["state_dict"].items())
     assert noticed > 80
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = expect_flushed_before_renamed(monkeypatch)
+    last, best = last_checkpoint(tmp_path), best_checkpoint(tmp_path)
+    for step in range(2):
+        write_checkpoint({"step": torch.tensor(step)}, last, [best])
+        assert flushed[-1] == last.parent.stat().st_ino, "so that the names are there, too"
+    files = [last, previous_checkpoint(tmp_path), best]
+    assert [torch.load(path, weights_only=True)["step"].item() for path in files] == [1, 0, 1]
+    assert len({path.stat().st_ino for path in files}) == 3, "one that is damaged leaves the others whole"
 
 
 def test_the_best_are_kept(small_run: Path) -> None:

@@ -11,19 +11,23 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning as L
 import psutil
 import pytest
 import torch
 from helpers.errors import expect_refusal
 from helpers.processes import Finished, launch, run_program
 from helpers.runs import scalars
+from lightning.pytorch.callbacks import LambdaCallback
 from omegaconf import OmegaConf
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from hp_lightning import checkpoint
 from hp_lightning.data.documents import read_documents
 from hp_lightning.data.splits import split_documents
-from hp_lightning.schema.train import to_plain
+from hp_lightning.schema.train import TrainConfig, to_plain
+from hp_lightning.training.module import GPTModule
 
 PLAIN = (int, float, str, bool, type(None))
 
@@ -239,6 +243,36 @@ def test_half_precision_with_accumulation(
     assert (summary["steps"], summary["tokens_seen"]) == (12, 12 * 2 * 8 * 64)
     assert list(rows(tmp_path / "run", "val/loss")) == [10, 12]
     assert list(rows(tmp_path / "run", "grad_norm")) == [5, 10]
+
+
+def test_every_pass_of_a_step_draws_its_own_dropout(make_config: Callable[..., TrainConfig]) -> None:
+    sizes = ["model.vocab_size=50", "model.d_model=16", "model.num_heads=2", "model.num_layers=1", "model.d_ff=16"]
+    wanted = ["regularization.dropout=0.5", "trainer.accumulate_grad_batches=2", "trainer.precision=32-true"]
+    cfg = make_config(*sizes, *wanted, "trainer.compile=false")
+    torch.manual_seed(1)
+    token_ids = torch.randint(50, (2, 8))
+
+    def losses() -> list[float]:
+        """Of two steps of two passes each, all with the same batch."""
+        found: list[float] = []
+        torch.manual_seed(1)
+        module = GPTModule(cfg)
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_steps=2,
+            accumulate_grad_batches=2,
+            callbacks=[LambdaCallback(on_train_batch_end=lambda *_: found.append(module.train_loss.item()))],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, DataLoader([(token_ids, token_ids)] * 4, batch_size=None))
+        return found
+
+    first = losses()
+    assert len(set(first)) == 4
+    assert losses() == first, "by the seed and the step alone"
 
 
 def test_early_stopping_keeps_the_best(run_script: Callable, first_book: Path, tmp_path: Path) -> None:

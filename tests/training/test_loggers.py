@@ -41,6 +41,7 @@ from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
 from hp_lightning.training.callbacks.plots import CLASSES, token_losses
 from hp_lightning.training.callbacks.samples import first_words, prompts
 from hp_lightning.training.fit import train
+from hp_lightning.training.loggers import hparams
 
 SETTINGS = (
     "experiment=smoke",
@@ -219,6 +220,12 @@ def test_every_run_is_a_row_with_all_columns(board: TBContext, outputs: Path) ->
     summary = json.loads((outputs / RUNS[1] / "summary.json").read_text())
     assert settings[RUNS[1]]["max_steps"] == summary["steps"]
     assert settings[RUNS[1]]["parameters"] == summary["parameters"]
+
+
+def test_no_patience_is_not_endless_patience(make_config: MakeConfig, corpus: CorpusDataModule) -> None:
+    given = [make_config(f"optim.plateau.patience={patience}") for patience in ("null", 0, 2)]
+    shown = [hparams.settings(cfg, corpus, parameters=1, total_steps=1, val_every=1) for cfg in given]
+    assert [row["optim.plateau.patience"] for row in shown] == [-1, 0, 2]
 
 
 def test_settings_told_anew_stand_in_the_row(board: TBContext) -> None:

@@ -15,6 +15,7 @@ from helpers.processes import killed, launch
 from helpers.program import HELD
 from helpers.runs import curves, expect_same_run, finished_run, metrics, resume_as_told, wait_for_step, wait_until
 
+from hp_lightning.common import slurm
 from hp_lightning.training.callbacks.graceful_shutdown import SECONDS_BETWEEN_SIGNALS
 
 # Dropout draws random numbers, the plateau steps at nearly every validation, and an epoch has some 40 steps. Muon has
@@ -328,6 +329,21 @@ def test_a_run_that_is_training_is_not_resumed(settings: list[str], run_script: 
 
 
 # As a job of SLURM
+
+
+def test_each_task_of_an_array_goes_on_with_its_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_NAME", "books")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "4711")
+    runs = {task: Path("outputs", "runs", f"run_of_{task}") for task in ("1", "2")}
+    for task, run in runs.items():
+        run.mkdir(parents=True)
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+        slurm.mark(run)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    for task in ("1", "2", "3"):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+        assert slurm.run_of_requeued_job(None) == runs.get(task)
 
 
 def test_a_job_is_requeued_and_goes_on(settings: list[str], unbroken: Path, tmp_path: Path) -> None:
