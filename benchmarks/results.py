@@ -1,6 +1,6 @@
 """What the presets come to on three corpora, beside nanoGPT and beside counting; makes docs/RESULTS.md.
 
-    python benchmarks/results.py --data ../shared/data --nanogpt ../nanoGPT
+    python benchmarks/results.py --data DIR --nanogpt DIR
 
 Takes about two hours on two cores. Every run has half of them: nanoGPT and ours are begun at the same time, so that
 whatever else the machine does slows both. What has been done already in the folder `--work` is not done again, and what

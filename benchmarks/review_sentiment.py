@@ -1,6 +1,6 @@
 """How well the ways of `hp-lightning sentiment` tell positive from negative sentences, beside Naive Bayes.
 
-    python benchmarks/review_sentiment.py ../shared/data/movie_review_sentences.csv
+    python benchmarks/review_sentiment.py movie_review_sentences.csv
 
 Of each label the last fifth is held out: no vocabulary, no weight, no temperature and no choice comes from it. What has
 been done already in the folder `--work` is not done again.

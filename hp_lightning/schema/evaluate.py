@@ -83,7 +83,7 @@ class SentimentConfig:
     file: Optional[str]  # texts, in a CSV or one a line; -: standard input, one a line
     evaluate: Optional[str]  # labelled rows that the judgements are compared with
     train: Optional[str]  # labelled rows that a model is taught by
-    out: Optional[str]  # where the scores, the evaluation or the taught model go; null: see README.md
+    out: Optional[str]  # where the scores, the evaluation or the taught model go; null: see docs/sentiment.md
     data: ReviewsConfig
     method: str  # next_word | calibrated; a model that was taught labels has its own
     template: str  # follows a text, before the words, with the method calibrated

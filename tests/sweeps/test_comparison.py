@@ -407,7 +407,7 @@ def report(cwd: Path, *arguments: str) -> Finished:
 
 
 def test_run_that_was_trained(tmp_path: Path, first_book: Path) -> None:
-    # Of a sweep that was trained tests/test_sweep.py holds the same.
+    # Of a sweep that was trained tests/sweeps/test_sweep.py holds the same.
     settings = ["experiment=smoke", f"data.path={first_book}", "max_steps=4", "trainer.val_every_steps=2"]
     settings += ["logger.log_every_steps=1", "logger.tensorboard=false", "run_dir=outputs/runs/one"]
     trained = run_program(tmp_path, "train.py", *settings)
