@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from hp_lightning.common import run_dir as runs
+from hp_lightning.common.console import lost_output
 from hp_lightning.common.errors import InputError, Interrupted, RunError
 from hp_lightning.common.files import PROJECT
 from hp_lightning.common.hydra_grammar import quoted
@@ -110,7 +111,7 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
     logging.raiseExceptions = False  # an output that takes nothing is told once, in the end
     ending = _ending(main, schema, free_text)
     told = isinstance(ending, TOLD)
-    lost = _lost_output(probing=isinstance(ending, OSError) and not told)
+    lost = lost_output("\n" if isinstance(ending, OSError) and not told else "")  # an empty line to find out
     if lost is not None and not told:
         ending = lost
     if isinstance(ending, TOLD):
@@ -174,28 +175,6 @@ def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
     if options.shell_completion and not {"install", "uninstall", "query"} & {w.partition("=")[0] for w in others}:
         raise InputError("cli.usage", "--shell-completion does not say what to do: add install=bash or uninstall=bash")
     return ["-m", *others] if sweeps else others
-
-
-def _lost_output(probing: bool) -> RunError | SystemExit | None:
-    """How a program ends whose output nobody takes; None where it is taken.
-
-    Args:
-        probing: writes an empty line to find out
-    """
-    try:
-        print(end="\n" if probing else "", flush=True)
-    except BrokenPipeError:  # whoever reads, as in `| head`, may have read enough
-        _give_output_up()
-        return SystemExit(128 + signal.SIGPIPE)
-    except OSError as error:
-        _give_output_up()
-        return RunError("output.stdout", f"what is printed cannot be written ({error.strerror})")
-    return None
-
-
-def _give_output_up() -> None:
-    """Python, too, would write what is left of it, in the end, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _quoted(argument: str) -> str:

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from hp_lightning.cli import app
-from hp_lightning.common.console import messages
+from hp_lightning.common.console import messages, print_help
 from hp_lightning.common.errors import InputError, RunError
 from hp_lightning.sweeps.comparison.runs import find_run_folders
 from hp_lightning.sweeps.comparison.write import summarize
@@ -25,7 +25,7 @@ from hp_lightning.sweeps.comparison.write import summarize
 def run() -> None:
     """The command."""
     if {"-h", "--help"} & set(sys.argv):
-        print(__doc__)
+        print_help(str(__doc__), app.program())
         return
     try:
         folders, to = _given(sys.argv[1:])

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from hp_lightning.cli import app
-from hp_lightning.common.console import messages
+from hp_lightning.common.console import messages, print_help
 from hp_lightning.common.hydra_grammar import quoted
 from hp_lightning.data.dataset import tokenize_corpus
 from hp_lightning.data.ngram_baseline import counted_loss
@@ -53,7 +53,7 @@ def _overrides(words: list[str]) -> list[str]:
 def run() -> None:
     """The command."""
     if {"-h", "--help"} & set(sys.argv):
-        print(__doc__)
-        raise SystemExit
+        print_help(str(__doc__), app.program())
+        return
     sys.argv[1:] = _overrides(sys.argv[1:])
     app.run(main, TrainConfig, app.FREE_TEXT)

@@ -24,7 +24,9 @@ def main() -> None:
     """The command line: the name of a command, then what it is told."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
-        print(_help())
+        from hp_lightning.common.console import print_help
+
+        print_help(_help(), "hp-lightning")
         return
     if name not in COMMANDS:
         error = _unknown(name)

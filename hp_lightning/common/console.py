@@ -1,6 +1,8 @@
 """Messages to the person, and how far long work is: a bar in a terminal, a line now and then in a log file."""
 
 import logging
+import os
+import signal
 import sys
 import threading
 import time
@@ -13,6 +15,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from hp_lightning.common.errors import RunError
 
 
 class _Console(Console):
@@ -30,6 +34,34 @@ logging.getLogger("matplotlib").setLevel(logging.ERROR)  # while Lightning impor
 
 SECONDS_BETWEEN_LINES = 10
 SECONDS_BEFORE_LINES = 3  # work that is done sooner is not worth a line
+
+
+def lost_output(text: str) -> RunError | SystemExit | None:
+    """Prints a text and all that waits to be printed; gives how a program ends whose output nobody takes."""
+    try:
+        print(end=text, flush=True)
+    except BrokenPipeError:  # whoever reads, as in `| head`, may have read enough
+        _give_output_up()
+        return SystemExit(128 + signal.SIGPIPE)
+    except OSError as error:
+        _give_output_up()
+        return RunError("output.stdout", f"what is printed cannot be written ({error.strerror})")
+    return None
+
+
+def _give_output_up() -> None:
+    """Python, too, would write what is left of it, in the end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_help(text: str, program: str) -> None:
+    """Prints the help of a program, which ends in one line or silently where nobody takes it."""
+    ending = lost_output(f"{text}\n")
+    if isinstance(ending, RunError):
+        print(ending.line(program), file=sys.stderr)
+        raise SystemExit(ending.exit_status)
+    if ending is not None:
+        raise ending
 
 
 def clock(seconds: float) -> str:

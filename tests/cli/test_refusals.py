@@ -155,12 +155,13 @@ def test_a_process_that_is_refused(program: str, argument: str, code: str, tmp_p
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("words", [["generate.py", "--help"], ["corpus", "--help"], ["--help"]])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_output_that_nobody_can_take(unbuffered: str, tmp_path: Path) -> None:
+def test_output_that_nobody_can_take(unbuffered: str, words: list[str], tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        done = run_program(tmp_path, "generate.py", "--help", stdout=full, PYTHONUNBUFFERED=unbuffered)
+        done = run_program(tmp_path, *words, stdout=full, PYTHONUNBUFFERED=unbuffered)
     expect_refusal(done, "output.stdout", "No space left on device", status=1)
-    line = f"{shlex.join(command('generate.py', '--help'))} | head -c 1"
+    line = f"{shlex.join(command(*words))} | head -c 1"
     changed = environment(PYTHONUNBUFFERED=unbuffered)
     reader = subprocess.run(line, shell=True, cwd=tmp_path, env=changed, capture_output=True, text=True, check=False)
     assert reader.stderr == "", "whoever reads may have read enough"
