@@ -4,7 +4,8 @@
     benchmarks/gpu.sh 8 --wheels DIR --data DIR --nanogpt DIR --out DIR
     benchmarks/gpu.sh --dry                             # every part in miniature on the processor
 
-Needs Python and PyTorch; what else the project needs and this Python lacks is unpacked from the wheels, the project
+Needs Python, PyTorch and the compiled ones of the packages that the project needs. What else is missing is unpacked
+from the wheels, which are of the packages of the Python that collected them (PYTHON=.venv/bin/python); the project
 itself is only put on the path. The parts stand in gpu_parts.py in order of worth; each has a limit, and its figures are
 in `gpu.json` of --out as soon as they are known. `python benchmarks/gpu_report.py` puts docs/gpu.json onto
 docs/RESULTS.md.

@@ -203,9 +203,11 @@ def smoke(bench: Bench) -> Iterator[Figures]:
     command = [*TRAIN, SMOKE, *bench.scale.train, f"run_dir={broken}"]
     bench.run(command, until=broken / "checkpoints" / "last.ckpt")
     resumed = re.search(r"resumed at step (\d+)", bench.run([*TRAIN, f"resume={broken}"]).output)
+    if resumed is None:
+        raise PartError("the killed run was not resumed")
     pairs = zip(run.rows, _read_rows(broken), strict=True)
     differences = [abs(float(a[key]) - float(b[key])) for a, b in pairs for key in LOSSES if a[key]]
-    yield {"resumed_at_step": resumed and resumed[1], "largest_difference": max(differences)}
+    yield {"resumed_at_step": resumed[1], "largest_difference": max(differences)}
 
 
 def tests(bench: Bench) -> Iterator[Figures]:
@@ -217,6 +219,8 @@ def tests(bench: Bench) -> Iterator[Figures]:
     }
     failed = re.findall(r"^(?:FAILED|ERROR) \S*::(\S+)", ended.output, re.MULTILINE)
     yield {"counts": counts, "failed": failed, "seconds": ended.seconds}
+    if failed:
+        raise PartError(f"{len(failed)} failed")
 
 
 def gpt2(bench: Bench) -> Iterator[Figures]:

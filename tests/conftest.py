@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -71,6 +72,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
         folder = common / f"shared_{name}"
         with FileLock(f"{folder}.lock"):
             if not folder.with_suffix(".done").exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
                 folder.mkdir()
                 fill(folder)
                 folder.with_suffix(".done").touch()

@@ -39,10 +39,20 @@ def main(cfg: DictConfig) -> None:
         show_corpus(checked.data.path, corpus, counted_loss(checked.data, corpus))
 
 
+# Hydra's options that take the next word.
+WITH_A_VALUE = (
+    "--cfg", "-c", "--info", "-i", "--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package",
+    "-p",
+)  # fmt: skip
+
+
 def _overrides(words: list[str]) -> list[str]:
-    """Words that are neither key=value nor an option are files, or URLs."""
-    paths = [word for word in words if "=" not in word.partition("/")[0] and not word.startswith("-")]
-    others = [word for word in words if word not in paths]
+    """Words that are neither key=value nor an option or its value are files, or URLs."""
+    paths: list[str] = []
+    others: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        is_path = "=" not in word.partition("/")[0] and not word.startswith("-") and before not in WITH_A_VALUE
+        (paths if is_path else others).append(word)
     if not paths:
         return others
     chosen = [] if any(word.startswith("data=") for word in others) else ["data=csv"]

@@ -1,4 +1,4 @@
-"""The ways in which a run ends that are no bug: each is told in one line, with its exit status, by `cli/app.py`."""
+"""The ways in which a run ends that are no bug: each is told in one line, with its exit status, by the commands."""
 
 import lzma
 import signal

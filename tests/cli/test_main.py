@@ -39,3 +39,9 @@ def test_errors_name_the_command(tmp_path: Path) -> None:
     assert expect_refusal(done, "checkpoint.not_found", "ckpt=nowhere ").startswith("hp-lightning evaluate: ")
     done = run_in_process(tmp_path, "train.py", "resume=nowhere")
     assert expect_refusal(done, "run.not_found", "resume=nowhere ").startswith("train.py: ")
+
+
+def test_corpus_leaves_the_values_of_options_to_hydra(tmp_path: Path) -> None:
+    done = run_in_process(tmp_path, "corpus", "mine.csv", "--cfg", "job")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "path: mine.csv" in done.stdout

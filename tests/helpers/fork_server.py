@@ -67,9 +67,10 @@ def serve(requests: socket.socket) -> dict[str, Any]:
         read_end, write_end = os.pipe()
         parent = os.fork()
         if parent == 0:
-            if pid := os.fork():
-                os.write(write_end, str(pid).encode())
+            if os.fork():
                 os._exit(0)
+            os.setsid()
+            os.write(write_end, str(os.getpid()).encode())
             for number, stream in enumerate(streams):
                 os.dup2(stream, number)
             for descriptor in (*streams, read_end, write_end, requests.detach()):
@@ -90,7 +91,6 @@ def main() -> None:
     assert len(os.listdir("/proc/self/task")) == 1, "of several threads, a fork takes one along"
     gc.freeze()  # for good: a collection, as at the end of a program, would have to copy all that is shared
     request = serve(socket.socket(fileno=int(sys.argv[1])))
-    os.setsid()
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])

@@ -117,9 +117,8 @@ def end_all() -> None:
     """Ends whatever a test that failed has left running."""
     while _running:
         process = _running.pop()
-        if process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with suppress(ProcessLookupError):  # what it has started may outlive it
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         for stream in filter(None, (process.stdin, process.stdout, process.stderr)):
             stream.close()

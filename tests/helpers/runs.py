@@ -15,9 +15,9 @@ from .processes import run_line, run_program
 MEASURED = ("train/loss", "grad_norm", "lr", "val/loss", "val/perplexity", "val/bits_per_char", "val/gap")
 
 
-def finished_run(cwd: Path, *settings: str) -> Path:
-    """The folder of a run, once it has come to its end; `run_dir=run` is among its settings."""
-    done = run_program(cwd, "train.py", *settings)
+def finished_run(cwd: Path, *settings: str, fresh: bool = False) -> Path:
+    """The folder of a run, once it has come to its end; `run_dir=run` is among its settings, `fresh` as in `launch`."""
+    done = run_program(cwd, "train.py", *settings, fresh=fresh)
     assert (done.returncode, done.stderr) == (0, "")
     return cwd / "run"
 
