@@ -1,7 +1,11 @@
 """The command hp-lightning itself: which commands there are, and what is none of them."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from helpers.errors import expect_refusal
 from helpers.in_process import run_in_process
 from helpers.processes import PROJECT
@@ -45,3 +49,14 @@ def test_corpus_leaves_the_values_of_options_to_hydra(tmp_path: Path) -> None:
     done = run_in_process(tmp_path, "corpus", "mine.csv", "--cfg", "job")
     assert (done.returncode, done.stderr) == (0, "")
     assert "path: mine.csv" in done.stdout
+
+
+def test_the_installed_command_finds_the_sweeper(tmp_path: Path) -> None:
+    """Hydra looks for plugins on the path alone, on which the project's folder need not be."""
+    script = Path(sys.executable).with_name("hp-lightning")
+    if not script.is_file():
+        pytest.skip("the project is not installed")
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [script, "train", "-m", "seed=1,2", "optim.lr=interval(1,2)"]
+    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, check=False)
+    expect_refusal(done, "sweep.interval_in_grid", "optim.lr=")
