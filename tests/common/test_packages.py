@@ -8,5 +8,6 @@ from helpers.processes import PROJECT
 def test_every_package_is_installed() -> None:
     """A wheel holds what is listed, no more."""
     listed = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
-    folders = {path.parent.relative_to(PROJECT) for path in PROJECT.glob("hp_lightning/**/*.py")}
+    modules = (path for top in ("hp_lightning", "hydra_plugins") for path in (PROJECT / top).rglob("*.py"))
+    folders = {module.parent.relative_to(PROJECT) for module in modules}
     assert sorted(listed) == sorted(".".join(folder.parts) for folder in folders)
