@@ -40,7 +40,8 @@ from hp_lightning.inference.export import gpt2_weights
 from hp_lightning.inference.fast_decoding import optimize_for_inference
 from hp_lightning.inference.generate import Sampling, generate
 from hp_lightning.models.gpt import GPT
-from hp_lightning.schema.train import ModelConfig, train_config
+from hp_lightning.schema.model import ModelConfig
+from hp_lightning.schema.train import train_config
 
 SHAPES = ("roadmap", "small")  # whose sizes stand in conf/model
 VOCAB_SIZE = 10_000

@@ -231,11 +231,10 @@ def _config(job: Job) -> Any:
     from hydra import compose, initialize_config_dir
 
     from hp_lightning.cli import app
-    from hp_lightning.common.hydra_grammar import quoted
     from hp_lightning.schema.train import train_config
 
     given = {**settings(job), **AUTOMATIC}.items()
-    overrides = [f"{key}={quoted(value) if key in app.FREE_TEXT else value}" for key, value in given]
+    overrides = app.as_typed([f"{key}={value}" for key, value in given], app.SCHEMAS["train"])
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         return train_config(compose("train", overrides=overrides))
 

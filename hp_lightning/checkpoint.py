@@ -26,7 +26,8 @@ from hp_lightning.common.errors import InputError
 from hp_lightning.common.failpoints import failpoint
 from hp_lightning.common.run_dir import previous_checkpoint
 from hp_lightning.models.gpt import GPT
-from hp_lightning.schema.train import ModelConfig, TrainConfig, from_plain, to_plain
+from hp_lightning.schema.model import ModelConfig
+from hp_lightning.schema.train import TrainConfig, from_plain, to_plain
 from hp_lightning.tokenizers import Tokenizer, tokenizer_from_state
 
 FORMAT = 9

@@ -28,7 +28,7 @@ class ProcessLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Trains them; what came of each stands in its folder."""
-        from hp_lightning.schema.train import sweep_config
+        from hp_lightning.schema.sweep import sweep_config
         from hp_lightning.sweeps.plan import placed_job
         from hp_lightning.sweeps.pool import Pool
         from hp_lightning.sweeps.slots import available_cores, available_gpus, make_slots
@@ -47,7 +47,7 @@ class OurSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Makes the launcher."""
-        from hp_lightning.schema.train import sweep_config
+        from hp_lightning.schema.sweep import sweep_config
 
         self.hydra_context, self.config = hydra_context, config  # for validate_batch_is_legal
         self.given = config.hydra.overrides

@@ -1,6 +1,5 @@
 """What the commands share: the config schemas made known, and every refusal told in one line."""
 
-import dataclasses
 import difflib
 import functools
 import logging
@@ -11,38 +10,46 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, Optional
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from hp_lightning.cli.help import help_template
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common.console import lost_output
 from hp_lightning.common.errors import InputError, Interrupted, RunError
 from hp_lightning.common.files import PROJECT
 from hp_lightning.common.hydra_grammar import quoted
-from hp_lightning.schema import course, evaluate, generate, train
+from hp_lightning.schema.checks import settings
+from hp_lightning.schema.course import CourseConfig
+from hp_lightning.schema.evaluate import EvaluateConfig
+from hp_lightning.schema.export import ExportConfig
+from hp_lightning.schema.generate import GenerateConfig
+from hp_lightning.schema.sentiment import SentimentConfig
 from hp_lightning.schema.train import TrainScriptConfig
 
-# Keys of a training config whose values are text or paths as they were typed.
-FREE_TEXT = (
-    "data.path", "data.delimiter", "data.row_separator", "data.cache_dir", "tokenizer.from_run", "run_dir", "resume",
-    "logger.sample_prompts",
-)  # fmt: skip
-
-LITERAL = ("prompt", "text", "template")  # of those of any config, what is text, in brackets too
+SCHEMAS = {
+    "train": TrainScriptConfig,
+    "generate": GenerateConfig,
+    "evaluate": EvaluateConfig,
+    "sentiment": SentimentConfig,
+    "export": ExportConfig,
+    "course": CourseConfig,
+}
 
 command: str | None = None  # the word after hp-lightning; None in train.py and generate.py
 
 TOLD = (HydraException, OmegaConfBaseException, RunError)  # in one line; some of Hydra's are OSErrors, too
 
-for schema_module in (train, generate, evaluate, course):
-    schema_module.register()
+for root, root_schema in SCHEMAS.items():  # each is named in the defaults list of conf/<root>.yaml
+    ConfigStore.instance().store(name=f"{root}_schema", node=root_schema)
 OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
 
 
@@ -94,14 +101,13 @@ def program() -> str:
     return Path(sys.argv[0]).name if command is None else f"hp-lightning {command}"
 
 
-def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ()) -> None:
+def run(main: Callable[[], None], schema: type) -> None:
     """Runs a `@hydra.main` function as a command-line program: what a person got wrong is one line and a status.
 
     Args:
         main: the decorated function
-        schema: the dataclass of its config, from which a misspelt key is corrected
-        free_text: keys whose values are text or paths as they were typed, commas, quotes and all; in a sweep, where
-            commas part the values, and in its jobs, Hydra's own rules hold
+        schema: the dataclass of its config: of it are the help, the correction of a misspelt key, and what is taken as
+            typed (in a sweep, where commas separate the values, and in its jobs, Hydra's own rules hold)
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by whoever started this
@@ -109,7 +115,10 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
     # Hydra prints what goes wrong in its own format, over several lines, with status 1; in this mode it raises.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     logging.raiseExceptions = False  # an output that takes nothing is told once, in the end
-    ending = _ending(main, schema, free_text)
+    OmegaConf.register_new_resolver(
+        "settings", lambda *, _root_: help_template(schema, _root_, program()), replace=True
+    )
+    ending = _ending(main, schema)
     told = isinstance(ending, TOLD)
     lost = lost_output("\n" if isinstance(ending, OSError) and not told else "")  # an empty line to find out
     if lost is not None and not told:
@@ -120,12 +129,12 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
         raise ending
 
 
-def _ending(main: Callable[[], None], schema: type, free_text: tuple[str, ...]) -> Exception | SystemExit | None:
+def _ending(main: Callable[[], None], schema: type) -> Exception | SystemExit | None:
     """Runs it; gives what is to be told of its end, if it was not a good one."""
     try:
         sys.argv[1:] = _settled_options(sys.argv[1:], may_sweep=schema is TrainScriptConfig)
         if "-m" not in sys.argv and not {runs.HANDED_OVER, runs.IN_SWEEP} & os.environ.keys():
-            sys.argv[1:] = [_quoted(word) if word.partition("=")[0] in free_text else word for word in sys.argv[1:]]
+            sys.argv[1:] = as_typed(sys.argv[1:], schema)
         main()
     except _Refused as refused:
         assert isinstance(refused.__cause__, Exception)
@@ -177,12 +186,17 @@ def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
     return ["-m", *others] if sweeps else others
 
 
-def _quoted(argument: str) -> str:
-    """key=value with the value in Hydra's quotes; a list stays one, where there can be one."""
-    key, _, value = argument.partition("=")
-    if value == "null" or (key not in LITERAL and re.fullmatch(r"\[.*\]", value, re.DOTALL)):
-        return argument
-    return f"{key}={quoted(value)}"
+def as_typed(words: list[str], schema: type) -> list[str]:
+    """The words with what is to be taken as typed in Hydra's quotes; null, and a list where there can be one, stay."""
+    verbatim = {key: field for key, field in settings(schema) if field.metadata["verbatim"]}
+    quoted_words = []
+    for word in words:
+        key, _, value = word.partition("=")
+        stays = key not in verbatim or value == "null"
+        if not stays and verbatim[key].type not in (str, Optional[str]):
+            stays = re.fullmatch(r"\[.*\]", value, re.DOTALL) is not None
+        quoted_words.append(word if stays else f"{key}={quoted(value)}")
+    return quoted_words
 
 
 class _Refused(BaseException):
@@ -227,16 +241,10 @@ def _of_a_key(error: OmegaConfBaseException, schema: type) -> InputError:
 
 
 def _unknown_key(key: str, schema: type) -> InputError:
-    known = list(_keys(schema))
-    close = difflib.get_close_matches(key, known, n=1)
-    same_name = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
+    keys = [known for known, _ in settings(schema)]
+    groups = sorted({known.rpartition(".")[0] for known in keys} - {""})
+    close = difflib.get_close_matches(key, keys + groups, n=1)
+    same_name = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
     hint = close or same_name
     advice = f"did you mean {hint[0]}?" if hint else "--help lists the keys and groups"
     return InputError("config.unknown_key", f"there is no config key {key}: {advice}")
-
-
-def _keys(schema: Any, prefix: str = "") -> Iterator[str]:
-    for field in dataclasses.fields(schema):
-        yield prefix + field.name
-        if dataclasses.is_dataclass(field.type):
-            yield from _keys(field.type, f"{prefix}{field.name}.")

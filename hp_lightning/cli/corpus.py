@@ -21,7 +21,8 @@ from hp_lightning.common.hydra_grammar import quoted
 from hp_lightning.data.dataset import tokenize_corpus
 from hp_lightning.data.ngram_baseline import counted_loss
 from hp_lightning.data.report import show_corpus
-from hp_lightning.schema.train import TokenizerConfig, TrainConfig, train_config
+from hp_lightning.schema.tokenizer import TokenizerConfig
+from hp_lightning.schema.train import TrainConfig, train_config
 from hp_lightning.tokenizers import Tokenizer
 
 
@@ -66,4 +67,4 @@ def run() -> None:
         print_help(str(__doc__), app.program())
         return
     sys.argv[1:] = _overrides(sys.argv[1:])
-    app.run(main, TrainConfig, app.FREE_TEXT)
+    app.run(main, TrainConfig)

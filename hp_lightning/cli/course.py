@@ -19,4 +19,4 @@ def main(cfg: DictConfig) -> None:
 
 def run() -> None:
     """The command."""
-    app.run(main, CourseConfig, ("ckpt", "to", "text", *(k for k in app.FREE_TEXT if k.startswith("data."))))
+    app.run(main, CourseConfig)

@@ -19,4 +19,4 @@ def main(cfg: DictConfig) -> None:
 
 def run() -> None:
     """The command."""
-    app.run(main, EvaluateConfig, free_text=("ckpt", "out", *(key for key in app.FREE_TEXT if key.startswith("data."))))
+    app.run(main, EvaluateConfig)

@@ -4,7 +4,7 @@ from omegaconf import DictConfig
 
 from hp_lightning.cli import app
 from hp_lightning.common.garbage import without_collection
-from hp_lightning.schema.generate import ExportConfig, export_config
+from hp_lightning.schema.export import ExportConfig, export_config
 
 
 @app.hydra_main("export")
@@ -19,4 +19,4 @@ def main(cfg: DictConfig) -> None:
 
 def run() -> None:
     """The command."""
-    app.run(main, ExportConfig, free_text=("ckpt", "to"))
+    app.run(main, ExportConfig)

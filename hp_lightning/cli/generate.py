@@ -19,4 +19,4 @@ def main(cfg: DictConfig) -> None:
 
 def run() -> None:
     """The command."""
-    app.run(main, GenerateConfig, free_text=("prompt", "prompt_file", "ckpt"))
+    app.run(main, GenerateConfig)

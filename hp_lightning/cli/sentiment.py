@@ -4,7 +4,7 @@ from omegaconf import DictConfig
 
 from hp_lightning.cli import app
 from hp_lightning.common.garbage import without_collection
-from hp_lightning.schema.evaluate import SentimentConfig, sentiment_config
+from hp_lightning.schema.sentiment import SentimentConfig, sentiment_config
 
 
 @app.hydra_main("sentiment")
@@ -19,8 +19,4 @@ def main(cfg: DictConfig) -> None:
 
 def run() -> None:
     """The command."""
-    app.run(
-        main,
-        SentimentConfig,
-        free_text=("ckpt", "text", "file", "evaluate", "train", "out", "template", "data.delimiter"),
-    )
+    app.run(main, SentimentConfig)

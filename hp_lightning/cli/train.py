@@ -60,4 +60,4 @@ def _start() -> None:
 
 def run() -> None:
     """The command."""
-    app.run(_start, TrainScriptConfig, app.FREE_TEXT)
+    app.run(_start, TrainScriptConfig)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hp_lightning.common.errors import InputError
 from hp_lightning.data.dataset import TokenizedCorpus
-from hp_lightning.schema.train import DataConfig
+from hp_lightning.schema.data import DataConfig
 
 IGNORED = -100  # the target of a position that does not count, as in `torch.nn.functional.cross_entropy`
 Batch = tuple[Tensor, Tensor]  # token_ids and targets, each (B, T)

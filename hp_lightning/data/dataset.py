@@ -23,7 +23,8 @@ from hp_lightning.data.downloads import cache_folder
 from hp_lightning.data.sources import Source, content_digest, find_sources
 from hp_lightning.data.splits import Splits, split_documents
 from hp_lightning.data.stats import CorpusFacts, PartFacts, inspect
-from hp_lightning.schema.train import DataConfig, TokenizerConfig
+from hp_lightning.schema.data import DataConfig
+from hp_lightning.schema.tokenizer import TokenizerConfig
 from hp_lightning.tokenizers import Learned, Tokenizer, learn_tokenizer, tokenizer_from_state
 
 FORMAT = 3  # of what the cache holds; to be raised with every change of reading, splitting or tokenizing

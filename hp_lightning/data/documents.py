@@ -10,7 +10,7 @@ from hp_lightning.data.readers.archives import Part, parts_of
 from hp_lightning.data.readers.columns import find_group_columns, find_text_column
 from hp_lightning.data.readers.table import Table, open_table
 from hp_lightning.data.sources import Source, find_sources
-from hp_lightning.schema.train import DataConfig
+from hp_lightning.schema.data import DataConfig
 
 ROW_END_BYTES = ROW_END.encode()
 # The text of each document while it is read, in UTF-8: strings would take two to four times as much.

@@ -16,7 +16,7 @@ from fsspec.callbacks import Callback
 
 from hp_lightning.common.console import log, progress
 from hp_lightning.common.errors import InputError, label, printable, reason
-from hp_lightning.schema.train import DataConfig
+from hp_lightning.schema.data import DataConfig
 
 SECONDS_TO_CONNECT = 30
 SECONDS_WITHOUT_DATA = 60

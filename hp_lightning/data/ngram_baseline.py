@@ -13,7 +13,7 @@ from hp_lightning.common.failpoints import failpoint
 from hp_lightning.data.cache import Cache, digest, from_array, to_array
 from hp_lightning.data.dataset import TokenizedCorpus
 from hp_lightning.data.downloads import cache_folder
-from hp_lightning.schema.train import DataConfig
+from hp_lightning.schema.data import DataConfig
 
 ORDER = 5
 MOST_TOKENS = 10_000_000  # of a training part that is counted

@@ -11,7 +11,7 @@ from typing import Any
 
 from hp_lightning.common.errors import InputError, label, printable, refusals
 from hp_lightning.data.downloads import cached_path, download, is_remote, local_path, remote_name
-from hp_lightning.schema.train import DataConfig
+from hp_lightning.schema.data import DataConfig
 
 COMPRESSED = (".gz", ".zip", ".bz2", ".xz")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hp_lightning.common.errors import InputError
 from hp_lightning.data.documents import Document, characters
-from hp_lightning.schema.train import DataConfig
+from hp_lightning.schema.data import DataConfig
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from hp_lightning.data.sources import absolute_path, find_sources
 from hp_lightning.inference.generate import Sampling, check_memory, continue_text
 from hp_lightning.inference.metrics import Figures, copied_share, figures, figures_by_document, score_tokens
 from hp_lightning.models.gpt import GPT
-from hp_lightning.schema.evaluate import EvaluateConfig, OtherCorpusConfig
-from hp_lightning.schema.train import DataConfig
+from hp_lightning.schema.data import DataConfig, OtherCorpusConfig
+from hp_lightning.schema.evaluate import EvaluateConfig
 
 BATCH_SIZE = 32  # windows
 N_GRAMS = (5, 8, 12)

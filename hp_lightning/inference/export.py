@@ -17,8 +17,8 @@ from hp_lightning.checkpoint import LoadedCheckpoint
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common.errors import InputError
 from hp_lightning.models.gpt import GPT
-from hp_lightning.schema.generate import ExportConfig
-from hp_lightning.schema.train import ModelConfig
+from hp_lightning.schema.export import ExportConfig
+from hp_lightning.schema.model import ModelConfig
 from hp_lightning.tokenizers import EOS, UNK, Tokenizer
 
 GPT2_FORM = {
@@ -127,9 +127,9 @@ def gpt2_config(trained: LoadedCheckpoint) -> dict[str, Any]:
         "n_inner": model.d_ff,
         "activation_function": ACTIVATIONS[model.activation],
         "layer_norm_epsilon": 1e-5,
-        "embd_pdrop": dropout.embedding_dropout,
-        "attn_pdrop": dropout.attention_dropout,
-        "resid_pdrop": dropout.residual_dropout,
+        "embd_pdrop": dropout.rate("embedding"),
+        "attn_pdrop": dropout.rate("attention"),
+        "resid_pdrop": dropout.rate("residual"),
         "tie_word_embeddings": model.tie_embeddings,
         "bos_token_id": eos_id,
         "eos_token_id": eos_id,

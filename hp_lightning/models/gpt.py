@@ -21,7 +21,10 @@ from hp_lightning.models.functional import (
     sinusoidal_table,
 )
 from hp_lightning.models.kv_cache import KVCache, LayerCache
-from hp_lightning.schema.train import ModelConfig, RegularizationConfig
+from hp_lightning.schema.model import ModelConfig
+from hp_lightning.schema.regularization import RegularizationConfig
+
+NO_DROPOUT = RegularizationConfig(dropout=0.0)
 
 
 class GPT(nn.Module):
@@ -29,12 +32,12 @@ class GPT(nn.Module):
 
     Args:
         cfg: the form of the network; `cfg.vocab_size` must be set
-        regularization: its dropout rates (Srivastava et al. 2014, JMLR 15); None for none
+        regularization: its dropout rates (Srivastava et al. 2014, JMLR 15)
     """
 
     position_table: Tensor  # (max_seq_len, C), where positions are sinusoidal
 
-    def __init__(self, cfg: ModelConfig, regularization: RegularizationConfig | None = None) -> None:
+    def __init__(self, cfg: ModelConfig, regularization: RegularizationConfig = NO_DROPOUT) -> None:
         super().__init__()
         assert cfg.vocab_size is not None
         self.cfg = cfg
@@ -43,7 +46,7 @@ class GPT(nn.Module):
             self.position_embedding = nn.Embedding(cfg.max_seq_len, cfg.d_model)
         elif cfg.position == "sinusoidal":
             self.register_buffer("position_table", sinusoidal_table(cfg.max_seq_len, cfg.d_model), persistent=False)
-        self.embedding_dropout = Dropout(regularization.embedding_dropout if regularization else 0.0)
+        self.embedding_dropout = Dropout(regularization.rate("embedding"))
         self.blocks = nn.ModuleList(Block(cfg, regularization) for _ in range(cfg.num_layers))
         # Post-norm blocks end in a norm of their own.
         self.final_norm = make_norm(cfg) if cfg.norm_position == "pre" else nn.Identity()
@@ -156,14 +159,14 @@ class Block(nn.Module):
     easily (Xiong et al. 2020, arXiv:2002.04745).
     """
 
-    def __init__(self, cfg: ModelConfig, regularization: RegularizationConfig | None = None) -> None:
+    def __init__(self, cfg: ModelConfig, regularization: RegularizationConfig = NO_DROPOUT) -> None:
         super().__init__()
         self.pre_norm = cfg.norm_position == "pre"
         self.attention_norm = make_norm(cfg)
-        self.attention = CausalSelfAttention(cfg, regularization.attention_dropout if regularization else 0.0)
+        self.attention = CausalSelfAttention(cfg, regularization.rate("attention"))
         self.feed_forward_norm = make_norm(cfg)
         self.feed_forward = FeedForward(cfg)
-        self.dropout = Dropout(regularization.residual_dropout if regularization else 0.0)
+        self.dropout = Dropout(regularization.rate("residual"))
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """(B, T, C) to (B, T, C)."""

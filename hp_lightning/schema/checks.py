@@ -1,13 +1,15 @@
-"""Checks of a config that a type cannot make; each yields an error for what is wrong."""
+"""A composed config as its checked dataclass."""
 
-import math
+import dataclasses
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Optional, TypeVar, cast
+from operator import attrgetter
+from typing import Any, TypeVar, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from hp_lightning.common.errors import InputError
+from hp_lightning.common.hydra_grammar import typed
 
 Schema = TypeVar("Schema")
 
@@ -26,81 +28,56 @@ def escaped(value: Any) -> Any:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
-def validated(plain: Any, schema: type[Schema], problems: Callable[[Schema], Iterator[InputError]]) -> Schema:
+def no_rules(cfg: Any) -> Iterator[InputError]:
+    """Rules of a config whose fields know nothing of each other."""
+    yield from ()
+
+
+def validated(
+    plain: Any, schema: type[Schema], rules: Callable[[Schema], Iterator[InputError]] = no_rules, prefix: str = ""
+) -> Schema:
     """Plain values as the dataclass that they are of.
 
+    Args:
+        plain: nested dicts and lists
+        schema: a dataclass whose fields are `setting`s or such dataclasses
+        rules: what the fields must be to each other; gives an error for each rule that is broken
+        prefix: of the keys, as in "sweep."
+
     Raises:
-        InputError: a value is out of its range; names every such key, and has the code of the first.
+        InputError: a value is out of its bounds or a rule is broken; names all such keys, and has the code of the first
+        MissingMandatoryValue: there is no value for a key
     """
-    typed = cast(Schema, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), escaped(plain))))
-    found = list(problems(typed))
-    if found:
-        raise InputError(found[0].code, "; ".join(map(str, found)))
+    typed = cast(Schema, OmegaConf.to_object(OmegaConf.merge(_without_defaults(schema), escaped(plain))))
+    problems = list(_out_of_bounds(typed, prefix)) or list(rules(typed))
+    if problems:
+        raise InputError(problems[0].code, "; ".join(map(str, problems)))
     return typed
 
 
-def one_of(key: str, value: str, *choices: str) -> Iterator[InputError]:
-    """A value that is none of the choices."""
-    if value not in choices:
-        yield InputError("config.unknown_choice", f"{key}={value} is not a choice: take one of {', '.join(choices)}")
+def _without_defaults(schema: type) -> DictConfig:
+    """What an older version saved must not be filled up with defaults that it was not made with."""
+    blank: DictConfig = OmegaConf.structured(schema)
+    for key, _ in settings(schema):
+        OmegaConf.update(blank, key, MISSING)
+    return blank
 
 
-def not_empty(key: str, value: Optional[str]) -> Iterator[InputError]:
-    """An empty string."""
-    if value == "":
-        yield InputError("config.empty", f"{key} is empty: give it a value, or leave it out")
+def settings(schema: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    """Every key of a config, with what its `setting` says."""
+    for field in dataclasses.fields(schema):
+        key = prefix + field.name
+        if dataclasses.is_dataclass(field.type):
+            yield from settings(field.type, f"{key}.")
+        else:
+            yield key, field
 
 
-def at_least(key: str, value: Optional[float], bound: float) -> Iterator[InputError]:
-    """A number below the bound, or none at all."""
-    if value is not None and not bound <= value < math.inf:
-        yield InputError(
-            "config.out_of_range", f"{key}={value} is out of range: it must be a number of at least {bound}"
-        )
-
-
-def above(key: str, value: Optional[float], bound: float) -> Iterator[InputError]:
-    """A number at the bound or below, or none at all."""
-    if value is not None and not bound < value < math.inf:
-        yield InputError("config.out_of_range", f"{key}={value} is out of range: it must be a number above {bound}")
-
-
-def seed(key: str, value: int) -> Iterator[InputError]:
-    """A number that no random generator takes."""
-    if not 0 <= value < 2**32:
-        yield InputError("config.out_of_range", f"{key}={value} is out of range: it must be at least 0 and below 2**32")
-
-
-def fraction(key: str, value: float) -> Iterator[InputError]:
-    """A number that is no share of something."""
-    if not 0 <= value <= 1:
-        yield InputError("config.out_of_range", f"{key}={value} is not a fraction: it must be at least 0 and at most 1")
-
-
-def probability(key: str, value: Optional[float]) -> Iterator[InputError]:
-    """A number that is no probability that something may have."""
-    if value is not None and not 0 < value <= 1:
-        yield InputError("config.out_of_range", f"{key}={value} is not a probability: it must be above 0 and at most 1")
-
-
-def between(key: str, value: float, lowest: float, highest: float) -> Iterator[InputError]:
-    """A number outside of two bounds, or none at all."""
-    if not lowest <= value <= highest:
-        yield InputError(
-            "config.out_of_range", f"{key}={value} is out of range: it must be a number from {lowest} to {highest}"
-        )
-
-
-def sampling(
-    max_new_tokens: int, temperature: float, top_k: Optional[int], top_p: Optional[float]
-) -> Iterator[InputError]:
-    """What decoding does not take."""
-    yield from at_least("max_new_tokens", max_new_tokens, 1)
-    yield from between("temperature", temperature, 0, 100)
-    if 0 < temperature < 0.01:
-        yield InputError(
-            "config.out_of_range",
-            f"temperature={temperature} is too small: take 0 for always the likeliest token, or at least 0.01",
-        )
-    yield from at_least("top_k", top_k, 1)
-    yield from probability("top_p", top_p)
+def _out_of_bounds(cfg: Any, prefix: str) -> Iterator[InputError]:
+    for key, field in settings(cfg):
+        value = attrgetter(key)(cfg)
+        if value == "" and not field.metadata["may_be_empty"]:
+            yield InputError("config.empty", f"{prefix}{key} is empty: give it a value, or leave it out")
+        elif value is not None:
+            broken = (bound for bound in field.metadata["bounds"] if not bound.holds(value))
+            yield from (InputError(bound.code, f"{prefix}{key}={typed(value)} {bound.predicate}") for bound in broken)

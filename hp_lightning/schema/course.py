@@ -1,36 +1,38 @@
-"""What course can be told."""
+"""What `course` is told: the root of `conf/course.yaml`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from hp_lightning.common.errors import InputError
-from hp_lightning.schema.checks import not_empty, resolved, seed, validated
-from hp_lightning.schema.evaluate import OtherCorpusConfig, other_corpus_problems
-from hp_lightning.schema.train import ModelConfig, model_problems
+from hp_lightning.schema.checks import resolved, validated
+from hp_lightning.schema.data import OtherCorpusConfig
+from hp_lightning.schema.model import ModelConfig, model_rules
+from hp_lightning.schema.sentiment import NEGATIVE_WORDS, POSITIVE_WORDS
+from hp_lightning.schema.setting import NOT_BLANK, SEED, WORDS, checkpoint, setting
 
 
 @dataclass
 class CourseConfig:
-    """A look inside a trained model: the root of `conf/course.yaml`."""
+    """Write the sixteen steps of the course, on a trained model, as a page."""
 
-    ckpt: Optional[str]  # checkpoint file or run folder; null: the newest run below outputs/
-    to: Optional[str]  # the page; null: course.html in the run folder, or beside a checkpoint that lies in none
-    text: Optional[str]  # the passage that is looked at; null: the beginning of the validation part
-    names: Optional[list[str]]  # whose nearest words are shown; null: the most frequent names of the vocabulary
-    data: OtherCorpusConfig
-    course: ModelConfig  # the network that the course builds
-    positive: list[str]
-    negative: list[str]
-    seed: int
-
-
-def register() -> None:
-    """Makes the dataclass known to Hydra as the schema of `conf/course.yaml`."""
-    ConfigStore.instance().store(name="course_schema", node=CourseConfig)
+    ckpt: Optional[str] = checkpoint()
+    to: Optional[str] = setting(
+        None, "the page; null: course.html in the run folder, or next to a checkpoint that lies in none", verbatim=True
+    )
+    text: Optional[str] = setting(
+        None, "the passage that is looked at; null: the beginning of the validation split", NOT_BLANK, verbatim=True
+    )
+    names: Optional[list[str]] = setting(
+        None, "words whose nearest words are shown; null: the most frequent names of the vocabulary", WORDS
+    )
+    data: OtherCorpusConfig = field(default_factory=OtherCorpusConfig)
+    course: ModelConfig = field(default_factory=ModelConfig)
+    positive: list[str] = setting(POSITIVE_WORDS, "words of one sentiment", WORDS)
+    negative: list[str] = setting(NEGATIVE_WORDS, "words of the other", WORDS)
+    seed: int = setting(1, "draws the passage's dropout and samples", SEED)
 
 
 def course_config(cfg: DictConfig) -> CourseConfig:
@@ -39,23 +41,10 @@ def course_config(cfg: DictConfig) -> CourseConfig:
     Raises:
         InputError: a value is out of its range; names every such key.
     """
-    return validated(resolved(cfg), CourseConfig, _problems)
+    return validated(resolved(cfg), CourseConfig, _rules)
 
 
-def _problems(cfg: CourseConfig) -> Iterator[InputError]:
-    for key in ("ckpt", "to"):
-        yield from not_empty(key, getattr(cfg, key))
-    if cfg.text is not None and not cfg.text.strip():
-        yield InputError("config.empty", "text is empty: give a passage, or leave it out")
-    if cfg.names == []:
-        yield InputError("config.empty", "names is empty: name some, names=[Harry,Hermione], or leave it out")
-    yield from other_corpus_problems(cfg.data)
-    for key in ("names", "positive", "negative"):
-        words = getattr(cfg, key)
-        if words is not None and not all(map(str.strip, words)):
-            yield InputError("config.empty", f"{key} has an empty word in it: {key}=[one,another]")
+def _rules(cfg: CourseConfig) -> Iterator[InputError]:
     if cfg.course.vocab_size is None:
         yield InputError("config.null", "course.vocab_size is null: give a number, the course has 10000")
-    for problem in model_problems(cfg.course):
-        yield InputError(problem.code, str(problem).replace("model.", "course."))
-    yield from seed("seed", cfg.seed)
+    yield from model_rules(cfg.course, "course")

@@ -4,7 +4,8 @@ import os
 
 import psutil
 
-from hp_lightning.schema.train import SweepConfig, TrainerConfig
+from hp_lightning.schema.sweep import SweepConfig
+from hp_lightning.schema.trainer import TrainerConfig
 
 THREADS = "OMP_NUM_THREADS"
 GPUS = "CUDA_VISIBLE_DEVICES"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hp_lightning.schema.train import TokenizerConfig
+from hp_lightning.schema.tokenizer import TokenizerConfig
 from hp_lightning.tokenizers.base import EOS, UNK, Learned, Tokenizer
 from hp_lightning.tokenizers.bpe import BPETokenizer
 from hp_lightning.tokenizers.char import CharTokenizer

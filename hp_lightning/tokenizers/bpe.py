@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as Encoder
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from hp_lightning.common.console import watched
-from hp_lightning.schema.train import TokenizerConfig
+from hp_lightning.schema.tokenizer import TokenizerConfig
 from hp_lightning.tokenizers.arrays import Ids
 from hp_lightning.tokenizers.base import EOS, Learned, Vocabulary
 

@@ -8,7 +8,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from hp_lightning.schema.train import TokenizerConfig
+from hp_lightning.schema.tokenizer import TokenizerConfig
 from hp_lightning.tokenizers.arrays import Ids
 from hp_lightning.tokenizers.base import EOS, SPECIAL_TOKENS, UNK, Learned, Vocabulary
 

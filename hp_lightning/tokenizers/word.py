@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hp_lightning.common.console import watched
-from hp_lightning.schema.train import TokenizerConfig
+from hp_lightning.schema.tokenizer import TokenizerConfig
 from hp_lightning.tokenizers import punkt, spacing
 from hp_lightning.tokenizers.arrays import Ids, blocks
 from hp_lightning.tokenizers.base import EOS, SPECIAL_TOKENS, UNK, Learned, Vocabulary

@@ -17,7 +17,8 @@ from hp_lightning.common.hardware import device_name, device_of, free_memory, ma
 from hp_lightning.common.run_dir import IN_SWEEP
 from hp_lightning.models.gpt import GPT
 from hp_lightning.models.loss import GPU_CHUNK_BYTES, language_model_loss
-from hp_lightning.schema.train import DataConfig, TrainConfig
+from hp_lightning.schema.data import DataConfig
+from hp_lightning.schema.train import TrainConfig
 
 BF16_GAIN = 1.3  # bfloat16 must be faster than float32 by so much
 USUAL_BATCH = 16  # windows: smaller steps learn more from a token (benchmarks/LOG.md)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hp_lightning.schema.train import OptimConfig
+from hp_lightning.schema.optim import OptimConfig
 from hp_lightning.training.muon import Muon
 
 Group = dict[str, Any]

@@ -26,7 +26,8 @@ from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
 from hp_lightning.data.ngram_baseline import counted_loss
 from hp_lightning.data.sources import absolute_path
-from hp_lightning.schema.train import TokenizerConfig, TrainConfig, from_plain, from_yaml, to_plain, to_yaml
+from hp_lightning.schema.tokenizer import TokenizerConfig
+from hp_lightning.schema.train import TrainConfig, from_plain, from_yaml, to_plain, to_yaml
 from hp_lightning.tokenizers import Tokenizer
 from hp_lightning.training.auto import ResolvedConfig, resolve_auto
 

@@ -7,7 +7,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from hp_lightning.common.failpoints import failpoint
-from hp_lightning.schema.train import OptimConfig
+from hp_lightning.schema.optim import OptimConfig
 
 
 class Schedule:

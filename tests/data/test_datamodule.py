@@ -16,7 +16,8 @@ from hp_lightning.data.dataset import tokenize_corpus
 from hp_lightning.data.documents import read_documents
 from hp_lightning.data.splits import Splits, split_documents
 from hp_lightning.models import loss
-from hp_lightning.schema.train import TokenizerConfig, TrainConfig
+from hp_lightning.schema.tokenizer import TokenizerConfig
+from hp_lightning.schema.train import TrainConfig
 from hp_lightning.tokenizers import EOS, UNK, learn_tokenizer
 
 PARTS = ("train", "val", "test")

@@ -341,7 +341,8 @@ def test_two_may_store_the_same_at_once(tmp_path: Path) -> None:
 
 ENCODE = """
 import sys
-from hp_lightning.schema.train import DataConfig, TokenizerConfig
+from hp_lightning.schema.data import DataConfig
+from hp_lightning.schema.tokenizer import TokenizerConfig
 from hp_lightning.data.dataset import tokenize_corpus
 import json
 data, tokenizer = json.load(sys.stdin)

@@ -13,7 +13,8 @@ from helpers.errors import refused
 
 from hp_lightning.data.documents import Document, characters, read_documents
 from hp_lightning.data.splits import split_documents
-from hp_lightning.schema.train import DataConfig, TrainConfig
+from hp_lightning.schema.data import DataConfig
+from hp_lightning.schema.train import TrainConfig
 
 MARK = "\u3000\u3000"  # before the first word of a paragraph
 PARTS = ("train", "val", "test")

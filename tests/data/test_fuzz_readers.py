@@ -26,7 +26,8 @@ from hp_lightning.common.errors import InputError
 from hp_lightning.data import normalize
 from hp_lightning.data.documents import read_documents
 from hp_lightning.data.normalize import LINE_BREAKS, PARAGRAPH_MARK, ROW_END, SPACES, normalized
-from hp_lightning.schema.train import DataConfig, TrainConfig
+from hp_lightning.schema.data import DataConfig
+from hp_lightning.schema.train import TrainConfig
 
 MakeConfig = Callable[..., TrainConfig]
 

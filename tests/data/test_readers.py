@@ -27,7 +27,8 @@ from hp_lightning.data import downloads
 from hp_lightning.data.documents import Document, Reading, read_documents
 from hp_lightning.data.downloads import cache_folder
 from hp_lightning.data.sources import content_digest, find_sources
-from hp_lightning.schema.train import DataConfig, TrainConfig
+from hp_lightning.schema.data import DataConfig
+from hp_lightning.schema.train import TrainConfig
 
 MARK = "\u3000\u3000"
 MakeConfig = Callable[..., TrainConfig]

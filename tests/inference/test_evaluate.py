@@ -20,7 +20,7 @@ from hp_lightning.inference.evaluate import evaluate
 from hp_lightning.inference.metrics import TokenScores, copied_share, figures_by_document, score_tokens
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.evaluate import evaluate_config
-from hp_lightning.schema.train import ModelConfig
+from hp_lightning.schema.model import ModelConfig
 
 SEQ_LEN = 6
 
@@ -172,8 +172,8 @@ def test_a_short_text_is_cut_as_told_and_measured_elsewhere(run_dir: Path, tmp_p
     ("overrides", "code", "named"),
     [
         (["stride=65"], "evaluate.stride_too_long", ["stride=65 ", " 64 "]),
-        (["parts=[all]"], "config.unknown_choice", ["parts=all "]),
-        (["parts=[]"], "config.empty", ["parts "]),
+        (["parts=[all]"], "config.unknown_choice", ["parts=[all] "]),
+        (["parts=[]"], "config.unknown_choice", ["parts=[] "]),
         (["stride=0"], "config.out_of_range", ["stride=0"]),
         (["data.split=middle"], "config.unknown_choice", ["data.split=middle "]),
         (["data.val_fraction=1"], "config.out_of_range", ["data.val_fraction=1.0 "]),

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from hp_lightning.inference.export import export
 from hp_lightning.inference.generate import Sampling, stream
-from hp_lightning.schema.generate import ExportConfig
+from hp_lightning.schema.export import ExportConfig
 from hp_lightning.schema.train import TrainConfig
 from hp_lightning.tokenizers import Tokenizer, learn_tokenizer
 

@@ -14,7 +14,9 @@ from torch.testing import assert_close
 from hp_lightning.inference.fast_decoding import optimize_for_inference
 from hp_lightning.inference.generate import Sampling, continue_text, generate, stream
 from hp_lightning.models.gpt import GPT
-from hp_lightning.schema.train import ModelConfig, RegularizationConfig, TokenizerConfig
+from hp_lightning.schema.model import ModelConfig
+from hp_lightning.schema.regularization import RegularizationConfig
+from hp_lightning.schema.tokenizer import TokenizerConfig
 from hp_lightning.tokenizers import Tokenizer, learn_tokenizer
 
 EOS = 1

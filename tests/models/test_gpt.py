@@ -12,7 +12,9 @@ from torch.testing import assert_close
 
 from hp_lightning.models.functional import sinusoidal_table
 from hp_lightning.models.gpt import GPT, Block, CausalSelfAttention, Dropout, FeedForward, make_activation, make_norm
-from hp_lightning.schema.train import ModelConfig, RegularizationConfig, TrainConfig
+from hp_lightning.schema.model import ModelConfig
+from hp_lightning.schema.regularization import RegularizationConfig
+from hp_lightning.schema.train import TrainConfig
 
 SMALL = ModelConfig(
     vocab_size=11,

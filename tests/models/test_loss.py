@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from hp_lightning.models import loss
 from hp_lightning.models.gpt import GPT
 from hp_lightning.models.loss import IGNORED, language_model_loss, linear_cross_entropy
-from hp_lightning.schema.train import ModelConfig
+from hp_lightning.schema.model import ModelConfig
 
 ROWS, FEATURES, VOCABULARY = 37, 12, 29
 # Rows of a chunk: dividing the rows, leaving one over, leaving many over, and all of them at once.

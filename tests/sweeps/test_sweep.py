@@ -18,7 +18,7 @@ from helpers.in_process import run_in_process
 from helpers.processes import PROJECT, Finished, launch, run_program
 from helpers.runs import expect_same_run, wait_for_step
 
-from hp_lightning.schema.train import SweepConfig
+from hp_lightning.schema.sweep import SweepConfig
 from hp_lightning.sweeps import slots
 from hp_lightning.sweeps.plan import complete_arguments, grid, read_plan
 

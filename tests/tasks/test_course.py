@@ -28,8 +28,6 @@ PASSAGE = "Wren sat down, the <script>alert(1)</script> fox"
 SIZES = ["d_model=16", "num_heads=1", "num_layers=1", "d_ff=24", "max_seq_len=24", "vocab_size=null"]
 TINY = [*(f"model.{size}" for size in SIZES), "data.seq_len=24", "tokenizer.min_frequency=1"]
 
-course.register()
-
 
 class Page(HTMLParser):
     """What a browser would make of it."""
@@ -159,10 +157,15 @@ def test_what_is_no_use_is_refused(make_config: Callable[..., TrainConfig], tmp_
     untrained(tmp_path / "a.ckpt", make_config)
     ckpt = str(tmp_path / "a.ckpt")
     for chosen, code, mentioned in (
-        ({"text": " "}, "config.empty", ["text "]),
-        ({"names": [""]}, "config.empty", ["names "]),
+        ({"text": " "}, "config.empty", ['text=" " ']),
+        ({"names": [""]}, "config.empty", ['names=[""] ']),
         ({"to": str(tmp_path)}, "output.is_folder", [f"to={tmp_path} "]),
-        ({"course": {"d_model": -1, "vocab_size": None}}, "config.null", ["course.vocab_size ", "course.d_model=-1 "]),
+        ({"course": {"d_model": -1}}, "config.out_of_range", ["course.d_model=-1 "]),
+        (
+            {"course": {"vocab_size": None, "num_heads": 3}},
+            "config.null",
+            ["course.vocab_size ", "course.num_heads=3 "],
+        ),
         ({"to": str(tmp_path / "no" / "page.html")}, "output.no_folder", [f"to={tmp_path}/no/page.html "]),
     ):
         with refused(code, *mentioned):

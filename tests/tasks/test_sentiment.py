@@ -17,8 +17,9 @@ from hydra import compose, initialize_config_dir
 from hp_lightning import checkpoint
 from hp_lightning.common.files import PROJECT
 from hp_lightning.models.gpt import GPT
-from hp_lightning.schema.evaluate import sentiment_config
-from hp_lightning.schema.train import TokenizerConfig, TrainConfig, to_plain
+from hp_lightning.schema.sentiment import sentiment_config
+from hp_lightning.schema.tokenizer import TokenizerConfig
+from hp_lightning.schema.train import TrainConfig, to_plain
 from hp_lightning.tasks.sentiment.finetune import LabelReader, fit_temperature
 from hp_lightning.tasks.sentiment.metrics import measure
 from hp_lightning.tasks.sentiment.naive_bayes import word_evidence
@@ -332,7 +333,7 @@ def test_a_rate_that_is_too_high_leaves_no_model(ckpt: Path) -> None:
         ([], "config.missing", ["text=", "file=", "evaluate=", "train="]),
         (["text=a", "file=b.csv"], "config.conflict", ["text", "file"]),
         (["text=a", "method=vibes"], "config.unknown_choice", ["method=vibes "]),
-        (["text=a", "positive=[]"], "config.empty", ["positive=[good,great]"]),
+        (["text=a", "positive=[]"], "config.empty", ["positive=[] ", "[good,great]"]),
         (["text=a", "positive=[lovely]"], "sentiment.unknown_words", ["positive=[...]"]),
         (["file=gone.csv"], "data.not_found", ["file=gone.csv "]),
         (
@@ -351,7 +352,7 @@ def test_a_rate_that_is_too_high_leaves_no_model(ckpt: Path) -> None:
         (["file={one}", "out={one}"], "output.is_source", ["out={one} "]),
         (["train={one}", "out={one}"], "output.is_source", ["out={one} "]),
         (["train={one}", "out={numbers}"], "output.would_be_lost", ["out={numbers} "]),
-        (["text='   '"], "config.empty", ["text "]),
+        (["text='   '"], "config.empty", ['text="   " ']),
         (["train={one}", "out={ckpt}"], "output.is_source", ["out={ckpt} "]),
         (["file={gap}"], "data.blank", ["line 3:", " text:"]),
         (["text=a", "out=a.csv"], "config.conflict", ["out= ", "text= "]),

@@ -21,7 +21,8 @@ from nltk.tokenize.punkt import PunktSentenceTokenizer, PunktTrainer
 
 from hp_lightning.data.documents import Document, read_documents
 from hp_lightning.data.splits import Splits, split_documents
-from hp_lightning.schema.train import TokenizerConfig, TrainConfig
+from hp_lightning.schema.tokenizer import TokenizerConfig
+from hp_lightning.schema.train import TrainConfig
 from hp_lightning.tokenizers import EOS, UNK, Tokenizer, learn_tokenizer, punkt, tokenizer_from_state
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -321,7 +322,7 @@ def test_learned_texts_are_encoded(cfg: TokenizerConfig, few: list[str]) -> None
 
 LEARN = """
 import json, sys
-from hp_lightning.schema.train import TokenizerConfig
+from hp_lightning.schema.tokenizer import TokenizerConfig
 from hp_lightning.tokenizers import learn_tokenizer
 texts = json.load(sys.stdin)
 learned = [learn_tokenizer(TokenizerConfig(kind, 300, 2, False, None), texts) for kind in ("word", "char", "bpe")]

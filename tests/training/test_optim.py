@@ -12,7 +12,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from hp_lightning.models.gpt import GPT
-from hp_lightning.schema.train import OptimConfig, PlateauConfig, TrainConfig
+from hp_lightning.schema.optim import OptimConfig, PlateauConfig
+from hp_lightning.schema.train import TrainConfig
 from hp_lightning.training.muon import orthogonalize
 from hp_lightning.training.optim import build_optimizer, clip_gradients, parameter_groups
 from hp_lightning.training.schedule import Schedule

@@ -1,7 +1,7 @@
 """Which columns are the text and which tell the documents apart: as told, or by their names."""
 
 from hp_lightning.common.errors import InputError, printable
-from hp_lightning.schema.train import DataConfig
+from hp_lightning.schema.data import DataConfig
 
 TEXT_COLUMNS = ("text", "content", "body", "line", "sentence", "paragraph")
 GROUP_COLUMNS = ("series", "book", "title", "volume", "part", "chapter", "document")

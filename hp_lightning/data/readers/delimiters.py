@@ -5,7 +5,7 @@ from itertools import islice
 
 from hp_lightning.common.errors import InputError, printable
 from hp_lightning.data.readers.columns import has_text_column
-from hp_lightning.schema.train import DataConfig
+from hp_lightning.schema.data import DataConfig
 
 DELIMITERS = (",", ";", "\t", "|")
 TAB = ("\\t", "tab")  # as one types it

@@ -14,7 +14,7 @@ from hp_lightning.data.readers.archives import Part
 from hp_lightning.data.readers.decoding import text_lines, undecodable
 from hp_lightning.data.readers.delimiters import find_delimiter
 from hp_lightning.data.readers.parquet import read_parquet
-from hp_lightning.schema.train import DataConfig
+from hp_lightning.schema.data import DataConfig
 
 LONGEST_CELL = 2 ** (8 * struct.calcsize("l") - 1) - 1  # a C long: all that csv can be told; a cell may hold a book
 SAMPLE_CHARACTERS = 2**16

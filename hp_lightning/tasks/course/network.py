@@ -11,7 +11,7 @@ from hp_lightning.checkpoint import blank_network
 from hp_lightning.common.plots import attention_figure, position_figure
 from hp_lightning.models.functional import sinusoidal_table
 from hp_lightning.models.gpt import GPT, Dropout, make_activation
-from hp_lightning.schema.train import ModelConfig
+from hp_lightning.schema.model import ModelConfig
 from hp_lightning.tasks.course.plots import activation_figure, norm_figure, svg
 from hp_lightning.tasks.course.subject import Inside, Subject
 from hp_lightning.tokenizers.base import labels
@@ -92,7 +92,7 @@ def look_at_network(subject: Subject, course: ModelConfig, seed: int) -> Network
         seed: of what dropout leaves out
     """
     net, inside = subject.net, subject.inside
-    rate = subject.trained.cfg.regularization.embedding_dropout or COURSE_DROPOUT
+    rate = subject.trained.cfg.regularization.rate("embedding") or COURSE_DROPOUT
     return Network(
         positions=_positions(position_table(net)[: min(len(position_table(net)), POSITIONS_DRAWN)], net.cfg.position),
         course_positions=None if net.cfg.position == "sinusoidal" else _course_positions(net.cfg),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from hp_lightning.schema.regularization import DROPOUT_PLACES
 from hp_lightning.schema.train import TrainConfig
 
 ARXIV = "https://arxiv.org/abs/"
@@ -19,7 +20,7 @@ class Paper:
 
 def papers(cfg: TrainConfig) -> list[Paper]:
     """In the order of the steps: those of the course's choices and of the person's."""
-    model, tokenizer, dropout = cfg.model, cfg.tokenizer, cfg.regularization
+    model, tokenizer = cfg.model, cfg.tokenizer
     return [
         Paper("byte-pair encoding", "Sennrich et al. 2016, Neural Machine Translation of Rare Words with Subword Units",
               f"{ARXIV}1508.07909", tokenizer.kind == "bpe"),
@@ -43,7 +44,7 @@ def papers(cfg: TrainConfig) -> list[Paper]:
               f"{ARXIV}2109.08668", model.activation == "relu_squared"),
         Paper("dropout", "Srivastava et al. 2014, Dropout: A Simple Way to Prevent Neural Networks from Overfitting",
               "https://jmlr.org/papers/v15/srivastava14a.html",
-              any((dropout.embedding_dropout, dropout.attention_dropout, dropout.residual_dropout))),
+              any(map(cfg.regularization.rate, DROPOUT_PLACES))),
         Paper("pre-norm and post-norm", "Xiong et al. 2020, On Layer Normalization in the Transformer Architecture",
               f"{ARXIV}2002.04745"),
         Paper("Adam", "Kingma & Ba 2015, Adam: A Method for Stochastic Optimization", f"{ARXIV}1412.6980"),

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hp_lightning import checkpoint
 from hp_lightning.common.errors import InputError
-from hp_lightning.schema.evaluate import SentimentConfig
-from hp_lightning.schema.train import DataConfig
+from hp_lightning.schema.data import DataConfig
+from hp_lightning.schema.sentiment import SentimentConfig
 from hp_lightning.tasks.sentiment import checkpoint as taught
 from hp_lightning.tasks.sentiment.finetune import LabelReader
 from hp_lightning.tasks.sentiment.zero_shot import NextWordReader, WordLists

@@ -9,7 +9,7 @@ import torch
 
 from hp_lightning.common.errors import InputError, RunError
 from hp_lightning.common.files import check_target, write_whole
-from hp_lightning.schema.evaluate import SentimentConfig
+from hp_lightning.schema.sentiment import SentimentConfig
 from hp_lightning.tasks.sentiment.classify import Judge, say
 from hp_lightning.tasks.sentiment.metrics import Quality, measure
 from hp_lightning.tasks.sentiment.reliability import draw_reliability

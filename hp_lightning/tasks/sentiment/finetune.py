@@ -10,7 +10,7 @@ several networks are averaged.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ from hp_lightning.checkpoint import LoadedCheckpoint, load_weights
 from hp_lightning.common.errors import InputError
 from hp_lightning.models.gpt import GPT
 from hp_lightning.models.loss import IGNORED
-from hp_lightning.schema.evaluate import TeachConfig
+from hp_lightning.schema.regularization import RegularizationConfig
+from hp_lightning.schema.sentiment import TeachConfig
 from hp_lightning.tasks.sentiment.naive_bayes import word_evidence
 from hp_lightning.tasks.sentiment.zero_shot import context_ids, next_word_log_probs, word_ids
 from hp_lightning.tokenizers import Tokenizer
@@ -168,15 +169,8 @@ def _taught(trained: LoadedCheckpoint, examples: list[Example], cfg: TeachConfig
     """A network that has seen every example `cfg.epochs` times, at a rate that falls linearly to 0."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    net = GPT(
-        trained.cfg.model,
-        replace(
-            trained.cfg.regularization,
-            embedding_dropout=cfg.embedding_dropout,
-            attention_dropout=cfg.dropout,
-            residual_dropout=cfg.dropout,
-        ),
-    )
+    rates = RegularizationConfig(dropout=cfg.dropout, embedding_dropout=cfg.embedding_dropout)
+    net = GPT(trained.cfg.model, rates)
     if cfg.from_weights:
         load_weights(net, trained)
     net.train()

@@ -14,7 +14,7 @@ from hp_lightning.data.normalize import normalized
 from hp_lightning.data.readers.archives import Part
 from hp_lightning.data.readers.columns import find_text_column
 from hp_lightning.data.readers.table import open_table
-from hp_lightning.schema.train import DataConfig
+from hp_lightning.schema.data import DataConfig
 
 STDIN = "-"
 LABELS = {"positive": True, "pos": True, "1": True, "negative": False, "neg": False, "0": False}

@@ -8,7 +8,7 @@ from hp_lightning import checkpoint
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common.errors import InputError, RunError
 from hp_lightning.common.files import check_target, write_whole
-from hp_lightning.schema.evaluate import SentimentConfig
+from hp_lightning.schema.sentiment import SentimentConfig
 from hp_lightning.tasks.sentiment import checkpoint as taught
 from hp_lightning.tasks.sentiment.classify import Judge, find_judge, reading_settings, say, verdict
 from hp_lightning.tasks.sentiment.finetune import Example, teach

@@ -9,7 +9,7 @@ import lightning as L
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.inference.generate import Sampling, continue_text
 from hp_lightning.models.gpt import GPT
-from hp_lightning.schema.train import LoggerConfig
+from hp_lightning.schema.logger import LoggerConfig
 from hp_lightning.tokenizers import UNK
 from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
 from hp_lightning.training.loggers.tensorboard import TensorBoardLogger, code_block

@@ -15,6 +15,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from hp_lightning.common.console import log
 from hp_lightning.common.files import write_whole
 from hp_lightning.data.datamodule import CorpusDataModule
+from hp_lightning.schema.regularization import DROPOUT_PLACES
 from hp_lightning.schema.train import TrainConfig, to_plain
 
 # Before SummaryWriter's files in the alphabet, so that TensorBoard reads it first.
@@ -41,6 +42,8 @@ def settings(
     plain = to_plain(cfg)
     del plain["model"]["vocab_size"]  # as many as the tokenizer's, seldom more
     groups = dict(_flat({group: plain[group] for group in ("model", "regularization", "optim")}))
+    for place in DROPOUT_PLACES:
+        groups[f"regularization.{place}_dropout"] = cfg.regularization.rate(place)
     groups["regularization.gradient_clip_norm"] = cfg.regularization.gradient_clip_norm or 0.0  # none
     groups["regularization.early_stopping_patience"] = cfg.regularization.early_stopping_patience or 0  # never
     groups["model.logit_cap"] = cfg.model.logit_cap or 0.0  # none

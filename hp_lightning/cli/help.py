@@ -1,0 +1,43 @@
+"""What --help prints: every key of a command with its value, its meaning and its bounds."""
+
+from functools import reduce
+from io import StringIO
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from hp_lightning.common.hydra_grammar import typed
+from hp_lightning.schema.checks import settings
+
+WIDTH = 120
+LONGEST_VALUE = 40
+
+
+def help_template(schema: type, cfg: DictConfig, program: str) -> str:
+    """The help of a command as a template, in which Hydra puts the config groups.
+
+    Args:
+        schema: the dataclass of its config
+        cfg: the config that the command line composes, with Hydra's own
+        program: what a person has started
+    """
+    values = OmegaConf.to_container(cfg, resolve=False)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    for key, field in settings(schema):
+        said = [field.metadata["meaning"], *(bound.predicate for bound in field.metadata["bounds"])]
+        table.add_row(f"{key}={_shown(reduce(dict.__getitem__, key.split('.'), values))}", "; ".join(said))  # type: ignore[arg-type]
+    page = StringIO()
+    Console(file=page, width=WIDTH, color_system=None, markup=False, emoji=False, highlight=False).print(table)
+    lines = (line.rstrip().replace("$", "$$") for line in page.getvalue().splitlines())
+    has_groups = any(not choice.startswith("hydra/") for choice in cfg.hydra.runtime.choices)
+    groups = ["Groups; choose by group=choice:", "", "$APP_CONFIG_GROUPS"] if has_groups else []
+    usage = f"{program} [key=value...]: {str(schema.__doc__).strip()}"
+    return "\n".join((usage, "", *groups, "Keys and their values; change one by key=value:", "", *lines))
+
+
+def _shown(value: Any) -> str:
+    word = typed(value)
+    return word if len(word) <= LONGEST_VALUE else f"{word[:LONGEST_VALUE]}..."

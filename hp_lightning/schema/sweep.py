@@ -1,0 +1,47 @@
+"""Several runs by one command."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from omegaconf import DictConfig
+
+from hp_lightning.common.errors import InputError
+from hp_lightning.schema.checks import resolved, validated
+from hp_lightning.schema.setting import Bound, number, setting
+
+
+@dataclass
+class SweepConfig:
+    """Several runs by one command (`-m`): where they lie, and how they are run."""
+
+    name: Optional[str] = setting(None, "name of the sweep's folder; null: date and time")
+    dir: str = setting("outputs/sweeps/${sweep.name}", "the sweep's folder")
+    jobs: Any = setting(
+        "auto",
+        "how many run at once; auto: as many as there are GPUs, or what a CPU is fastest with",
+        Bound("must be auto, or at least 1", lambda jobs: jobs == "auto" or (type(jobs) is int and jobs >= 1)),
+    )
+    max_failures: Optional[int] = setting(
+        None, "failed jobs after which no other is started; null: all jobs are tried", number(at_least=1)
+    )
+    job: Optional[str] = setting(None, "the folder of a job, given to it by the sweep")
+
+
+def sweep_config(cfg: DictConfig) -> SweepConfig:
+    """The part of a composed config that concerns the sweep, checked.
+
+    Raises:
+        InputError: a value is out of its range; names every such key.
+    """
+    return validated(resolved(cfg.sweep), SweepConfig, _rules, "sweep.")
+
+
+def _rules(cfg: SweepConfig) -> Iterator[InputError]:
+    if cfg.name is not None and (os.path.basename(cfg.name) != cfg.name or cfg.name in (".", "..")):
+        yield InputError(
+            "config.not_a_name",
+            f"sweep.name={cfg.name} must be the name of a folder: leave out slashes, or take sweep.dir for another "
+            "place",
+        )
