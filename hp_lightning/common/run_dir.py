@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from hp_lightning.common.errors import InputError, RunError
+from hp_lightning.common.files import atomic_write
 from hp_lightning.common.hydra_grammar import parted
 
 OUTPUTS = Path("outputs")
@@ -273,10 +274,9 @@ def write_summary(run_dir: Path, summary: dict[str, Any]) -> None:
     plain = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in summary.items()
     }
-    unfinished = run_dir / ".summary.json"
     try:
-        unfinished.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(run_dir / "summary.json")
+        with atomic_write(run_dir / "summary.json") as file:
+            file.write((json.dumps(plain, indent=2) + "\n").encode())
     except OSError as error:
         raise RunError(
             "output.not_writable",

@@ -16,7 +16,7 @@ from hp_lightning.checkpoint import LoadedCheckpoint
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common.console import log, log_table, messages
 from hp_lightning.common.errors import InputError, RunError
-from hp_lightning.common.files import check_target, write_whole
+from hp_lightning.common.files import atomic_write, check_target
 from hp_lightning.common.hardware import device_of
 from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
 from hp_lightning.data.sources import absolute_path, find_sources
@@ -237,7 +237,8 @@ def _file_name(path: str) -> str:
 
 def _write(path: Path, report: dict[str, Any]) -> None:
     try:
-        write_whole(path, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
+        with atomic_write(path) as file:
+            file.write((json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
     except OSError as error:
         raise RunError(
             "output.not_writable",

@@ -15,6 +15,7 @@ from yaml import YAMLError
 
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common.errors import InputError
+from hp_lightning.common.files import atomic_write
 from hp_lightning.common.hydra_grammar import parted, quoted
 
 PLAN = "sweep.yaml"
@@ -162,9 +163,8 @@ def begin(sweep_dir: Path, overrides: list[str]) -> None:
         )
     try:
         sweep_dir.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{PLAN}")
-        OmegaConf.save(OmegaConf.create(overrides), unfinished)
-        unfinished.replace(path)
+        with atomic_write(path) as file:
+            file.write(OmegaConf.to_yaml(OmegaConf.create(overrides)).encode())
     except OSError as error:
         raise InputError(
             "output.not_writable", f"sweep.dir={sweep_dir} cannot be made ({error.strerror}): name another folder"

@@ -20,6 +20,7 @@ from hp_lightning.common import run_dir as runs
 from hp_lightning.common import slurm
 from hp_lightning.common.console import log
 from hp_lightning.common.errors import InputError
+from hp_lightning.common.files import atomic_write
 from hp_lightning.common.hardware import check_devices
 from hp_lightning.common.hydra_grammar import parted
 from hp_lightning.data.datamodule import CorpusDataModule
@@ -88,9 +89,8 @@ def begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
     config_file = runs.kept_config(run_dir)
     OmegaConf.save(OmegaConf.create(overrides), config_file.with_name("overrides.yaml"))
     OmegaConf.save(OmegaConf.create({"hydra": hydra}), config_file.with_name("hydra.yaml"))
-    unfinished = config_file.with_name(".config.yaml")  # whole or absent: it is what a run can be begun again from
-    unfinished.write_text(to_yaml(cfg), encoding="utf-8")
-    unfinished.replace(config_file)
+    with atomic_write(config_file) as file:  # it is what a run can be begun again from
+        file.write(to_yaml(cfg).encode())
     slurm.mark(run_dir)
     return Run(cfg, run_dir, data, settled, held)
 

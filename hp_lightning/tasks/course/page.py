@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common.console import log, messages
 from hp_lightning.common.errors import RunError
-from hp_lightning.common.files import check_target, write_whole
+from hp_lightning.common.files import atomic_write, check_target
 from hp_lightning.schema.course import CourseConfig
 from hp_lightning.tasks.course.learning import look_at_learning
 from hp_lightning.tasks.course.network import COURSE_DROPOUT, look_at_network
@@ -31,7 +31,8 @@ def write_page(cfg: CourseConfig) -> None:
         path = _target(cfg.to, checkpoint)
         page = render(find_subject(checkpoint, cfg), cfg)
         try:
-            write_whole(path, page.encode("utf-8", errors="replace"))  # a name may hold bytes that are no text
+            with atomic_write(path) as file:
+                file.write(page.encode("utf-8", errors="replace"))  # a name may hold bytes that are no text
         except OSError as error:
             raise RunError(
                 "output.not_writable", f"{path} cannot be written ({error.strerror}): name another file by to="

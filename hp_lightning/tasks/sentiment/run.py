@@ -7,7 +7,7 @@ from pathlib import Path
 from hp_lightning import checkpoint
 from hp_lightning.common import run_dir as runs
 from hp_lightning.common.errors import InputError, RunError
-from hp_lightning.common.files import check_target, write_whole
+from hp_lightning.common.files import atomic_write, check_target
 from hp_lightning.schema.evaluate import SentimentConfig
 from hp_lightning.tasks.sentiment import checkpoint as taught
 from hp_lightning.tasks.sentiment.classify import Judge, find_judge, reading_settings, say, verdict
@@ -73,7 +73,8 @@ def _judge_rows(judge: Judge, rows: Rows, out: str | None) -> None:
     content = io.StringIO(newline="")
     write_scores(rows, scores, content)
     try:
-        write_whole(Path(out), content.getvalue().encode())
+        with atomic_write(Path(out)) as file:
+            file.write(content.getvalue().encode())
     except OSError as error:
         raise RunError(
             "output.not_writable", f"out={out} cannot be written ({error.strerror}): name another file"

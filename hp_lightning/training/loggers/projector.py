@@ -5,7 +5,7 @@ from pathlib import Path
 from tensorboard.plugins.projector.metadata import PROJECTOR_FILENAME
 
 from hp_lightning.common.console import log
-from hp_lightning.common.files import write_whole
+from hp_lightning.common.files import atomic_write
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.models.gpt import GPT
 from hp_lightning.tokenizers.base import labels
@@ -30,8 +30,12 @@ def write_projector(run_dir: Path, net: GPT, data: CorpusDataModule) -> None:
     rows = ["token\trank", *(f"{word}\t{rank}" for rank, word in enumerate(words, start=1))]
     try:
         (run_dir / VECTORS).parent.mkdir(exist_ok=True)
-        write_whole(run_dir / VECTORS, vectors.tobytes())
-        write_whole(run_dir / TOKENS, ("\n".join(rows) + "\n").encode("utf-8"))
-        write_whole(run_dir / PROJECTOR_FILENAME, CONFIG.format(*vectors.shape).encode("utf-8"))
+        for name, content in (
+            (VECTORS, vectors.tobytes()),
+            (TOKENS, ("\n".join(rows) + "\n").encode()),
+            (PROJECTOR_FILENAME, CONFIG.format(*vectors.shape).encode()),
+        ):
+            with atomic_write(run_dir / name) as file:
+                file.write(content)
     except OSError as error:
         log.warning("the embeddings for TensorBoard cannot be written in %s (%s)", run_dir, error.strerror)
