@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from hp_lightning.common.console import console, log, log_table
+from hp_lightning.common.console import console, log
 from hp_lightning.common.errors import RunError
 from hp_lightning.common.files import atomic_write
 from hp_lightning.sweeps.comparison.compare import FIGURES, Comparison, compare
 from hp_lightning.sweeps.comparison.runs import RunRecord, read_run
-from hp_lightning.sweeps.comparison.table import WIDEST, escaped, markdown_table, rich_table
+from hp_lightning.sweeps.comparison.table import WIDEST, escaped, log_comparison, markdown_table
 from hp_lightning.sweeps.comparison.verdict import verdict
 
 
@@ -45,8 +45,7 @@ def summarize(folders: Sequence[Path], to: Path) -> None:
 
 
 def _say(comparison: Comparison, lines: list[str], endings: list[str]) -> None:
-    width = console.width if console.is_terminal else WIDEST
-    log_table(rich_table(comparison, width), width)
+    log_comparison(comparison, console.width if console.is_terminal else WIDEST)
     for line in ["", *lines, *([""] if endings else []), *endings]:
         log.info("%s", line)
 
