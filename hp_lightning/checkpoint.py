@@ -25,7 +25,7 @@ from hp_lightning.common.console import log
 from hp_lightning.common.errors import InputError
 from hp_lightning.common.failpoints import failpoint
 from hp_lightning.common.files import atomic_write
-from hp_lightning.common.run_dir import previous_checkpoint
+from hp_lightning.common.run_dir import RunDir
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.train import ModelConfig, TrainConfig, from_plain, to_plain
 from hp_lightning.tokenizers import Tokenizer, tokenizer_from_state
@@ -273,7 +273,7 @@ def write_checkpoint(checkpoint: dict[str, Any], last: Path, names: Iterable[Pat
                 shutil.copyfile(file.name, copy.name)
         if last.exists():
             failpoint("checkpoint.keep_previous")
-            last.resolve().replace(previous_checkpoint(last.parent.parent))
+            last.resolve().replace(RunDir(last.parent.parent).previous_checkpoint)
         failpoint("checkpoint.rename")
     folder = os.open(last.parent, os.O_RDONLY)
     os.fsync(folder)

@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from hp_lightning.common import run_dir as runs
+from hp_lightning.common.command_line import HANDED_OVER, IN_SWEEP
 from hp_lightning.common.console import lost_output
 from hp_lightning.common.errors import InputError, Interrupted, RunError
 from hp_lightning.common.files import PROJECT
@@ -124,7 +124,7 @@ def _ending(main: Callable[[], None], schema: type, free_text: tuple[str, ...]) 
     """Runs it; gives what is to be told of its end, if it was not a good one."""
     try:
         sys.argv[1:] = _settled_options(sys.argv[1:], may_sweep=schema is TrainScriptConfig)
-        if "-m" not in sys.argv and not {runs.HANDED_OVER, runs.IN_SWEEP} & os.environ.keys():
+        if "-m" not in sys.argv and not {HANDED_OVER, IN_SWEEP} & os.environ.keys():
             sys.argv[1:] = [_quoted(word) if word.partition("=")[0] in free_text else word for word in sys.argv[1:]]
         main()
     except _Refused as refused:

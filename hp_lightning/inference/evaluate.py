@@ -12,11 +12,11 @@ import torch
 
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import LoadedCheckpoint
-from hp_lightning.common import run_dir as runs
 from hp_lightning.common.console import log, log_table, messages
 from hp_lightning.common.errors import InputError, RunError
 from hp_lightning.common.files import atomic_write, check_target
 from hp_lightning.common.hardware import device_of
+from hp_lightning.common.run_dir import find_checkpoint
 from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
 from hp_lightning.data.sources import absolute_path, find_sources
 from hp_lightning.inference.generate import Sampling, check_memory, continue_text
@@ -49,7 +49,7 @@ def evaluate(cfg: EvaluateConfig) -> None:
         RunError: the file cannot be written
     """
     with messages():
-        trained = checkpoint.load(runs.find_checkpoint(cfg.ckpt))
+        trained = checkpoint.load(find_checkpoint(cfg.ckpt))
         seq_len = trained.cfg.data.seq_len
         if cfg.stride is not None and cfg.stride > seq_len:
             raise InputError(

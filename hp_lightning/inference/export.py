@@ -13,9 +13,9 @@ from torch import Tensor
 
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import LoadedCheckpoint
-from hp_lightning.common import run_dir as runs
 from hp_lightning.common.errors import InputError
 from hp_lightning.common.files import atomic_folder
+from hp_lightning.common.run_dir import find_checkpoint
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.generate import ExportConfig
 from hp_lightning.schema.train import ModelConfig
@@ -48,7 +48,7 @@ def export(cfg: ExportConfig) -> None:
     Raises:
         InputError: there is no such checkpoint, its network is of another form, or the folder cannot be made
     """
-    path = runs.find_checkpoint(cfg.ckpt)
+    path = find_checkpoint(cfg.ckpt)
     trained = checkpoint.load(path)
     problems = "; ".join(_problems(trained.cfg.model))
     if problems:

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
+from hp_lightning.common.command_line import IN_SWEEP
 from hp_lightning.common.console import clock
 from hp_lightning.common.errors import InputError
 from hp_lightning.common.files import atomic_write
 from hp_lightning.common.hardware import device_name, device_of, free_memory, matrix_rate, missing_for_compile
-from hp_lightning.common.run_dir import IN_SWEEP
 from hp_lightning.models.gpt import GPT
 from hp_lightning.models.loss import GPU_CHUNK_BYTES, language_model_loss
 from hp_lightning.schema.train import DataConfig, TrainConfig

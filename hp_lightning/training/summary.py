@@ -1,13 +1,13 @@
 """The table at the end of a run."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 from hp_lightning.common.console import clock, log, log_table
+from hp_lightning.common.run_dir import RunDir
 
 
-def show_summary(run_dir: Path, summary: dict[str, Any], sample: str, commands: dict[str, str]) -> None:
+def show_summary(run_dir: RunDir, summary: dict[str, Any], sample: str, commands: dict[str, str]) -> None:
     """Prints what was reached, what the model writes, and the commands for what can be done next, by purpose."""
     rows = []
     for metric, form in (("loss", ".4f"), ("perplexity", ",.2f"), ("bits_per_char", ".4f")):

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -15,6 +14,7 @@ import lightning as L
 from hp_lightning.common.console import log
 from hp_lightning.common.failpoints import failpoint
 from hp_lightning.common.files import atomic_write
+from hp_lightning.common.run_dir import RunDir
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.training.loggers.tensorboard import TensorBoardLogger
 from hp_lightning.training.module import GPTModule
@@ -76,8 +76,8 @@ class MetricsCSV(L.Callback):
             arXiv:2204.02311, appendix B), here of the rate at which the machine multiplies large matrices
     """
 
-    def __init__(self, run_dir: Path, every_steps: int, kept_until: int, flops_share: float) -> None:
-        self._path = run_dir / "metrics.csv"
+    def __init__(self, run_dir: RunDir, every_steps: int, kept_until: int, flops_share: float) -> None:
+        self._path = run_dir.metrics
         self._unwritten: list[dict[str, float]] = []  # rows for which the disk had no room
         self._waits = False
         self._every = every_steps

@@ -13,11 +13,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from hp_lightning.common.console import log
 from hp_lightning.common.files import atomic_write
+from hp_lightning.common.run_dir import RunDir
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.schema.train import TrainConfig, to_plain
-
-# Before SummaryWriter's files in the alphabet, so that TensorBoard reads it first.
-FILE_NAME = "events.out.tfevents.0000000000.settings"
 
 Setting = bool | int | float | str
 
@@ -63,7 +61,7 @@ def settings(
     }
 
 
-def write_settings(run_dir: Path, settings: dict[str, Setting]) -> None:
+def write_settings(run_dir: RunDir, settings: dict[str, Setting]) -> None:
     """Puts the row into a file of its own, in the place of the one before.
 
     Of a run's rows TensorBoard takes the first that it finds and leaves all others, so that a resumed run whose
@@ -88,7 +86,7 @@ def write_settings(run_dir: Path, settings: dict[str, Setting]) -> None:
         Event(wall_time=time.time(), step=0, summary=Summary(value=[value])),
     )
     try:
-        with atomic_write(run_dir / FILE_NAME) as file:
+        with atomic_write(run_dir.hparams) as file:
             for event in events:
                 RecordWriter(file).write(event.SerializeToString())
     except OSError as error:
