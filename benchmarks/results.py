@@ -24,7 +24,7 @@ from throughput_shapes import PROJECT
 
 sys.path.insert(0, str(PROJECT))
 
-from hp_lightning.common.run_dir import COMPLETE, read_summary
+from hp_lightning.common.run_dir import COMPLETE, RunDir
 from hp_lightning.sweeps.plan import read_plan
 
 
@@ -134,7 +134,7 @@ def program(name: str, *arguments: str) -> None:
 
 def has_ended(summary: Path) -> bool:
     """Whether a run has come to its end: the page shows no others."""
-    return read_summary(summary.parent).get("status") in COMPLETE
+    return RunDir(summary.parent).read_summary().get("status") in COMPLETE
 
 
 def measured(work: Path, plan: Plan) -> Measured:

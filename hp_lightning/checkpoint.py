@@ -12,7 +12,7 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
@@ -24,7 +24,8 @@ from torch.overrides import TorchFunctionMode
 from hp_lightning.common.console import log
 from hp_lightning.common.errors import InputError
 from hp_lightning.common.failpoints import failpoint
-from hp_lightning.common.run_dir import previous_checkpoint
+from hp_lightning.common.files import atomic_write
+from hp_lightning.common.run_dir import RunDir
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.model import ModelConfig
 from hp_lightning.schema.train import TrainConfig, from_plain, to_plain
@@ -259,29 +260,25 @@ def write_checkpoint(checkpoint: dict[str, Any], last: Path, names: Iterable[Pat
         OSError: nothing was changed, but for some of the copies
     """
     last.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = last.with_name(f".{last.name}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            watched = _FirstError(file)
-            torch.save(checkpoint, cast(IO[bytes], watched))
-            if watched.error is not None:
-                raise watched.error
-            file.flush()
-            failpoint("checkpoint.written")
-            os.fsync(file.fileno())
-        for name in names:
-            _copy(unfinished, name)
+    with atomic_write(last, sole_writer=True) as file:
+        watched = _FirstError(file)
+        torch.save(checkpoint, cast(IO[bytes], watched))
+        if watched.error is not None:
+            raise watched.error
+        file.flush()
+        failpoint("checkpoint.written")
+        os.fsync(file.fileno())  # before a name is taken from the checkpoint that it replaces
+        for name in names:  # a second name of the same file would be damaged together with the first
+            failpoint("checkpoint.copy")
+            with atomic_write(name, sole_writer=True) as copy:
+                shutil.copyfile(file.name, copy.name)
         if last.exists():
             failpoint("checkpoint.keep_previous")
-            last.replace(previous_checkpoint(last.parent.parent))
+            last.resolve().replace(RunDir(last.parent.parent).previous_checkpoint)
         failpoint("checkpoint.rename")
-        unfinished.replace(last)
-        folder = os.open(last.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
-    finally:
-        with suppress(OSError):  # would hide the first error
-            unfinished.unlink(missing_ok=True)
+    folder = os.open(last.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
 
 
 class _FirstError:
@@ -302,17 +299,3 @@ class _FirstError:
 
     def flush(self) -> None:
         pass  # once, at the end
-
-
-def _copy(file: Path, name: Path) -> None:
-    """Puts a copy in the place of what had the name; a second name alone would be damaged together with the first."""
-    failpoint("checkpoint.copy")
-    unfinished = name.with_name(f".{name.name}.unfinished")
-    try:
-        shutil.copyfile(file, unfinished)
-        with unfinished.open("rb+") as copy:
-            os.fsync(copy.fileno())
-        unfinished.replace(name)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from hp_lightning.cli.help import help_template
-from hp_lightning.common import run_dir as runs
+from hp_lightning.common.command_line import HANDED_OVER, IN_SWEEP
 from hp_lightning.common.console import lost_output
 from hp_lightning.common.errors import InputError, Interrupted, RunError
 from hp_lightning.common.files import PROJECT
@@ -133,7 +133,7 @@ def _ending(main: Callable[[], None], schema: type) -> Exception | SystemExit | 
     """Runs it; gives what is to be told of its end, if it was not a good one."""
     try:
         sys.argv[1:] = _settled_options(sys.argv[1:], may_sweep=schema is TrainScriptConfig)
-        if "-m" not in sys.argv and not {runs.HANDED_OVER, runs.IN_SWEEP} & os.environ.keys():
+        if "-m" not in sys.argv and not {HANDED_OVER, IN_SWEEP} & os.environ.keys():
             sys.argv[1:] = as_typed(sys.argv[1:], schema)
         main()
     except _Refused as refused:

@@ -9,8 +9,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hp_lightning.cli import app
+from hp_lightning.common.command_line import HANDED_OVER
 from hp_lightning.common.garbage import without_collection
-from hp_lightning.common.run_dir import HANDED_OVER, check_run_dir, find_resumable
+from hp_lightning.common.run_dir import check_run_dir, find_resumable
 from hp_lightning.common.slurm import run_of_requeued_job
 from hp_lightning.data.sources import check_local_sources
 from hp_lightning.schema.train import TrainConfig, TrainScriptConfig, train_config

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from hp_lightning.common.errors import RunError
 
@@ -118,8 +119,28 @@ def watched(what: str, texts: list[str]) -> Iterator[str]:
 LIBRARY_LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning", "py.warnings")
 
 
-def log_table(table: Table, width: int = 100) -> None:
-    """Says a table of so many characters at most, without the codes of a terminal: it is also read in a file."""
+def log_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    title: str | None = None,
+    text_columns: Container[int] = (0,),
+    width: int = 100,
+) -> None:
+    """Say a table of so many characters at most, without the codes of a terminal: it is also read in a file.
+
+    Args:
+        columns: their headings
+        rows: a cell for each column
+        title: stands above
+        text_columns: by place; the others hold numbers, which are aligned to the right and not folded
+        width: characters in a line
+    """
+    table = Table(title=None if title is None else Text(title), title_justify="left", show_edge=False)
+    for place, heading in enumerate(columns):
+        is_text = place in text_columns
+        table.add_column(Text(heading), justify="left" if is_text else "right", no_wrap=not is_text)
+    for row in rows:
+        table.add_row(*map(Text, row))
     plain = Console(color_system=None, force_terminal=False, width=width)
     with plain.capture() as capture:
         plain.print(table)

@@ -1,12 +1,19 @@
 """Files that are written: looked at before the work whose results go there, and whole or not at all."""
 
+import glob
 import os
-from contextlib import suppress
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedRandom
 from pathlib import Path
 
 from hp_lightning.common.errors import InputError
 
 PROJECT = Path(__file__).resolve().parents[2]  # the folder with conf/ and train.py
+SECONDS_UNTIL_ABANDONED = 24 * 3600  # nothing was written into it meanwhile: whoever began it was killed
 
 
 def check_target(named: str, path: Path, *sources: Path) -> None:
@@ -40,20 +47,62 @@ def check_target(named: str, path: Path, *sources: Path) -> None:
         raise InputError("output.is_source", f"{named} would take the place of what is read: name another file")
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Puts a file in the place of the one before: whole and on the disk, or not at all; a link stays one.
+@contextmanager
+def atomic_write(path: Path, *, sole_writer: bool = False) -> Iterator[BufferedRandom]:
+    """Open a file that takes the place of `path` in the end, whole and on the disk; or nothing is changed.
+
+    A link stays one. Several processes may write the same file at once: what was finished last stays.
+
+    Args:
+        path: of the file, in a folder that is there
+        sole_writer: no other process can be writing it: what a killed one has left is removed now, not after a day
+
+    Returns:
+        the file, for writing and reading; its `name` is for libraries that write to a path
 
     Raises:
         OSError: nothing was changed
     """
+    with _taking_the_place_of(path, sole_writer) as unfinished, unfinished.open("xb+") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Make a folder that takes the place of `path`, where an empty one may be, in the end; or nothing is changed.
+
+    Raises:
+        OSError: nothing was changed
+    """
+    with _taking_the_place_of(path) as unfinished:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        for written in unfinished.iterdir():
+            with written.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+@contextmanager
+def _taking_the_place_of(path: Path, sole_writer: bool = False) -> Iterator[Path]:
+    """A new name beside `path`: what is made there is renamed to `path` in the end, or else removed."""
     path = path.resolve()
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'?' * 8}.unfinished"):
+        with suppress(OSError):  # another process may remove it at the same time
+            if sole_writer or time.time() - left.stat().st_mtime > SECONDS_UNTIL_ABANDONED:
+                _remove(left)
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.unfinished")
     try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield unfinished
         unfinished.replace(path)
     finally:
         with suppress(OSError):  # would hide the first error
-            unfinished.unlink(missing_ok=True)
+            _remove(unfinished)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,7 +1,14 @@
-"""Words of a command line in the grammar of Hydra's overrides."""
+"""Words of a command line in the grammar of Hydra's overrides, and the name that they give a run."""
 
+import hashlib
 import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+SLUG_LENGTH = 40
+# Overrides that say where a run lies or how long it goes, not what it is.
+UNNAMED_KEYS = {"run_dir", "resume", "max_steps", "max_epochs"}
 
 
 def parted(override: str) -> tuple[str, str]:
@@ -24,3 +31,25 @@ def quoted(value: str) -> str:
     value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", r"\'"), value)
     return f"'{escaped}'"
+
+
+def slug(overrides: Iterable[str]) -> str:
+    """A short folder name that tells runs apart: ["model=small", "optim.lr=0.01"] gives "small_lr0.01".
+
+    A name that would grow beyond `SLUG_LENGTH` is cut and ends in a hash of all the overrides.
+    """
+    overrides = [override for override in overrides if parted(override)[0] not in UNNAMED_KEYS]
+    words = []
+    for override in overrides:
+        key, value = parted(override)
+        value = Path(value).stem if "/" in value else value
+        words.append(key.rpartition(".")[2] + value if _needs_name(key) else value)
+    name = re.sub(r"[^\w.-]+", "-", "_".join(words)).strip("-_.")
+    if len(name) > SLUG_LENGTH:
+        name = f"{name[: SLUG_LENGTH - 9]}-{hashlib.sha256(' '.join(overrides).encode()).hexdigest()[:8]}"
+    return name or "default"
+
+
+def _needs_name(key: str) -> bool:
+    """Whether a value says little without its key: "0.1" does, the choice of a group or the name of a file does not."""
+    return ("." in key and key != "data.path") or key == "seed"

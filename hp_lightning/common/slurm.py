@@ -9,9 +9,7 @@ import subprocess
 from pathlib import Path
 
 from hp_lightning.common.console import log
-from hp_lightning.common.run_dir import OUTPUTS
-
-MARK = ".slurm_job"  # a file in the run folder, with the job's number
+from hp_lightning.common.run_dir import RUNS, RunDir
 
 
 def job_id() -> str | None:
@@ -24,11 +22,11 @@ def job_id() -> str | None:
     return os.environ.get("SLURM_JOB_ID")
 
 
-def mark(run_dir: Path) -> None:
+def mark(run_dir: RunDir) -> None:
     """Notes in a run folder which job has made it."""
     job = job_id()
     if job is not None:
-        (run_dir / MARK).write_text(job + "\n", encoding="utf-8")
+        run_dir.slurm_job.write_text(job + "\n", encoding="utf-8")
 
 
 def run_of_requeued_job(run_dir: str | None) -> Path | None:
@@ -40,7 +38,7 @@ def run_of_requeued_job(run_dir: str | None) -> Path | None:
     job = job_id()
     if job is None or int(os.environ.get("SLURM_RESTART_COUNT", "0")) == 0:
         return None
-    marks = [Path(run_dir) / MARK] if run_dir is not None else OUTPUTS.glob(f"runs/*/{MARK}")
+    marks = RUNS.glob(str(RunDir(Path("*")).slurm_job)) if run_dir is None else [RunDir(Path(run_dir)).slurm_job]
     found = [path for path in marks if path.is_file() and path.read_text(encoding="utf-8").strip() == job]
     return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 

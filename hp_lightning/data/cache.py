@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hp_lightning.common.console import log
+from hp_lightning.common.files import atomic_write
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -50,24 +49,19 @@ class Cache:
 
     def store(self, key: str, arrays: Arrays) -> None:
         """Writes the arrays; a cache that cannot be written is no reason to stop."""
-        unfinished = self._folder / f".{key}.{uuid.uuid4().hex}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("xb+") as file:
+            with atomic_write(self._path(key)) as file:
                 file.write(bytes(DIGEST_SIZE))
                 np.savez(file, allow_pickle=False, **arrays)
                 file.seek(DIGEST_SIZE)
                 digest = hashlib.file_digest(file, HASH).digest()
                 file.seek(0)
                 file.write(digest)
-            unfinished.replace(self._path(key))
         except OSError as error:
             if self._is_writable:
                 log.warning("the cache %s cannot be written (%s): the next run tokenizes again", self._folder, error)
             self._is_writable = False  # said once
-        finally:
-            with suppress(OSError):  # after a success there is nothing to take away
-                unfinished.unlink()
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.cache"

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from fsspec.callbacks import Callback
 
 from hp_lightning.common.console import log, progress
 from hp_lightning.common.errors import InputError, label, printable, reason
+from hp_lightning.common.files import atomic_write
 from hp_lightning.schema.data import DataConfig
 
 SECONDS_TO_CONNECT = 30
@@ -60,47 +60,24 @@ def download(url: str, path: Path) -> Iterator[Path]:
         InputError: the file cannot be downloaded, or the cache cannot be written.
     """
     log.info("downloading %s", printable(url))
-    temporary = _temporary(path)
-    try:
-        _fetch(url, temporary)
-        yield temporary
-        _keep(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    """An empty file beside `path`, of a name that no other process has."""
-    temporary = path.with_name(f".part-{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch(exist_ok=False)
+        with atomic_write(path) as file:
+            _fetch(url, file.name)
+            yield Path(file.name)
     except OSError as error:
-        raise _unwritable(path, error) from error
-    return temporary
+        raise InputError(
+            "data.cache_not_writable",
+            f"the cache {path.parent.parent} cannot be written ({error.strerror}): set data.cache_dir to a folder that "
+            "can",
+        ) from error
 
 
-def _keep(temporary: Path, path: Path) -> None:
-    try:
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(
-        "data.cache_not_writable",
-        f"the cache {path.parent.parent} cannot be written ({error.strerror}): set data.cache_dir to a folder that can",
-    )
-
-
-def _fetch(url: str, target: Path) -> None:
+def _fetch(url: str, target: str) -> None:
     try:
         with ExitStack() as stack:
             files, path = fsspec.core.url_to_fs(url, **_options(url))
-            files.get_file(path, str(target), callback=_Told(f"downloading {remote_name(url)}", stack))
+            files.get_file(path, target, callback=_Told(f"downloading {remote_name(url)}", stack))
     except ImportError as error:
         raise InputError(
             "data.missing_package", f"{label(url)} needs a package that is not installed: {reason(error)}"

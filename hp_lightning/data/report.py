@@ -5,8 +5,6 @@ import math
 import re
 from typing import Any
 
-from rich.table import Table
-
 from hp_lightning.common.console import log, log_table
 from hp_lightning.data.dataset import TokenizedCorpus
 from hp_lightning.data.ngram_baseline import MOST_TOKENS, ORDER
@@ -19,16 +17,16 @@ COVERAGE = "share of the tokens that a vocabulary of the training part's most co
 SEPARATORS = {" ": "spaces (printed lines flow together)", "\n": "line breaks"}
 
 
-Rows = list[list[str]]  # the first has the names of the columns
+Table = tuple[list[str], list[list[str]]]  # the headings, and the rows
 
 
 def show_corpus(path: Any, corpus: TokenizedCorpus, counted_loss: float | None) -> None:
     """Says what was read, how it was split, what the tokenizer makes of it, and what counting comes to."""
     log.info("corpus  %s: %s", path, _how_it_was_read(corpus.facts))
-    log_table(_table(_parts(corpus)))
+    log_table(*_parts(corpus))
     if corpus.coverage:
         log.info("\n%s", COVERAGE)
-        log_table(_table(_coverage(corpus)))
+        log_table(*_coverage(corpus))
     log.info("")
     for name, value in _findings(corpus, counted_loss):
         log.info("%-18s %s", name, value)
@@ -58,24 +56,24 @@ def _how_it_was_read(facts: CorpusFacts) -> str:
     return f"{facts.rows:,} rows, {parted}{columns}{documents}, rows joined by {joined}"
 
 
-def _parts(corpus: TokenizedCorpus) -> Rows:
-    rows = [["", "documents", "words", "characters", "tokens", "<UNK>"]]
+def _parts(corpus: TokenizedCorpus) -> Table:
+    rows = []
     unk_id = corpus.tokenizer.vocabulary.unk_id
     for part, name in PARTS.items():
         facts, predicted = corpus.facts.parts[part], corpus.streams[part][1:]
         unknown = "none" if unk_id is None else f"{(predicted == unk_id).mean():.2%}" if len(predicted) else ""
         numbers = (facts.documents, facts.words, facts.characters, len(predicted))
         rows.append([name, *(f"{number:,}" for number in numbers), unknown])
-    return rows
+    return ["", "documents", "words", "characters", "tokens", "<UNK>"], rows
 
 
-def _coverage(corpus: TokenizedCorpus) -> Rows:
+def _coverage(corpus: TokenizedCorpus) -> Table:
     sizes = [f"{row.size // 1000}k" for row in corpus.coverage[:-1]] + [f"all {corpus.coverage[-1].size:,}"]
-    rows = [["known of", *sizes]]
+    rows = []
     for part, name in PARTS.items():
         known = corpus.facts.parts[part].documents > 0
         rows.append([name, *(f"{row.known[part]:.1%}" if known else "" for row in corpus.coverage)])
-    return rows
+    return ["known of", *sizes], rows
 
 
 def _findings(corpus: TokenizedCorpus, counted_loss: float | None) -> list[tuple[str, str]]:
@@ -90,18 +88,10 @@ def _findings(corpus: TokenizedCorpus, counted_loss: float | None) -> list[tuple
     ]
 
 
-def _table(rows: Rows) -> Table:
-    table = Table(show_edge=False)
-    for place, name in enumerate(rows[0]):
-        table.add_column(name, justify="right" if place else "left")
-    for row in rows[1:]:
-        table.add_row(*row)
-    return table
-
-
-def _markdown(rows: Rows) -> str:
-    head, *body = [" | ".join(map(_escaped, row)) for row in rows]
-    align = " | ".join([":--", *("--:" for _ in rows[0][1:])])
+def _markdown(table: Table) -> str:
+    headings, rows = table
+    head, *body = [" | ".join(map(_escaped, row)) for row in (headings, *rows)]
+    align = " | ".join([":--", *("--:" for _ in headings[1:])])
     return "\n".join(f"| {row} |" for row in (head, align, *body))
 
 

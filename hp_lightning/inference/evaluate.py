@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.table import Table
 
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import LoadedCheckpoint
-from hp_lightning.common import run_dir as runs
 from hp_lightning.common.console import log, log_table, messages
 from hp_lightning.common.errors import InputError, RunError
-from hp_lightning.common.files import check_target, write_whole
+from hp_lightning.common.files import atomic_write, check_target
 from hp_lightning.common.hardware import device_of
+from hp_lightning.common.run_dir import find_checkpoint
 from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
 from hp_lightning.data.sources import absolute_path, find_sources
 from hp_lightning.inference.generate import Sampling, check_memory, continue_text
@@ -50,7 +49,7 @@ def evaluate(cfg: EvaluateConfig) -> None:
         RunError: the file cannot be written
     """
     with messages():
-        trained = checkpoint.load(runs.find_checkpoint(cfg.ckpt))
+        trained = checkpoint.load(find_checkpoint(cfg.ckpt))
         seq_len = trained.cfg.data.seq_len
         if cfg.stride is not None and cfg.stride > seq_len:
             raise InputError(
@@ -144,28 +143,18 @@ def _texts(corpus: TokenizedCorpus, part: str) -> list[str]:
 
 
 def _show_parts(parts: dict[str, PartFigures], stride: int | None) -> None:
-    table = _table("")
+    rows = []
     for part, found in parts.items():
-        table.add_row(PARTS[part], *_cells(found.overall))
+        rows.append([PARTS[part], *_cells(found.overall)])
         if found.sliding is not None:
             change = found.sliding.loss / found.overall.loss - 1
-            table.add_row(f"  stride {stride} (loss {change:+.1%})", *_cells(found.sliding))
-    log_table(table)
+            rows.append([f"  stride {stride} (loss {change:+.1%})", *_cells(found.sliding)])
+    log_table(["", *COLUMNS], rows)
     for part, found in parts.items():
         hardest = sorted(found.documents, key=lambda item: -item[1].loss)[:LISTED]
         more = f", the {LISTED} hardest of {len(found.documents):,}" if len(found.documents) > LISTED else ""
-        table = _table(f"{PARTS[part]}, by document{more}")
-        for name, figures_of_it in hardest if more else found.documents:
-            table.add_row(name, *_cells(figures_of_it))
-        log_table(table)
-
-
-def _table(first_column: str) -> Table:
-    table = Table(show_edge=False)
-    table.add_column(first_column)
-    for name in COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+        shown = hardest if more else found.documents
+        log_table([f"{PARTS[part]}, by document{more}", *COLUMNS], [[name, *_cells(its)] for name, its in shown])
 
 
 def _cells(found: Figures) -> list[str]:
@@ -183,15 +172,12 @@ def _cells(found: Figures) -> list[str]:
 def _show_copied(copied: dict[int, dict[str, float | None]]) -> None:
     if not copied:
         return
-    table = Table(show_edge=False)
-    table.add_column("stands in the training part")
-    for n in copied:
-        table.add_column(f"{n}-grams", justify="right")
+    rows = []
     for whose in ("written", "validation"):
         shares = [copied[n][whose] for n in copied]
         name = "of what it writes" if whose == "written" else "of the validation part"
-        table.add_row(name, *("" if share is None else f"{share:.2%}" for share in shares))
-    log_table(table)
+        rows.append([name, *("" if share is None else f"{share:.2%}" for share in shares)])
+    log_table(["stands in the training part", *(f"{n}-grams" for n in copied)], rows)
 
 
 def _report(
@@ -237,7 +223,8 @@ def _file_name(path: str) -> str:
 
 def _write(path: Path, report: dict[str, Any]) -> None:
     try:
-        write_whole(path, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
+        with atomic_write(path) as file:
+            file.write((json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
     except OSError as error:
         raise RunError(
             "output.not_writable",

@@ -1,7 +1,6 @@
 """What `hp-lightning export` does: a trained network of GPT-2's form as a folder that `transformers` opens."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,9 @@ from torch import Tensor
 
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import LoadedCheckpoint
-from hp_lightning.common import run_dir as runs
 from hp_lightning.common.errors import InputError
+from hp_lightning.common.files import atomic_folder
+from hp_lightning.common.run_dir import find_checkpoint
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.export import ExportConfig
 from hp_lightning.schema.model import ModelConfig
@@ -48,7 +48,7 @@ def export(cfg: ExportConfig) -> None:
     Raises:
         InputError: there is no such checkpoint, its network is of another form, or the folder cannot be made
     """
-    path = runs.find_checkpoint(cfg.ckpt)
+    path = find_checkpoint(cfg.ckpt)
     trained = checkpoint.load(path)
     problems = "; ".join(_problems(trained.cfg.model))
     if problems:
@@ -58,19 +58,15 @@ def export(cfg: ExportConfig) -> None:
     folder = Path(cfg.to)
     if not folder.name or folder.resolve() == Path.cwd():
         raise InputError("output.not_a_new_folder", f"to={cfg.to} is no new folder: name one")
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
     try:
         if folder.exists() and any(folder.iterdir()):
             raise InputError("output.not_empty", f"to={cfg.to} is not empty: name a new folder")
-        unfinished.mkdir(parents=True, exist_ok=True)
-        _write(trained, unfinished)
-        unfinished.replace(folder)
+        with atomic_folder(folder) as unfinished:
+            _write(trained, unfinished)
     except OSError as error:
         raise InputError(
             "output.not_writable", f"to={cfg.to} cannot be written ({error.strerror}): name another folder"
         ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     print(f"{folder}: transformers.AutoModelForCausalLM.from_pretrained({str(folder)!r})")
     if not (folder / "tokenizer.json").exists():
         print("without a tokenizer: NLTK's words are not among what the library tokenizers can do")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hp_lightning import checkpoint
-from hp_lightning.common import run_dir as runs
 from hp_lightning.common.errors import InputError
+from hp_lightning.common.run_dir import find_checkpoint
 from hp_lightning.inference.fast_decoding import optimize_for_inference
 from hp_lightning.inference.generate import Sample, Sampling, check_memory, stream
 from hp_lightning.inference.stream_printer import JsonPrinter, SamplePrinter, TextPrinter
@@ -29,7 +29,7 @@ def write(cfg: GenerateConfig) -> None:
         InputError: there is no such checkpoint, or the file is none; the prompts cannot be read
     """
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a prompt may hold bytes that are no text
-    path = runs.find_checkpoint(cfg.ckpt)
+    path = find_checkpoint(cfg.ckpt)
     prompts = iter([cfg.prompt]) if cfg.prompt_file is None else _prompts(cfg.prompt_file)
     first = next(prompts)  # a file that cannot be read is told before a model is loaded
     writer = Writer(path, cfg)

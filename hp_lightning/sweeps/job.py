@@ -11,21 +11,20 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from hp_lightning.common import run_dir as runs
+from hp_lightning.common.command_line import IN_SWEEP
 from hp_lightning.common.files import PROJECT
 from hp_lightning.common.hydra_grammar import quoted
-from hp_lightning.common.run_dir import COMPLETE, read_summary, write_summary
+from hp_lightning.common.run_dir import COMPLETE
 from hp_lightning.sweeps.plan import Job, clear, has_begun
 
 SETTLED = (*COMPLETE, "pruned")  # a job that is not begun again
 ELSEWHERE = "running in another process"
 REFUSAL = re.compile(r"hp-lightning train: error\[[a-z_.]+\]: ")
-ERRORS = "error.txt"
 
 
 def status_of(job: Job) -> str | None:
     """What came of it: completed, stopped early, pruned, failed, interrupted; None where nothing is known."""
-    status = read_summary(job.folder).get("status")
+    status = job.run_dir.read_summary().get("status")
     return None if status is None else str(status)
 
 
@@ -49,7 +48,7 @@ class JobProcess:
         path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))  # not everybody installs it
         self._process = subprocess.Popen(
             [sys.executable, "-m", "hp_lightning", "train", *_arguments(job)],
-            env={**os.environ, "PYTHONPATH": path, **environment, runs.IN_SWEEP: str(sweep_dir)},
+            env={**os.environ, "PYTHONPATH": path, **environment, IN_SWEEP: str(sweep_dir)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -96,17 +95,17 @@ class JobProcess:
         if refusal := REFUSAL.match(lines[-1]):
             return lines[-1][refusal.end() :]
         self.job.folder.mkdir(parents=True, exist_ok=True)
-        (self.job.folder / ERRORS).write_text(errors, encoding="utf-8")
-        return f"{lines[-1]} (the whole of it is in {self.job.folder / ERRORS})"
+        self.job.run_dir.errors.write_text(errors, encoding="utf-8")
+        return f"{lines[-1]} (the whole of it is in {self.job.run_dir.errors})"
 
 
 def record(job: Job, status: str, reason: str | None) -> None:
     """Writes down what came of a job, beside the figures that its run has left."""
-    kept = runs.kept_config(job.folder)
+    run_dir = job.run_dir
     if not has_begun(job):  # so that a summary of the sweep can tell which job it was
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(list(job.overrides)), kept.with_name("overrides.yaml"))
-    write_summary(job.folder, {**read_summary(job.folder), "status": status, "reason": reason})
+        run_dir.overrides.parent.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(list(job.overrides)), run_dir.overrides)
+    run_dir.write_summary({**run_dir.read_summary(), "status": status, "reason": reason})
 
 
 def _arguments(job: Job) -> list[str]:

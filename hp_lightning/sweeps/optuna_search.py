@@ -19,7 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from hp_lightning.common.errors import InputError
-from hp_lightning.common.run_dir import COMPLETE, read_summary
+from hp_lightning.common.run_dir import COMPLETE
 from hp_lightning.sweeps.job import ELSEWHERE, record
 from hp_lightning.sweeps.plan import Job, make_job
 
@@ -105,7 +105,7 @@ class Search:
         if status == "interrupted" and job in self._pruned:
             record(job, "pruned", "worse than the median of the other jobs at the same step")
             status = "pruned"
-        best = read_summary(job.folder).get("best/val/loss")
+        best = job.run_dir.read_summary().get("best/val/loss")
         if status in COMPLETE and best is not None:
             self._study.tell(trial, best, skip_if_finished=True)
         elif status == "pruned":
@@ -154,7 +154,7 @@ def _suggestion(override: Override) -> Suggest:
 def _validations(job: Job) -> list[tuple[int, float]]:
     """Step and loss of each validation that the job has written down."""
     try:
-        with (job.folder / "metrics.csv").open(newline="") as file:
+        with job.run_dir.metrics.open(newline="") as file:
             rows: list[dict[str, Any]] = list(csv.DictReader(file))
         found = [(int(row["step"]), float(row["val/loss"])) for row in rows if row.get("val/loss")]
     except (OSError, ValueError, KeyError, csv.Error):  # not there yet, or being written

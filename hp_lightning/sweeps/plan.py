@@ -13,9 +13,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from hp_lightning.common import run_dir as runs
 from hp_lightning.common.errors import InputError
-from hp_lightning.common.hydra_grammar import parted, quoted
+from hp_lightning.common.files import atomic_write
+from hp_lightning.common.hydra_grammar import parted, quoted, slug
+from hp_lightning.common.run_dir import RunDir
 
 PLAN = "sweep.yaml"
 MULTIRUN = {"-m", "--multirun"}
@@ -38,6 +39,11 @@ class Job:
     def name(self) -> str:
         """What a person is told of it."""
         return self.folder.name
+
+    @property
+    def run_dir(self) -> RunDir:
+        """The same folder, as that of its run."""
+        return RunDir(self.folder)
 
     @property
     def overrides_with_place(self) -> list[str]:
@@ -78,7 +84,7 @@ def make_job(sweep_dir: Path, number: int, overrides: Iterable[str], varied: set
         varied: the keys that differ between jobs, by which it is named
     """
     own, _ = _parted(overrides)
-    name = runs.slug(word for word in own if _key(word) in varied)
+    name = slug(word for word in own if _key(word) in varied)
     return Job(own, sweep_dir / f"{number}_{name}")
 
 
@@ -162,9 +168,8 @@ def begin(sweep_dir: Path, overrides: list[str]) -> None:
         )
     try:
         sweep_dir.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{PLAN}")
-        OmegaConf.save(OmegaConf.create(overrides), unfinished)
-        unfinished.replace(path)
+        with atomic_write(path) as file:
+            file.write(OmegaConf.to_yaml(OmegaConf.create(overrides)).encode())
     except OSError as error:
         raise InputError(
             "output.not_writable", f"sweep.dir={sweep_dir} cannot be made ({error.strerror}): name another folder"
@@ -188,7 +193,7 @@ def clear(job: Job) -> None:
 
 def has_begun(job: Job) -> bool:
     """Whether there is a run to go on with."""
-    return os.path.isfile(runs.kept_config(job.folder)) or runs.last_checkpoint(job.folder).is_file()
+    return os.path.isfile(job.run_dir.config) or job.run_dir.last_checkpoint.is_file()
 
 
 def grid(sweep_dir: Path, overrides: list[str]) -> list[Job]:

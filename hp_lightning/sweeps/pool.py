@@ -12,10 +12,8 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
-from hp_lightning.common import run_dir as runs
 from hp_lightning.common.console import log
 from hp_lightning.common.errors import SIGNALS, Interrupted
-from hp_lightning.common.run_dir import read_summary
 from hp_lightning.sweeps.display import SweepDisplay
 from hp_lightning.sweeps.job import ELSEWHERE, JobProcess, is_settled
 from hp_lightning.sweeps.plan import Job
@@ -113,7 +111,7 @@ class Pool:
                 with self._lock:
                     status = self._source.ended(job, status)
                     self.ended[status] += 1
-                    self._display.end(job, status, read_summary(job.folder))
+                    self._display.end(job, status, job.run_dir.read_summary())
         except BaseException as error:  # a thread's would be lost
             self._bug = error
 
@@ -122,10 +120,10 @@ class Pool:
             return None if self.is_stopping else self._source.next()
 
     def _train(self, job: Job, slot: Mapping[str, str]) -> str:
-        if runs.is_running(job.folder):
+        if job.run_dir.is_running():
             return ELSEWHERE
         if is_settled(job):
-            return str(read_summary(job.folder)["status"])
+            return str(job.run_dir.read_summary()["status"])
         with self._lock:
             self._running[job] = process = JobProcess(job, self._dir, slot)
             self._display.begin(job)
@@ -147,7 +145,7 @@ class Pool:
 def is_claimed(job: Job) -> bool:
     """Whether another process has the job, or a process that it left behind."""
     with claimed(job) as is_free:
-        return not is_free or runs.is_running(job.folder)
+        return not is_free or job.run_dir.is_running()
 
 
 @contextmanager

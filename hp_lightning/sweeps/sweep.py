@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from hp_lightning.common import run_dir as runs
+from hp_lightning.common.command_line import command, own_command
 from hp_lightning.common.console import log, messages
 from hp_lightning.common.errors import Interrupted, RunError
-from hp_lightning.common.run_dir import read_summary, short_reason
+from hp_lightning.common.run_dir import short_reason
 from hp_lightning.sweeps.comparison.write import summarize
 from hp_lightning.sweeps.job import ELSEWHERE, JobProcess, is_settled, status_of
 from hp_lightning.sweeps.plan import Job, begin
@@ -54,7 +54,7 @@ def run_sweep(sweep_dir: Path, overrides: list[str], train: Callable[[], None], 
     with messages() as said:
         said.keep_in(sweep_dir / "sweep.log")
         log.info("sweep   %s", sweep_dir)
-        log.info("watch   %s", runs.command("tensorboard", "--logdir", str(sweep_dir)))
+        log.info("watch   %s", command("tensorboard", "--logdir", str(sweep_dir)))
         done = sum(map(is_settled, jobs()))
         if done:
             log.info("done    %s of %s jobs", done, len(jobs()))
@@ -79,13 +79,13 @@ def _conclude(sweep_dir: Path, jobs: list[Job], stopped: Interrupted | None) -> 
     log.info("\n%s jobs: %s", len(jobs), counted)
     if stopped is None and all(is_settled(job) or job in elsewhere for job in jobs):
         return
-    going_on = runs.own_command("train", "-m", f"resume_sweep={sweep_dir}")
+    going_on = own_command("train", "-m", f"resume_sweep={sweep_dir}")
     if stopped is not None:
         message = f"{stopped}: {counted}; go on with: {going_on}"
         raise Interrupted("sweep.interrupted", message, stopped.exit_status - 128) from stopped
     failed = [job for job in jobs if status_of(job) == "failed"]
     if failed:
-        reason = short_reason(read_summary(failed[0].folder))
+        reason = short_reason(failed[0].run_dir.read_summary())
         message = f"{len(failed)} of {len(jobs)} jobs failed, the first of them {failed[0].name}: {reason}"
     else:
         message = f"not every job came to its end: {counted}"
@@ -97,7 +97,7 @@ def _conclude(sweep_dir: Path, jobs: list[Job], stopped: Interrupted | None) -> 
 def train_alone(job: Job, sweep_dir: Path) -> None:
     """One job, where another of Hydra's launchers has begun a process for it; what came of it is in its folder."""
     with claimed(job) as is_ours:
-        if not is_ours or is_settled(job) or runs.is_running(job.folder):
+        if not is_ours or is_settled(job) or job.run_dir.is_running():
             return
         process = JobProcess(job, sweep_dir, {})
         before = signal.signal(signal.SIGTERM, _leave)

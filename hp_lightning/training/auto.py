@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
+from hp_lightning.common.command_line import IN_SWEEP
 from hp_lightning.common.console import clock
 from hp_lightning.common.errors import InputError
+from hp_lightning.common.files import atomic_write
 from hp_lightning.common.hardware import device_name, device_of, free_memory, matrix_rate, missing_for_compile
-from hp_lightning.common.run_dir import IN_SWEEP
 from hp_lightning.models.gpt import GPT
 from hp_lightning.models.loss import GPU_CHUNK_BYTES, language_model_loss
 from hp_lightning.schema.data import DataConfig
@@ -81,9 +82,8 @@ def _matrix_rates(device: torch.device) -> dict[str, float]:
     path = Path(sweep_dir) / f".{device_name(device)}.json".replace(" ", "_")
     with FileLock(path.with_suffix(".lock")):
         if not path.is_file():
-            unfinished = path.with_suffix(".unfinished")
-            unfinished.write_text(json.dumps(_measure(device)), encoding="utf-8")
-            unfinished.replace(path)
+            with atomic_write(path) as file:
+                file.write(json.dumps(_measure(device)).encode())
         known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
     return known
 

@@ -20,11 +20,11 @@ from omegaconf import DictConfig
 
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import LoadedCheckpoint
-from hp_lightning.common import run_dir as runs
+from hp_lightning.common.command_line import HANDED_OVER, command, own_command
 from hp_lightning.common.console import LIBRARY_LOGGERS, log, messages
 from hp_lightning.common.errors import InputError, Interrupted, RunError
 from hp_lightning.common.failpoints import failpoint
-from hp_lightning.common.run_dir import is_complete, write_summary
+from hp_lightning.common.run_dir import OUTPUTS
 from hp_lightning.data.downloads import cache_folder
 from hp_lightning.data.report import show_corpus
 from hp_lightning.inference.generate import Sampling, continue_text
@@ -58,17 +58,17 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
     """
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32, where a run computes in float32 at all
-    if runs.HANDED_OVER in os.environ:
-        _train_beside(os.environ[runs.HANDED_OVER])
+    if HANDED_OVER in os.environ:
+        _train_beside(os.environ[HANDED_OVER])
         return
     with messages() as said, _file_refusals():
         _check_devices_alone(cfg)
         run = begin(cfg, overrides, hydra) if cfg.resume is None else resume(cfg.resume, cfg, overrides)
         try:
-            said.keep_in(run.dir / "train.log")
+            said.keep_in(run.dir.log)
             _describe(run)
             if run.resumed is None or _has_work_left(run, run.resumed):
-                (run.dir / "summary.json").unlink(missing_ok=True)  # of an end that is none any more
+                run.dir.summary.unlink(missing_ok=True)  # of an end that is none any more
                 if run.resumed is not None:
                     keep_what_is_new(run, run.resumed)
                 keep_compiled_in(cache_folder(run.cfg.data) / "compiled")
@@ -147,7 +147,7 @@ def _remarks_on_length(run: Run) -> list[str]:
 
 def _has_work_left(run: Run, trained: LoadedCheckpoint) -> bool:
     """Whether there are steps to take; or tests to make, in a run that was stopped after its last step."""
-    if not is_complete(run.dir, trained.step) or not _bounds_reached(
+    if not run.dir.is_complete(trained.step) or not _bounds_reached(
         run, trained.step, trained.record.validations_since_best
     ):
         log.info("resumed at step %s", trained.step)
@@ -168,7 +168,7 @@ def _bounds_reached(run: Run, step: int, validations_since_best: int) -> list[st
 
 def _command_to_go_on(run: Run, step: int, validations_since_best: int) -> str:
     wider = _bounds_reached(run, step, validations_since_best)
-    return runs.own_command("train", f"resume={run.dir}", *wider)
+    return own_command("train", f"resume={run.dir}", *wider)
 
 
 def _fit(run: Run) -> None:
@@ -195,10 +195,10 @@ def _fit(run: Run) -> None:
             reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
             reason = "stopped by SIGINT" if pressed else reason
             with suppress(RunError):  # would hide the first error
-                write_summary(run.dir, {"status": status, "reason": reason, **figures})
+                run.dir.write_summary({"status": status, "reason": reason, **figures})
         if pressed or isinstance(error, SIGTERMException):  # at once, or outside of training
             number = signal.SIGINT if pressed else signal.SIGTERM
-            going_on = runs.own_command("train", f"resume={run.dir}")
+            going_on = own_command("train", f"resume={run.dir}")
             raise Interrupted(
                 "run.interrupted_at_once",
                 f"stopped by {number.name}; go on from the last checkpoint with: {going_on}",
@@ -298,13 +298,13 @@ def _make_trainer(run: Run, run_log: MetricsCSV, board: Board | None) -> tuple[L
             run_log,
             *([ProgressDisplay(run_log, run.total_steps)] if run.speaks else []),
             *([] if board is None else board.exhibits),
-            *([Profile(run.dir / "profile")] if cfg.trainer.profile and run.speaks else []),
+            *([Profile(run.dir.profile)] if cfg.trainer.profile and run.speaks else []),
             GracefulShutdown(checkpoints),
             checkpoints,  # Lightning calls them last of all
         ],
         # A cluster's own environment would expect a task for each device, and take the signals over.
         plugins=[writer, LightningEnvironment()],
-        default_root_dir=run.dir,
+        default_root_dir=run.dir.path,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
@@ -345,7 +345,7 @@ def _report(
 ) -> None:
     """Tests the best checkpoint, lets it write, and shows everything."""
     failpoint("end.test")
-    checkpoint.load_weights(module.net, checkpoint.load(runs.best_checkpoint(run.dir)))
+    checkpoint.load_weights(module.net, checkpoint.load(run.dir.best_checkpoint))
     tested: dict[str, float] = {}
     if run.data.num_tokens("test"):
         trainer.test(module, datamodule=run.data, verbose=False)
@@ -362,16 +362,16 @@ def _report(
     prompt, context = next(iter(prompts(run.cfg.logger, run.data)), ""), run.cfg.data.seq_len
     [sample] = continue_text(module.net, run.data.tokenizer, prompt, context, Sampling())
     failpoint("end.summary")
-    write_summary(run.dir, summary)
+    run.dir.write_summary(summary)
     show_summary(run.dir, summary, sample, _commands(run, summary["steps"], checkpoints.record.validations_since_best))
 
 
 def _commands(run: Run, step: int, validations_since_best: int) -> dict[str, str]:
     """What can be done with the run next."""
-    shown = runs.OUTPUTS if run.dir.is_relative_to(runs.OUTPUTS) else run.dir
-    watch = {"watch it": runs.command("tensorboard", "--logdir", str(shown))} if run.cfg.logger.tensorboard else {}
+    shown = OUTPUTS if run.dir.path.is_relative_to(OUTPUTS) else run.dir
+    watch = {"watch it": command("tensorboard", "--logdir", str(shown))} if run.cfg.logger.tensorboard else {}
     return {
         **watch,
-        "let it write": runs.own_command("generate", f"ckpt={run.dir}", "prompt=The lantern"),
+        "let it write": own_command("generate", f"ckpt={run.dir}", "prompt=The lantern"),
         "go on with it": _command_to_go_on(run, step, validations_since_best),
     }

@@ -16,12 +16,14 @@ from yaml import YAMLError
 
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import LoadedCheckpoint
-from hp_lightning.common import run_dir as runs
 from hp_lightning.common import slurm
+from hp_lightning.common.command_line import HANDED_OVER
 from hp_lightning.common.console import log
 from hp_lightning.common.errors import InputError
+from hp_lightning.common.files import atomic_write
 from hp_lightning.common.hardware import check_devices
 from hp_lightning.common.hydra_grammar import parted
+from hp_lightning.common.run_dir import RunDir, find_checkpoint, find_resumable
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
 from hp_lightning.data.ngram_baseline import counted_loss
@@ -44,7 +46,7 @@ class Run:
     """A run that can begin: its settings, its folder, its corpus."""
 
     cfg: TrainConfig  # `cfg.model.vocab_size` is set, nothing is `auto`
-    dir: Path
+    dir: RunDir
     data: CorpusDataModule
     settled: ResolvedConfig
     lock: FileLock | None  # of the process that writes
@@ -84,14 +86,12 @@ def begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
     )
     settled = resolve_auto(cfg, len(corpus.streams["train"]))
     cfg, data = settled.cfg, _data(settled.cfg, corpus)
-    run_dir = runs.make_run_dir(cfg.run_dir, overrides)
-    held = runs.lock(run_dir)
-    config_file = runs.kept_config(run_dir)
-    OmegaConf.save(OmegaConf.create(overrides), config_file.with_name("overrides.yaml"))
-    OmegaConf.save(OmegaConf.create({"hydra": hydra}), config_file.with_name("hydra.yaml"))
-    unfinished = config_file.with_name(".config.yaml")  # whole or absent: it is what a run can be begun again from
-    unfinished.write_text(to_yaml(cfg), encoding="utf-8")
-    unfinished.replace(config_file)
+    run_dir = RunDir.create(cfg.run_dir, overrides)
+    held = run_dir.lock()
+    OmegaConf.save(OmegaConf.create(overrides), run_dir.overrides)
+    OmegaConf.save(OmegaConf.create({"hydra": hydra}), run_dir.hydra)
+    with atomic_write(run_dir.config) as file:  # it is what a run can be begun again from
+        file.write(to_yaml(cfg).encode())
     slurm.mark(run_dir)
     return Run(cfg, run_dir, data, settled, held)
 
@@ -115,7 +115,7 @@ def chosen_tokenizer(cfg: TrainConfig, overrides: list[str]) -> tuple[TrainConfi
             "config.conflict",
             f"tokenizer.from_run takes the whole tokenizer as it is: leave out {', '.join(others)}",
         )
-    trained = checkpoint.load(runs.find_checkpoint(cfg.tokenizer.from_run, "tokenizer.from_run"))
+    trained = checkpoint.load(find_checkpoint(cfg.tokenizer.from_run, "tokenizer.from_run"))
     settings = replace(trained.cfg.tokenizer, from_run=os.path.abspath(trained.path))
     return replace(cfg, tokenizer=settings), trained.tokenizer
 
@@ -132,8 +132,8 @@ def resume(wanted: str, given: TrainConfig, overrides: list[str]) -> Run:
         InputError: there is no such run, it is being trained already, its corpus has changed, it was told what cannot
             change, or none of its checkpoints is whole
     """
-    found = runs.find_resumable(wanted)
-    held = runs.lock(found.run_dir)
+    found = find_resumable(wanted)
+    held = found.run_dir.lock()
     trained = checkpoint.load_first_whole(found.checkpoints) if found.checkpoints else None
     cfg = _resumed_config(_begun_config(found.run_dir) if trained is None else trained.cfg, given, overrides)
     check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
@@ -147,13 +147,13 @@ def resume(wanted: str, given: TrainConfig, overrides: list[str]) -> Run:
 
 def keep_what_is_new(run: Run, trained: LoadedCheckpoint) -> None:
     """Makes the checkpoint the run's last, with the new settings: all holds even if the run is killed at once."""
-    path = runs.last_checkpoint(run.dir)
+    path = run.dir.last_checkpoint
     if run.cfg == trained.cfg and trained.path == path:
         return
     contents = trained.contents
     _set_rates(run, trained, contents["schedule"])
     contents[checkpoint.CHECKPOINT_KEY]["config"] = to_plain(run.cfg)
-    best, names = runs.best_checkpoint(run.dir), []
+    best, names = run.dir.best_checkpoint, []
     if trained.step == trained.record.best_step:
         names = [best]
     elif trained.path != path and not _is_of_step(best, trained.record.best_step):
@@ -181,16 +181,15 @@ def _is_of_step(path: Path, step: int) -> bool:
         return False
 
 
-def _begun_config(run_dir: Path) -> TrainConfig:
+def _begun_config(run_dir: RunDir) -> TrainConfig:
     """The config that a run began with."""
     log.info("%s was stopped before its first checkpoint: it begins again", run_dir)
-    path = runs.kept_config(run_dir)
     try:
-        return from_yaml(path.read_text(encoding="utf-8"))
+        return from_yaml(run_dir.config.read_text(encoding="utf-8"))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException, InputError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            "run.damaged_config", f"{path} is not the config of a run ({reason}): begin a new run"
+            "run.damaged_config", f"{run_dir.config} is not the config of a run ({reason}): begin a new run"
         ) from error
 
 
@@ -201,7 +200,7 @@ def _check_goes_on(run: Run, trained: LoadedCheckpoint) -> None:
             f"data.path={run.cfg.data.path} has changed since the run {run.dir} began: resumed, the run might be "
             "validated on what it was trained on; bring the old file back, or begin a new run",
         )
-    unvalidated = trained.record.validation_due or not os.path.isfile(runs.best_checkpoint(run.dir))
+    unvalidated = trained.record.validation_due or not os.path.isfile(run.dir.best_checkpoint)
     if trained.step >= run.total_steps and unvalidated:
         raise InputError(
             "run.no_steps_left", f"resume={run.dir} has taken {trained.step} steps already: give it more by max_steps="
@@ -246,8 +245,8 @@ def _vocab_size(cfg: TrainConfig, tokenizer: Tokenizer) -> int:
 def hand_over(run: Run) -> dict[str, str]:
     """What the processes of the other devices need to know of the run, as an environment variable."""
     resumed = None if run.resumed is None else os.path.abspath(run.resumed.path)
-    known = {"config": to_plain(run.cfg), "dir": os.path.abspath(run.dir), "resumed": resumed}
-    return {runs.HANDED_OVER: json.dumps(known)}
+    known = {"config": to_plain(run.cfg), "dir": os.path.abspath(run.dir.path), "resumed": resumed}
+    return {HANDED_OVER: json.dumps(known)}
 
 
 def take_over(known: str) -> Run:
@@ -259,4 +258,4 @@ def take_over(known: str) -> Run:
     settled = ResolvedConfig(
         cfg, torch.device("cpu"), peak_flops=1.0, reasons=[]
     )  # the first process measures and tells
-    return Run(cfg, Path(parts["dir"]), _data(cfg, corpus), settled, None, trained, speaks=False)
+    return Run(cfg, RunDir(Path(parts["dir"])), _data(cfg, corpus), settled, None, trained, speaks=False)

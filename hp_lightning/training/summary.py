@@ -1,30 +1,26 @@
 """The table at the end of a run."""
 
 import math
-from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from hp_lightning.common.console import clock, log, log_table
+from hp_lightning.common.run_dir import RunDir
 
 
-def show_summary(run_dir: Path, summary: dict[str, Any], sample: str, commands: dict[str, str]) -> None:
+def show_summary(run_dir: RunDir, summary: dict[str, Any], sample: str, commands: dict[str, str]) -> None:
     """Prints what was reached, what the model writes, and the commands for what can be done next, by purpose."""
-    table = Table(title=f"{run_dir}: {summary['status']}", title_justify="left", show_edge=False)
-    table.add_column("")
-    for part in ("validation, best", "validation, last", "test"):
-        table.add_column(part, justify="right")
+    rows = []
     for metric, form in (("loss", ".4f"), ("perplexity", ",.2f"), ("bits_per_char", ".4f")):
         values = [summary.get(f"{part}/{metric}") for part in ("best/val", "val", "test")]
-        table.add_row(metric.replace("_", " "), *("" if value is None else format(value, form) for value in values))
+        rows.append([metric.replace("_", " "), *("" if value is None else format(value, form) for value in values)])
     rate = f"{summary['unk_rate']:.2%}"
-    table.add_row("<UNK> rate", rate, rate, "" if "test/unk_rate" not in summary else f"{summary['test/unk_rate']:.2%}")
-    table.add_row("unigram model's loss", f"{summary['unigram/val_loss']:.4f}", "", "")
+    tested = "" if "test/unk_rate" not in summary else f"{summary['test/unk_rate']:.2%}"
+    rows.append(["<UNK> rate", rate, rate, tested])
+    rows.append(["unigram model's loss", f"{summary['unigram/val_loss']:.4f}", "", ""])
     counted = summary["kneser_ney/val_loss"]
     if counted is not None:
-        table.add_row("Kneser-Ney model's loss", f"{counted:.4f}", "", "")
-    log_table(table)
+        rows.append(["Kneser-Ney model's loss", f"{counted:.4f}", "", ""])
+    log_table(["", "validation, best", "validation, last", "test"], rows, f"{run_dir}: {summary['status']}")
     if counted is not None:
         log.info("%s", _beside_counting(summary["best/val/loss"], counted))
     log.info(

@@ -17,14 +17,13 @@ from helpers.in_process import run_in_process
 from helpers.processes import PROJECT, Finished, run_program
 from omegaconf import OmegaConf
 from PIL import Image
-from rich.console import Console
 
 from hp_lightning.common.console import messages
 from hp_lightning.common.errors import RunError
 from hp_lightning.schema.train import TrainConfig, to_yaml
 from hp_lightning.sweeps.comparison.compare import Comparison, compare
 from hp_lightning.sweeps.comparison.runs import find_run_folders, read_run
-from hp_lightning.sweeps.comparison.table import rich_table
+from hp_lightning.sweeps.comparison.table import log_comparison
 from hp_lightning.sweeps.comparison.verdict import verdict
 from hp_lightning.sweeps.comparison.write import summarize
 
@@ -203,15 +202,14 @@ def test_a_rate_too_high_is_no_overfitting(sweep: Path, add_run: AddRun) -> None
     assert "Overfitting" not in verdict_of(sweep)
 
 
-def test_narrow_terminal_gets_what_fits(sweep: Path, add_run: AddRun) -> None:
+def test_narrow_terminal_gets_what_fits(sweep: Path, add_run: AddRun, capsys: Capture) -> None:
     add_run("optim.lr=0.1", **done((4.5, 4.0)))
     add_run("optim.lr=0.2", losses=(4.6,), status="failed", reason="a long story")
-    console = Console(width=200)
     texts = {}
     for width in (200, 90, 40):
-        with console.capture() as capture:
-            console.print(rich_table(comparison_of(sweep), width))
-        texts[width] = capture.get()
+        with messages():
+            log_comparison(comparison_of(sweep), width)
+        texts[width] = capsys.readouterr().out
         assert max(map(len, texts[width].rstrip().splitlines())) <= width
         assert "4.000" in texts[width]
     assert "failed: a long story" in texts[200]

@@ -25,7 +25,7 @@ from yaml import YAMLError
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import write_checkpoint
 from hp_lightning.common.errors import InputError
-from hp_lightning.common.run_dir import best_checkpoint, last_checkpoint, previous_checkpoint
+from hp_lightning.common.run_dir import RunDir
 from hp_lightning.schema.train import from_plain, from_yaml, to_yaml
 
 SETTINGS = (
@@ -116,11 +116,12 @@ def test_any_flipped_bit_is_noticed_or_harmless(small_run: Path, tmp_path: Path)
 
 def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed = expect_flushed_before_renamed(monkeypatch)
-    last, best = last_checkpoint(tmp_path), best_checkpoint(tmp_path)
+    run_dir = RunDir(tmp_path)
+    last, best = run_dir.last_checkpoint, run_dir.best_checkpoint
     for step in range(2):
         write_checkpoint({"step": torch.tensor(step)}, last, [best])
         assert flushed[-1] == last.parent.stat().st_ino, "so that the names are there, too"
-    files = [last, previous_checkpoint(tmp_path), best]
+    files = [last, run_dir.previous_checkpoint, best]
     assert [torch.load(path, weights_only=True)["step"].item() for path in files] == [1, 0, 1]
     assert len({path.stat().st_ino for path in files}) == 3, "one that is damaged leaves the others whole"
 

@@ -16,6 +16,7 @@ from helpers.program import HELD
 from helpers.runs import curves, expect_same_run, finished_run, metrics, resume_as_told, wait_for_step, wait_until
 
 from hp_lightning.common import slurm
+from hp_lightning.common.run_dir import RunDir
 from hp_lightning.training.callbacks.graceful_shutdown import SECONDS_BETWEEN_SIGNALS
 
 # Dropout draws random numbers, the plateau steps at nearly every validation, and an epoch has some 40 steps. Muon has
@@ -339,7 +340,7 @@ def test_each_task_of_an_array_goes_on_with_its_own_run(tmp_path: Path, monkeypa
     for task, run in runs.items():
         run.mkdir(parents=True)
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
-        slurm.mark(run)
+        slurm.mark(RunDir(run))
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     for task in ("1", "2", "3"):
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)

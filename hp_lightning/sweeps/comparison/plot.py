@@ -4,8 +4,7 @@ import math
 import statistics
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -28,7 +27,7 @@ CELL_LENGTH = 28  # letters of a setting
 ROW_HEIGHT, LETTER_WIDTH = 0.24, 0.068  # inches
 
 
-def draw(comparison: Comparison, path: Path) -> None:
+def draw(comparison: Comparison, file: BinaryIO) -> None:
     """Draws it into a PNG file."""
     rows = _aligned([headings(comparison.configurations[0]), *map(cells, comparison.configurations)])
     size = (10 + LETTER_WIDTH * len(rows[0]), max(4.2, 1 + ROW_HEIGHT * len(rows)))
@@ -38,7 +37,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     _draw_curves(curves, comparison, colours)
     _draw_values(values, comparison, colours, rows)
     with warnings.catch_warnings(action="ignore"):  # of letters that the font lacks
-        picture.savefig(path, format="png")
+        picture.savefig(file, format="png")
 
 
 def _aligned(table: list[list[str]]) -> list[str]:

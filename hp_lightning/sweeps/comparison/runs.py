@@ -1,7 +1,6 @@
 """Run folders read back: what a run was told, how it ended, what it came to. Nothing heavy is imported."""
 
 import csv
-import json
 import math
 import os
 import statistics
@@ -13,10 +12,9 @@ from typing import Any
 import yaml
 from omegaconf.errors import OmegaConfBaseException
 
-from hp_lightning.common import run_dir as runs
 from hp_lightning.common.errors import InputError
 from hp_lightning.common.hydra_grammar import parted
-from hp_lightning.common.run_dir import COMPLETE
+from hp_lightning.common.run_dir import COMPLETE, RunDir
 from hp_lightning.schema.train import plain_from_yaml
 
 
@@ -199,29 +197,29 @@ def _in_order(name: str) -> tuple[int, str]:
 
 
 def _is_run_folder(folder: Path) -> bool:
-    kept = runs.kept_config(folder)
-    return os.path.isfile(kept) or os.path.isfile(kept.with_name("overrides.yaml"))
+    run_dir = RunDir(folder)
+    return os.path.isfile(run_dir.config) or os.path.isfile(run_dir.overrides)
 
 
 def read_run(folder: Path) -> RunRecord | None:
     """What a run folder tells; None if it is not there any more."""
     damage: list[str] = []
-    hydra = runs.kept_config(folder).parent
-    overrides = _yaml(hydra / "overrides.yaml", damage)
+    run_dir = RunDir(folder)
+    overrides = _yaml(run_dir.overrides, damage)
     typed = dict(map(parted, map(str, overrides))) if isinstance(overrides, list) else {}
-    settings = _settings(runs.kept_config(folder), damage)
-    summary = _summary(folder / "summary.json", damage)
-    curve, speeds = read_metrics(_text(folder / "metrics.csv", damage) or "")
+    settings = _settings(run_dir.config, damage)
+    summary = _summary(run_dir, damage)
+    curve, speeds = read_metrics(_text(run_dir.metrics, damage) or "")
     status = str(summary.get("status", ""))
     if not status:
-        status = "running" if runs.is_running(folder) else "not finished"
+        status = "running" if run_dir.is_running() else "not finished"
     reason = summary.get("reason")
     record = RunRecord(
         folder=folder,
         status=status,
         reason=None if reason is None else str(reason),
         overrides=typed,
-        choices=_choices(hydra / "hydra.yaml", damage),
+        choices=_choices(run_dir.hydra, damage),
         settings=settings,
         summary=summary,
         curve=with_the_known_best(curve, summary),
@@ -269,19 +267,16 @@ def _settings(path: Path, damage: list[str]) -> dict[str, Any] | None:
         return None
 
 
-def _summary(path: Path, damage: list[str]) -> dict[str, Any]:
-    text = _text(path, damage)
-    if text is None:
-        return {}
+def _summary(run_dir: RunDir, damage: list[str]) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        return run_dir.load_summary()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        damage.append(f"{run_dir.summary} cannot be read: {error.strerror}")
     except ValueError as error:
-        damage.append(f"{path} is damaged: {_first_line(error)}")
-        return {}
-    if not isinstance(found, dict):
-        damage.append(f"{path} is damaged: keys and values were expected")
-        return {}
-    return found
+        damage.append(f"{run_dir.summary} is damaged: {_first_line(error)}")
+    return {}
 
 
 def _first_line(error: Exception) -> str:

@@ -7,11 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len
 
+from hp_lightning.common.console import log_table
 from hp_lightning.sweeps.comparison.compare import Comparison, Configuration
 
 NAMES = {"best_val_loss": "validation loss", "bits_per_char": "bits per character"}  # of what is compared
@@ -119,23 +117,18 @@ def _status(configuration: Configuration, with_reason: bool) -> str:
     return configuration.status + shown
 
 
-def rich_table(comparison: Comparison, width: int) -> Table:
-    """The table for a terminal of so many characters a line, with the columns that fit into it."""
-    for count in range(len(LEFT_OUT) + 1):
-        table = Table(show_edge=False)
-        for column in columns(comparison, LEFT_OUT[:count]):
-            table.add_column(Text(column.heading), justify="left" if column.is_text else "right")
-        for row in zip(*(column.cells for column in columns(comparison, LEFT_OUT[:count])), strict=True):
-            table.add_row(*map(Text, row))
-        if _width(table) <= width:
-            break
-    return table
+def log_comparison(comparison: Comparison, width: int) -> None:
+    """Say the table to a terminal of so many characters a line, with the columns that fit into it."""
+    narrower = (columns(comparison, LEFT_OUT[:count]) for count in range(len(LEFT_OUT) + 1))
+    shown = next((shown for shown in narrower if _width(shown) <= width), columns(comparison, LEFT_OUT))
+    rows = zip(*(column.cells for column in shown), strict=True)
+    text_columns = [place for place, column in enumerate(shown) if column.is_text]
+    log_table([column.heading for column in shown], rows, text_columns=text_columns, width=width)
 
 
-def _width(table: Table) -> int:
-    """Characters a line where nothing has to be folded."""
-    console = Console(width=WIDEST)
-    return Measurement.get(console, console.options, table).maximum
+def _width(shown: list[Column]) -> int:
+    """Characters a line where nothing has to be folded: each column has a space on either side, and a rule between."""
+    return sum(max(map(cell_len, (column.heading, *column.cells))) + 3 for column in shown) - 1
 
 
 def markdown_table(comparison: Comparison) -> str:

@@ -3,14 +3,15 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from hp_lightning.common.console import console, log, log_table
+from hp_lightning.common.console import console, log
 from hp_lightning.common.errors import RunError
+from hp_lightning.common.files import atomic_write
 from hp_lightning.sweeps.comparison.compare import FIGURES, Comparison, compare
 from hp_lightning.sweeps.comparison.runs import RunRecord, read_run
-from hp_lightning.sweeps.comparison.table import WIDEST, escaped, markdown_table, rich_table
+from hp_lightning.sweeps.comparison.table import WIDEST, escaped, log_comparison, markdown_table
 from hp_lightning.sweeps.comparison.verdict import verdict
 
 
@@ -30,9 +31,12 @@ def summarize(folders: Sequence[Path], to: Path) -> None:
     endings = [*_endings(records), *_gaps(comparison, records, len(folders))]
     _say(comparison, lines, endings)
     try:
-        _replace(to / "summary.csv", lambda path: path.write_text(_csv(comparison), encoding="utf-8", newline=""))
-        _replace(to / "summary.png", lambda path: draw(comparison, path))
-        _replace(to / "summary.md", lambda path: path.write_text(_markdown(to, comparison, lines, endings), "utf-8"))
+        with atomic_write(to / "summary.csv") as file:
+            file.write(_csv(comparison).encode())
+        with atomic_write(to / "summary.png") as file:
+            draw(comparison, file)
+        with atomic_write(to / "summary.md") as file:
+            file.write(_markdown(to, comparison, lines, endings).encode())
     except OSError as error:
         raise RunError(
             "output.not_writable", f"{to} cannot be written ({error.strerror}): the summary is shown above only"
@@ -41,8 +45,7 @@ def summarize(folders: Sequence[Path], to: Path) -> None:
 
 
 def _say(comparison: Comparison, lines: list[str], endings: list[str]) -> None:
-    width = console.width if console.is_terminal else WIDEST
-    log_table(rich_table(comparison, width), width)
+    log_comparison(comparison, console.width if console.is_terminal else WIDEST)
     for line in ["", *lines, *([""] if endings else []), *endings]:
         log.info("%s", line)
 
@@ -88,13 +91,3 @@ def _markdown(to: Path, comparison: Comparison, lines: list[str], endings: list[
     title = f"# {escaped(to.absolute().name)}"
     parts = [title, markdown_table(comparison), *map(escaped, lines), "![](summary.png)", listed]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """The file is whole, or as it was before."""
-    unfinished = path.with_name(f".{path.name}")
-    try:
-        write(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from markupsafe import Markup
 
-from hp_lightning.common.run_dir import read_summary
 from hp_lightning.sweeps.comparison.runs import Validation, number, read_figure, read_metrics
 from hp_lightning.tasks.course.plots import loss_curves, rate_figure, svg
 from hp_lightning.tasks.course.subject import Subject
@@ -64,7 +63,7 @@ def look_at_learning(subject: Subject) -> Learning:
         for seen, coming, log_prob, guess in zip(inside.labels, following, chosen, guesses, strict=False)
     ]
     uniform = math.log(len(subject.tokenizer.vocabulary))
-    unigram = None if subject.run_dir is None else number(read_summary(subject.run_dir).get("unigram/val_loss"))
+    unigram = None if subject.run_dir is None else number(subject.run_dir.read_summary().get("unigram/val_loss"))
     unigram = unigram if unigram is not None and math.isfinite(unigram) else None
     curves, why = _curves(subject, [("guessing every token alike", uniform), ("guessing by frequency", unigram)])
     return Learning(predictions, -float(torch.mean(of_next)), uniform, unigram, curves, why)
@@ -73,9 +72,8 @@ def look_at_learning(subject: Subject) -> Learning:
 def _curves(subject: Subject, references: list[tuple[str, float | None]]) -> tuple[Curves | None, str]:
     if subject.run_dir is None:
         return None, "this checkpoint lies in no run folder, and the losses of a run stand in its folder's metrics.csv"
-    path = subject.run_dir / "metrics.csv"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = subject.run_dir.metrics.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None, "there is no metrics.csv that can be read in the folder of its run"
     validations = [found for found in read_metrics(text)[0] if math.isfinite(found.loss)]

@@ -4,19 +4,17 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hp_lightning.common import run_dir as runs
 from hp_lightning.common.console import log, messages
 from hp_lightning.common.errors import RunError
-from hp_lightning.common.files import check_target, write_whole
+from hp_lightning.common.files import atomic_write, check_target
+from hp_lightning.common.run_dir import RunDir, find_checkpoint
 from hp_lightning.schema.course import CourseConfig
 from hp_lightning.tasks.course.learning import look_at_learning
 from hp_lightning.tasks.course.network import COURSE_DROPOUT, look_at_network
 from hp_lightning.tasks.course.papers import papers
-from hp_lightning.tasks.course.subject import Subject, find_subject, run_folder
+from hp_lightning.tasks.course.subject import Subject, find_subject
 from hp_lightning.tasks.course.using import NEW_TOKENS, TEMPERATURES, look_at_use
 from hp_lightning.tasks.course.words import look_at_words
-
-NAME = "course.html"
 
 
 def write_page(cfg: CourseConfig) -> None:
@@ -27,11 +25,12 @@ def write_page(cfg: CourseConfig) -> None:
         RunError: the page cannot be written
     """
     with messages():
-        checkpoint = runs.find_checkpoint(cfg.ckpt)
+        checkpoint = find_checkpoint(cfg.ckpt)
         path = _target(cfg.to, checkpoint)
         page = render(find_subject(checkpoint, cfg), cfg)
         try:
-            write_whole(path, page.encode("utf-8", errors="replace"))  # a name may hold bytes that are no text
+            with atomic_write(path) as file:
+                file.write(page.encode("utf-8", errors="replace"))  # a name may hold bytes that are no text
         except OSError as error:
             raise RunError(
                 "output.not_writable", f"{path} cannot be written ({error.strerror}): name another file by to="
@@ -67,8 +66,8 @@ def render(subject: Subject, cfg: CourseConfig) -> str:
 
 def _target(to: str | None, checkpoint: Path) -> Path:
     if to is None:
-        run_dir = run_folder(checkpoint)
-        path = checkpoint.with_suffix(f".{NAME}") if run_dir is None else run_dir / NAME
+        run_dir = RunDir.of_checkpoint(checkpoint)
+        path = checkpoint.with_suffix(".course.html") if run_dir is None else run_dir.course
     else:
         path = Path(to)
     check_target(str(path) if to is None else f"to={to}", path, checkpoint)
@@ -78,4 +77,4 @@ def _target(to: str | None, checkpoint: Path) -> Path:
 def _name(path: Path) -> str:
     """How the page calls a checkpoint: without the folders that are around its run."""
     whole = path.absolute()
-    return "/".join(whole.parts[-3:]) if whole.parent.name == "checkpoints" else whole.name
+    return whole.name if RunDir.of_checkpoint(whole) is None else "/".join(whole.parts[-3:])

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import LoadedCheckpoint
-from hp_lightning.common import run_dir as runs
 from hp_lightning.common.errors import InputError
+from hp_lightning.common.run_dir import RunDir
 from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
 from hp_lightning.inference.evaluate import data_config
 from hp_lightning.inference.generate import Sampling, stream
@@ -67,9 +67,9 @@ class Subject:
         return self.trained.tokenizer
 
     @property
-    def run_dir(self) -> Path | None:
+    def run_dir(self) -> RunDir | None:
         """The run folder in which the checkpoint lies, if it lies in one."""
-        return run_folder(self.trained.path)
+        return RunDir.of_checkpoint(self.trained.path)
 
 
 def find_subject(path: Path, cfg: CourseConfig) -> Subject:
@@ -89,11 +89,6 @@ def find_subject(path: Path, cfg: CourseConfig) -> Subject:
         why = str(error)
     passage = _passage(cfg, trained, net, corpus)
     return Subject(trained, net, corpus, why, passage, look_inside(net, trained, passage))
-
-
-def run_folder(path: Path) -> Path | None:
-    """The run folder that a checkpoint lies in, by the name of the folder around it."""
-    return path.parent.parent if path.absolute().parent.name == runs.best_checkpoint(Path()).parent.name else None
 
 
 def _passage(cfg: CourseConfig, trained: LoadedCheckpoint, net: GPT, corpus: TokenizedCorpus | None) -> Passage:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hp_lightning.checkpoint import SENTIMENT_KEY, LoadedCheckpoint, blank_network, read_contents, refusals
 from hp_lightning.common.errors import InputError, RunError
-from hp_lightning.common.files import write_whole
+from hp_lightning.common.files import atomic_write
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.train import TrainConfig, from_plain, to_plain
 from hp_lightning.tasks.sentiment.finetune import LabelReader
@@ -43,7 +43,8 @@ def save(reader: LabelReader, trained: LoadedCheckpoint, texts: list[str], path:
     archive = io.BytesIO()
     torch.save({SENTIMENT_KEY: contents}, archive)
     try:
-        write_whole(path, archive.getvalue())
+        with atomic_write(path) as file:
+            file.write(archive.getvalue())
     except OSError as error:
         raise RunError(
             "output.not_writable", f"{path} cannot be written ({error}): make room, or name another file by out="

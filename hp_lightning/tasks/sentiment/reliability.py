@@ -1,13 +1,12 @@
 """The picture that shows how far a confidence can be trusted."""
 
-import io
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hp_lightning.common.files import write_whole
+from hp_lightning.common.files import atomic_write
 from hp_lightning.tasks.sentiment.metrics import BINS, Quality
 
 
@@ -32,6 +31,5 @@ def draw_reliability(probabilities: Tensor, labels: Tensor, quality: Quality, pa
     curve.legend(fontsize=8)
     histogram.bar([(place + 0.5) / BINS for place in range(BINS)], counts.tolist(), width=0.9 / BINS, color="#0072B2")
     histogram.set(xlabel="probability of a positive sentiment", ylabel="rows")
-    content = io.BytesIO()
-    picture.savefig(content, format="png")
-    write_whole(path, content.getvalue())
+    with atomic_write(path) as file:
+        picture.savefig(file, format="png")

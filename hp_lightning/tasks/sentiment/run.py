@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from hp_lightning import checkpoint
-from hp_lightning.common import run_dir as runs
+from hp_lightning.common.command_line import own_command
 from hp_lightning.common.errors import InputError, RunError
-from hp_lightning.common.files import check_target, write_whole
+from hp_lightning.common.files import atomic_write, check_target
+from hp_lightning.common.run_dir import find_checkpoint
 from hp_lightning.schema.sentiment import SentimentConfig
 from hp_lightning.tasks.sentiment import checkpoint as taught
 from hp_lightning.tasks.sentiment.classify import Judge, find_judge, reading_settings, say, verdict
@@ -26,7 +27,7 @@ def run(cfg: SentimentConfig) -> None:
         InputError: the checkpoint, the file or the words are not usable
         RunError: a file cannot be written
     """
-    path = runs.find_checkpoint(cfg.ckpt)
+    path = find_checkpoint(cfg.ckpt)
     if cfg.train is not None:
         _teach(path, cfg.train, cfg)
         return
@@ -73,7 +74,8 @@ def _judge_rows(judge: Judge, rows: Rows, out: str | None) -> None:
     content = io.StringIO(newline="")
     write_scores(rows, scores, content)
     try:
-        write_whole(Path(out), content.getvalue().encode())
+        with atomic_write(Path(out)) as file:
+            file.write(content.getvalue().encode())
     except OSError as error:
         raise RunError(
             "output.not_writable", f"out={out} cannot be written ({error.strerror}): name another file"
@@ -95,5 +97,5 @@ def _teach(path: Path, source: str, cfg: SentimentConfig) -> None:
     examples = [Example(text, positive) for text, positive in zip(rows.texts, labels, strict=True)]
     reader = teach(trained, examples, cfg.teach, cfg.seed, say)
     taught.save(reader, trained, rows.texts, target)
-    judging = runs.own_command("sentiment", f"ckpt={target}", "text=Simply wonderful.")
+    judging = own_command("sentiment", f"ckpt={target}", "text=Simply wonderful.")
     say(f"{target}\njudge by it: {judging}")

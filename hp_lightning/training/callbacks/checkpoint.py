@@ -14,12 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from hp_lightning.checkpoint import CHECKPOINT_KEY, LoadedCheckpoint, ValidationHistory, our_part, write_checkpoint
 from hp_lightning.common.console import log
 from hp_lightning.common.failpoints import failpoint
-from hp_lightning.common.run_dir import (
-    best_checkpoint,
-    last_checkpoint,
-    top_checkpoint,
-    top_checkpoints,
-)
+from hp_lightning.common.run_dir import RunDir
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.schema.train import TrainConfig
 from hp_lightning.training.module import GPTModule
@@ -83,7 +78,7 @@ class ResumableCheckpoint(Checkpoint):
 
     def __init__(
         self,
-        run_dir: Path,
+        run_dir: RunDir,
         data: CorpusDataModule,
         cfg: TrainConfig,
         val_every: int,
@@ -147,9 +142,9 @@ class ResumableCheckpoint(Checkpoint):
         loss, step = trainer.callback_metrics["val/loss"].item(), trainer.global_step
         best = sorted([*self.record.best, (loss, step)])[: self._cfg.top_k]
         since = 0 if loss < self.record.best_loss else self.record.validations_since_best + 1
-        names = [best_checkpoint(self.run_dir)] if since == 0 else []
+        names = [self.run_dir.best_checkpoint] if since == 0 else []
         if self._cfg.top_k > 1 and (loss, step) in best:
-            names.append(top_checkpoint(self.run_dir, loss, step))
+            names.append(self.run_dir.top_checkpoint(loss, step))
         before, self._owed = self.record, _Owed(step, ValidationHistory(best, since), names)
         self.save(trainer)
         if self._owed is not None:  # what is on the disk is still the best that there is
@@ -172,7 +167,7 @@ class ResumableCheckpoint(Checkpoint):
             self.record = self._owed.record
         self._writer.names = [] if self._owed is None else self._owed.names
         self.record.validation_due = validation_due
-        trainer.save_checkpoint(last_checkpoint(self.run_dir))
+        trainer.save_checkpoint(self.run_dir.last_checkpoint)
         error: OSError | None = trainer.strategy.broadcast(self._writer.error)
         if error is not None:
             log.warning(
@@ -207,8 +202,8 @@ class ResumableCheckpoint(Checkpoint):
 
     def _remove_surpassed(self) -> None:
         """Of the best `top_k`, those that are it no more; or that a run which was killed had written too soon."""
-        kept = {top_checkpoint(self.run_dir, loss, step) for loss, step in self.record.best}
-        for path in top_checkpoints(self.run_dir):
+        kept = {self.run_dir.top_checkpoint(loss, step) for loss, step in self.record.best}
+        for path in self.run_dir.top_checkpoints():
             if path not in kept or self._cfg.top_k == 1:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)

@@ -8,10 +8,9 @@ from typing import Any
 
 import lightning as L
 
-from hp_lightning.common import run_dir as runs
 from hp_lightning.common import slurm
+from hp_lightning.common.command_line import IN_SWEEP, own_command
 from hp_lightning.common.errors import SIGNALS, Interrupted
-from hp_lightning.common.run_dir import last_checkpoint, own_command
 from hp_lightning.training.callbacks.checkpoint import STEPS_BETWEEN_TALKS, ResumableCheckpoint, wanted_anywhere
 
 SECONDS_BETWEEN_SIGNALS = 1  # those that come sooner are one: a terminal and a program around the run may both send it
@@ -91,11 +90,11 @@ class GracefulShutdown(L.Callback):
         received = self._received or signal.SIGTERM  # where another process received it
         error = self._checkpoints.error
         saved = (
-            f"saved in {last_checkpoint(run_dir)}"
+            f"saved in {run_dir.last_checkpoint}"
             if error is None
             else f"but step {trainer.global_step} could not be saved ({error.strerror}); an older checkpoint is kept"
         )
-        if received in OF_SLURM and trainer.is_global_zero and runs.IN_SWEEP not in os.environ:
+        if received in OF_SLURM and trainer.is_global_zero and IN_SWEEP not in os.environ:
             saved += f"; {slurm.requeue()}"
         raise Interrupted(
             "run.interrupted" if error is None else "run.interrupted_unsaved",

@@ -1,18 +1,20 @@
 """The figures of a run, step by step: metrics.csv and the loggers."""
 
 import csv
+import io
 import math
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 
 from hp_lightning.common.console import log
 from hp_lightning.common.failpoints import failpoint
+from hp_lightning.common.files import atomic_write
+from hp_lightning.common.run_dir import RunDir
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.training.loggers.tensorboard import TensorBoardLogger
 from hp_lightning.training.module import GPTModule
@@ -74,8 +76,8 @@ class MetricsCSV(L.Callback):
             arXiv:2204.02311, appendix B), here of the rate at which the machine multiplies large matrices
     """
 
-    def __init__(self, run_dir: Path, every_steps: int, kept_until: int, flops_share: float) -> None:
-        self._path = run_dir / "metrics.csv"
+    def __init__(self, run_dir: RunDir, every_steps: int, kept_until: int, flops_share: float) -> None:
+        self._path = run_dir.metrics
         self._unwritten: list[dict[str, float]] = []  # rows for which the disk had no room
         self._waits = False
         self._every = every_steps
@@ -112,14 +114,12 @@ class MetricsCSV(L.Callback):
                 aside = self._path.with_suffix(".damaged")
                 log.warning("%s is damaged (%s): put aside as %s, and begun anew", self._path, error, aside)
                 self._path.replace(aside)
-        unfinished = self._path.with_name(f".{self._path.name}")
-        with unfinished.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self._path)
+        content = io.StringIO()
+        writer = csv.DictWriter(content, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+        with atomic_write(self._path) as file:
+            file.write(content.getvalue().encode())
         if rows and int(rows[-1]["step"]) > self._kept_until:  # of a step whose validation is due
             figures = {key: float(rows[-1][key]) for key in COLUMNS[FIRST_FIGURE:] if rows[-1][key]}
             for logger in trainer.loggers:

@@ -1,6 +1,5 @@
 """A run's row in TensorBoard's HPARAMS tab."""
 
-import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +12,11 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from hp_lightning.common.console import log
-from hp_lightning.common.files import write_whole
+from hp_lightning.common.files import atomic_write
+from hp_lightning.common.run_dir import RunDir
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.schema.regularization import DROPOUT_PLACES
 from hp_lightning.schema.train import TrainConfig, to_plain
-
-# Before SummaryWriter's files in the alphabet, so that TensorBoard reads it first.
-FILE_NAME = "events.out.tfevents.0000000000.settings"
 
 Setting = bool | int | float | str
 
@@ -67,7 +64,7 @@ def settings(
     }
 
 
-def write_settings(run_dir: Path, settings: dict[str, Setting]) -> None:
+def write_settings(run_dir: RunDir, settings: dict[str, Setting]) -> None:
     """Puts the row into a file of its own, in the place of the one before.
 
     Of a run's rows TensorBoard takes the first that it finds and leaves all others, so that a resumed run whose
@@ -91,11 +88,10 @@ def write_settings(run_dir: Path, settings: dict[str, Setting]) -> None:
         Event(wall_time=time.time(), file_version="brain.Event:2"),
         Event(wall_time=time.time(), step=0, summary=Summary(value=[value])),
     )
-    content = io.BytesIO()
-    for event in events:
-        RecordWriter(content).write(event.SerializeToString())
     try:
-        write_whole(run_dir / FILE_NAME, content.getvalue())
+        with atomic_write(run_dir.hparams) as file:
+            for event in events:
+                RecordWriter(file).write(event.SerializeToString())
     except OSError as error:
         log.warning("the run's row for TensorBoard cannot be written in %s (%s)", run_dir, error.strerror)
 

@@ -1,37 +1,41 @@
 """The token embeddings, for TensorBoard's projector."""
 
-from pathlib import Path
-
 from tensorboard.plugins.projector.metadata import PROJECTOR_FILENAME
 
 from hp_lightning.common.console import log
-from hp_lightning.common.files import write_whole
+from hp_lightning.common.files import atomic_write
+from hp_lightning.common.run_dir import RunDir
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.models.gpt import GPT
 from hp_lightning.tokenizers.base import labels
 
 MOST_TOKENS = 5_000  # what a browser still turns smoothly
-VECTORS, TOKENS = "projector/vectors.bytes", "projector/tokens.tsv"
-CONFIG = f"""embeddings {{{{
+CONFIG = """embeddings {{
   tensor_name: "token embeddings"
-  tensor_shape: {{}}
-  tensor_shape: {{}}
-  tensor_path: "{VECTORS}"
-  metadata_path: "{TOKENS}"
-}}}}
+  tensor_shape: {}
+  tensor_shape: {}
+  tensor_path: "{}"
+  metadata_path: "{}"
+}}
 """  # a ProjectorConfig of TensorBoard's, in protobuf's text format
 
 
-def write_projector(run_dir: Path, net: GPT, data: CorpusDataModule) -> None:
+def write_projector(run_dir: RunDir, net: GPT, data: CorpusDataModule) -> None:
     """Puts the vectors of the most frequent tokens, with their words and ranks, where TensorBoard finds them."""
     order = data.unigram_losses().argsort(stable=True)[:MOST_TOKENS]
     vectors = net.token_embedding.weight.detach()[order.to(net.token_embedding.weight.device)].float().cpu().numpy()
     words = labels(data.tokenizer, order.tolist())
     rows = ["token\trank", *(f"{word}\t{rank}" for rank, word in enumerate(words, start=1))]
+    shown = (run_dir.embeddings, run_dir.embedding_labels)
+    config = CONFIG.format(*vectors.shape, *(path.relative_to(run_dir.path) for path in shown))
     try:
-        (run_dir / VECTORS).parent.mkdir(exist_ok=True)
-        write_whole(run_dir / VECTORS, vectors.tobytes())
-        write_whole(run_dir / TOKENS, ("\n".join(rows) + "\n").encode("utf-8"))
-        write_whole(run_dir / PROJECTOR_FILENAME, CONFIG.format(*vectors.shape).encode("utf-8"))
+        run_dir.embeddings.parent.mkdir(exist_ok=True)
+        for path, content in (
+            (run_dir.embeddings, vectors.tobytes()),
+            (run_dir.embedding_labels, ("\n".join(rows) + "\n").encode()),
+            (run_dir.path / PROJECTOR_FILENAME, config.encode()),
+        ):
+            with atomic_write(path) as file:
+                file.write(content)
     except OSError as error:
         log.warning("the embeddings for TensorBoard cannot be written in %s (%s)", run_dir, error.strerror)

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from torch.utils.tensorboard import SummaryWriter
 
 from hp_lightning.common.console import log
+from hp_lightning.common.run_dir import RunDir
 
 Write = Callable[[SummaryWriter], None]
 
@@ -80,7 +81,6 @@ class EventFile:
         log.warning("TensorBoard's file in %s cannot be written (%s): it waits for room", self._folder, error.strerror)
 
 
-BY_TOKENS = "by_tokens"  # folder of the curves whose axis is the number of tokens seen
 KNESER_NEY = "kneser_ney/val_loss"
 
 # The tab CUSTOM SCALARS: by category and chart, what its tags match.
@@ -112,12 +112,12 @@ class TensorBoardLogger(Logger):
 
     name, version = "tensorboard", None
 
-    def __init__(self, run_dir: Path, kept_until: int, tokens_per_step: int, kneser_ney_loss: float | None) -> None:
+    def __init__(self, run_dir: RunDir, kept_until: int, tokens_per_step: int, kneser_ney_loss: float | None) -> None:
         super().__init__()
         self._tokens_per_step = tokens_per_step
         self._kneser_ney_loss = kneser_ney_loss
-        self._by_steps = EventFile(run_dir, kept_until + 1)
-        self._by_tokens = EventFile(run_dir / BY_TOKENS, max(kept_until * tokens_per_step + 1, 0))
+        self._by_steps = EventFile(run_dir.path, kept_until + 1)
+        self._by_tokens = EventFile(run_dir.by_tokens, max(kept_until * tokens_per_step + 1, 0))
         if kept_until < 0:
             self._level(0)
 

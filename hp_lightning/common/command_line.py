@@ -1,0 +1,26 @@
+"""Command lines that a person is told, and variables by which a run's or sweep's processes know what they belong to."""
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+HANDED_OVER = "HP_LIGHTNING_RUN"  # environment variable of the processes that a run starts for its other devices
+IN_SWEEP = "HP_LIGHTNING_SWEEP"  # environment variable of the jobs of a sweep: its folder
+
+
+def command(program: str, *arguments: str) -> str:
+    """A command line that works in the shell this process was started from, its virtual environment active or not."""
+    folder = Path(sys.executable).parent
+    found = shutil.which(program)
+    if found is None or Path(found).parent != folder:
+        here = Path.cwd()
+        program = str((folder / program).relative_to(here) if folder.is_relative_to(here) else folder / program)
+    return shlex.join([program, *arguments])
+
+
+def own_command(name: str, *arguments: str) -> str:
+    """A command line of this project, as in `hp-lightning train resume=...`."""
+    if (Path(sys.executable).parent / "hp-lightning").exists():
+        return command("hp-lightning", name, *arguments)
+    return command("python", "-m", "hp_lightning", name, *arguments)
