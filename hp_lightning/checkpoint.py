@@ -54,6 +54,10 @@ class ValidationHistory:
         """The optimizer steps after which it was reached."""
         return self.best[0][1] if self.best else 0
 
+    def has_stalled(self, patience: int | None) -> bool:
+        """Whether so many validations, or more, were without a better loss."""
+        return patience is not None and self.validations_since_best >= patience
+
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from hp_lightning.common.failpoints import failpoint
-from hp_lightning.data.report import corpus_in_markdown
+from hp_lightning.data.corpus_table import corpus_in_markdown
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.train import to_yaml
 from hp_lightning.training.callbacks.metrics_csv import MetricsCSV

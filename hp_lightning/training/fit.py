@@ -25,14 +25,15 @@ from hp_lightning.common.console import LIBRARY_LOGGERS, log, messages
 from hp_lightning.common.errors import InputError, Interrupted, RunError
 from hp_lightning.common.failpoints import failpoint
 from hp_lightning.common.run_dir import OUTPUTS
+from hp_lightning.data.corpus_table import show_corpus
 from hp_lightning.data.downloads import cache_folder
-from hp_lightning.data.report import show_corpus
 from hp_lightning.inference.generate import Sampling, continue_text
 from hp_lightning.models.loss import perplexity
 from hp_lightning.schema.train import TrainConfig
 from hp_lightning.training.board import Board
 from hp_lightning.training.callbacks.checkpoint import AtomicCheckpointIO, ResumableCheckpoint
 from hp_lightning.training.callbacks.divergence import DivergenceGuard
+from hp_lightning.training.callbacks.early_stopping import EarlyStopping
 from hp_lightning.training.callbacks.graceful_shutdown import GracefulShutdown
 from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
 from hp_lightning.training.callbacks.profiler import Profile
@@ -300,7 +301,8 @@ def _make_trainer(run: Run, run_log: MetricsCSV, board: Board | None) -> tuple[L
             *([] if board is None else board.exhibits),
             *([Profile(run.dir.profile)] if cfg.trainer.profile and run.speaks else []),
             GracefulShutdown(checkpoints),
-            checkpoints,  # Lightning calls them last of all
+            checkpoints,
+            EarlyStopping(cfg.regularization.early_stopping_patience, checkpoints),
         ],
         # A cluster's own environment would expect a task for each device, and take the signals over.
         plugins=[writer, LightningEnvironment()],
@@ -357,7 +359,8 @@ def _report(
     if board is not None:
         failpoint("end.show_best")
         board.show_best(trainer.global_step, tested)
-    status = "stopped early" if checkpoints.out_of_patience else "completed"
+    has_stalled = checkpoints.record.has_stalled(run.cfg.regularization.early_stopping_patience)
+    status = "stopped early" if has_stalled else "completed"
     summary = {"status": status, "reason": None, **figures}
     prompt, context = next(iter(prompts(run.cfg.logger, run.data)), ""), run.cfg.data.seq_len
     [sample] = continue_text(module.net, run.data.tokenizer, prompt, context, Sampling())

@@ -62,7 +62,7 @@ class _Owed:
 
 
 class ResumableCheckpoint(Checkpoint):
-    """Saves `last.ckpt` at every validation and between them, `best.ckpt` at the lowest loss; stops a run early.
+    """Saves `last.ckpt` at every validation and between them, `best.ckpt` at the lowest loss.
 
     Paths are not part of the record, so that a run folder can be moved.
 
@@ -93,24 +93,13 @@ class ResumableCheckpoint(Checkpoint):
         self._owed: _Owed | None = None
         self._data = data
         self._cfg = cfg.checkpoint
-        self._patience = cfg.regularization.early_stopping_patience
         self._val_every = val_every
         self._writer = writer
         self._check = check
 
-    @property
-    def out_of_patience(self) -> bool:
-        """Whether the validation loss has stood still for as long as the config allows."""
-        return self._patience is not None and self.record.validations_since_best >= self._patience
-
     def validation_follows(self, trainer: L.Trainer) -> bool:
         """Whether the step that has just been taken is one of those that are validated."""
         return trainer.global_step % self._val_every == 0 or trainer.global_step >= trainer.max_steps
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A run that was out of patience when it was stopped does not begin another step."""
-        if self.out_of_patience:
-            trainer.should_stop = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock; makes up for the validation before which a resumed run was stopped.
@@ -149,8 +138,6 @@ class ResumableCheckpoint(Checkpoint):
         self.save(trainer)
         if self._owed is not None:  # what is on the disk is still the best that there is
             self.record = replace(before, validations_since_best=since, validation_due=False)
-        if self.out_of_patience:
-            trainer.should_stop = True
 
     def save(self, trainer: L.Trainer, validation_due: bool = False) -> None:
         """Writes the checkpoint to resume from; says where that failed, and goes on with the one before.
