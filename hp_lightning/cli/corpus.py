@@ -18,9 +18,9 @@ from omegaconf import DictConfig
 from hp_lightning.cli import app
 from hp_lightning.common.console import messages, print_help
 from hp_lightning.common.hydra_grammar import quoted
+from hp_lightning.data.corpus_table import show_corpus
 from hp_lightning.data.dataset import tokenize_corpus
 from hp_lightning.data.ngram_baseline import counted_loss
-from hp_lightning.data.report import show_corpus
 from hp_lightning.schema.tokenizer import TokenizerConfig
 from hp_lightning.schema.train import TrainConfig, train_config
 from hp_lightning.tokenizers import Tokenizer

@@ -8,7 +8,7 @@ from hp_lightning.data.downloads import is_remote
 from hp_lightning.data.normalize import FLOWING, PARAGRAPH_MARK, ROW_END, normalized
 from hp_lightning.data.readers.archives import Part, parts_of
 from hp_lightning.data.readers.columns import find_group_columns, find_text_column
-from hp_lightning.data.readers.table import Table, open_table
+from hp_lightning.data.readers.csv import Table, open_table
 from hp_lightning.data.sources import Source, find_sources
 from hp_lightning.schema.data import DataConfig
 

@@ -13,7 +13,7 @@ from hp_lightning.common.errors import InputError, printable
 from hp_lightning.data.normalize import normalized
 from hp_lightning.data.readers.archives import Part
 from hp_lightning.data.readers.columns import find_text_column
-from hp_lightning.data.readers.table import open_table
+from hp_lightning.data.readers.csv import open_table
 from hp_lightning.schema.data import DataConfig
 
 STDIN = "-"
