@@ -99,7 +99,7 @@ def plain_loop(job: Job) -> dict[str, list[float]]:
     cfg = resolve_auto(cfg, len(stream) - 1).cfg
     torch.manual_seed(cfg.seed)
     net = GPT(cfg.model, cfg.regularization).to(DEVICE)
-    optimizer = build_optimizer(net, cfg.optim, cfg.regularization.weight_decay, cfg.model.d_model)
+    optimizer = build_optimizer(net, cfg.optim, cfg.regularization.weight_decay)
     loss_of = _loss_function(cfg, net)
     windows = TrainWindows(torch.from_numpy(stream), job.shape.seq_len, job.shape.batch_size, cfg.seed)
     windows.share_out(0, DEVICE)

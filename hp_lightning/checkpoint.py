@@ -31,7 +31,7 @@ from hp_lightning.schema.model import ModelConfig
 from hp_lightning.schema.train import TrainConfig, from_plain, to_plain
 from hp_lightning.tokenizers import Tokenizer, tokenizer_from_state
 
-FORMAT = 9
+FORMAT = 10
 CHECKPOINT_KEY = "hp_lightning"  # the key below which our part of a checkpoint stands, beside Lightning's
 SENTIMENT_KEY = "hp_lightning_sentiment"  # likewise in a file of `tasks.sentiment.checkpoint`
 

@@ -22,8 +22,7 @@ from hp_lightning.schema.model import ModelConfig
 from hp_lightning.tokenizers import EOS, UNK, Tokenizer
 
 GPT2_FORM = {
-    "position": "learned", "norm": "layer", "norm_position": "pre", "qk_norm": False, "embedding_norm": False,
-    "logit_cap": None,
+    "position": "learned", "norm": "layer", "norm_position": "pre", "qk_norm": False,
 }  # fmt: skip
 ACTIVATIONS = {"gelu": "gelu_new", "relu": "relu", "relu_squared": "relu2"}
 NAMES = {

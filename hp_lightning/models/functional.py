@@ -127,11 +127,6 @@ def _short_in_bf16(query: Tensor, length: int) -> bool:
     return in_bf16 and length <= 256
 
 
-def cap_logits(logits: Tensor, cap: float | None) -> Tensor:
-    """cap · tanh(z / cap) (Gemma Team 2024, arXiv:2408.00118, section 2), of any shape; without a cap as they are."""
-    return logits if cap is None else cap * torch.tanh(logits / cap)
-
-
 def sinusoidal_table(length: int, d_model: int) -> Tensor:
     """sin(t / 10000^(2i/C)) at feature 2i and its cosine at 2i + 1 (Vaswani et al. 2017, section 3.5): (length, C)."""
     angle = _angles(length, d_model)

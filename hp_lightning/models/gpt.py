@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from hp_lightning.models.functional import (
     attend,
     attention_weights,
-    cap_logits,
     dropout,
     relu_squared,
     rms_norm,
@@ -84,7 +83,8 @@ class GPT(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """(..., C) to (..., V)."""
-        return cap_logits(self.head(features), self.cfg.logit_cap)
+        logits: Tensor = self.head(features)
+        return logits
 
     def attention_weights(self, token_ids: Tensor) -> Tensor:
         """How much each token looks at each, in every layer and head: (B, T) to (layers, B, H, T, T).
@@ -125,8 +125,6 @@ class GPT(nn.Module):
     def _embed(self, token_ids: Tensor, past: int = 0) -> Tensor:
         """(B, T), with so many tokens before, to (B, T, C)."""
         x: Tensor = self.token_embedding(token_ids)
-        if self.cfg.embedding_norm:
-            x = rms_norm(x)
         places = slice(past, past + token_ids.shape[1])
         if self.cfg.position == "learned":
             x = x + self.position_embedding.weight[places]
@@ -136,12 +134,8 @@ class GPT(nn.Module):
         return x
 
     def _initialize(self) -> None:
-        """Normal(0, 0.02); what ends a residual branch is divided by the root of their number (GPT-2, section 2.3).
-
-        With `zero_init` the latter starts at zero, so that a block does nothing at first (as in Goyal et al. 2017,
-        arXiv:1706.02677, section 5.1).
-        """
-        of_branch_ends = 0.0 if self.cfg.zero_init else 0.02 / math.sqrt(2 * self.cfg.num_layers)
+        """Normal(0, 0.02); what ends a residual branch is divided by the root of their number (GPT-2, section 2.3)."""
+        of_branch_ends = 0.02 / math.sqrt(2 * self.cfg.num_layers)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 std = of_branch_ends if name.endswith((".output", ".down")) else 0.02
@@ -262,13 +256,11 @@ class ReLUSquared(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """`rms_norm` with learned weights, where there are any."""
+    """`rms_norm` with learned weights."""
 
-    weight: nn.Parameter | None
-
-    def __init__(self, d_model: int, has_weight: bool) -> None:
+    def __init__(self, d_model: int) -> None:
         super().__init__()
-        self.register_parameter("weight", nn.Parameter(torch.ones(d_model)) if has_weight else None)
+        self.weight = nn.Parameter(torch.ones(d_model))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
@@ -282,6 +274,6 @@ def make_activation(name: str) -> nn.Module:
 
 def make_norm(cfg: ModelConfig) -> nn.Module:
     """LayerNorm (Ba et al. 2016, arXiv:1607.06450) or RMSNorm (Zhang & Sennrich 2019, arXiv:1910.07467), over C."""
-    if cfg.norm.startswith("rms"):
-        return RMSNorm(cfg.d_model, has_weight=cfg.norm == "rms")
+    if cfg.norm == "rms":
+        return RMSNorm(cfg.d_model)
     return nn.LayerNorm(cfg.d_model, bias=cfg.bias)

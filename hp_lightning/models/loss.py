@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from hp_lightning.models.functional import cap_logits
 from hp_lightning.models.gpt import GPT
 
 IGNORED = -100  # the target of a position that does not count, as in `torch.nn.functional.cross_entropy`
@@ -41,10 +40,10 @@ def language_model_loss(net: GPT, token_ids: Tensor, targets: Tensor) -> Tensor:
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
-    return linear_cross_entropy(hidden, weight, targets.flatten(), net.cfg.logit_cap)
+    return linear_cross_entropy(hidden, weight, targets.flatten())
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, logit_cap: float | None = None) -> Tensor:
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """The mean of `F.cross_entropy(hidden @ weight.T, targets)`, a chunk of rows at a time.
 
     As in Cut Your Losses (Wijmans et al. 2024, arXiv:2411.09009) and Liger Kernel (Hsu et al. 2024, arXiv:2410.10989).
@@ -53,18 +52,17 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, logit_
         hidden: (N, C)
         weight: (V, C)
         targets: (N,); `IGNORED` ones do not count; where all are, the loss is 0
-        logit_cap: what the logits are capped by, see `cap_logits`
     """
     count = (targets != IGNORED).sum().clamp(min=1)
     size = CHUNK_BYTES if hidden.device.type == "cpu" else GPU_CHUNK_BYTES
     chunk = _rows_of_a_chunk(len(hidden), size // (4 * weight.shape[0]))
     if torch.is_grad_enabled():
-        total: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, chunk, logit_cap)  # type: ignore[no-untyped-call]
+        total: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, chunk)  # type: ignore[no-untyped-call]
     else:
         pieces = zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
         losses = []
         for rows, wanted in pieces:
-            logits = cap_logits(F.linear(rows, weight).float(), logit_cap)
+            logits = F.linear(rows, weight).float()
             losses.append(F.cross_entropy(logits, wanted, ignore_index=IGNORED, reduction="sum"))
         total = torch.stack(losses).sum()
     return total / count
@@ -82,13 +80,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     With p = softmax(z) and z = W h, the loss of a row is lse(z) - z_t, its gradient p - onehot(t) by z. Since p is
     exp(z - max) times a factor of the row, the factor is left to the small matrices, and the large one is written once.
-    Where z = cap · tanh(W h / cap), the gradient is that times 1 - (z / cap)².
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, logit_cap: float | None
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int) -> Tensor:
         """(N, C), (V, C), (N,) to a scalar, in float32 at least."""
         precise = torch.promote_types(weight.dtype, torch.float32)
         total = hidden.new_zeros((), dtype=precise)
@@ -97,27 +92,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for rows, wanted in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True):
             counts = (wanted != IGNORED)[:, None]
             wanted = wanted.clamp(min=0)
-            logits = cap_logits(rows @ weight.T, logit_cap)
+            logits = rows @ weight.T
             largest = logits.amax(dim=1, keepdim=True)
             powers = (logits - largest).to(precise).exp()
             sums = powers.sum(dim=1, keepdim=True)
             of_target = logits.gather(1, wanted[:, None])
             total = total + ((sums.log() + largest.to(precise) - of_target.to(precise)) * counts).sum()
-            scale, of_ones = counts / sums, counts
-            if logit_cap is not None:
-                powers = powers * (1 - (logits / logit_cap).square())
-                of_ones = counts * (1 - (of_target / logit_cap).square())
+            scale = counts / sums
             powers = powers.to(weight.dtype)
-            hidden_grads.append(((powers @ weight) * scale - weight[wanted] * of_ones).to(hidden.dtype))
+            hidden_grads.append(((powers @ weight) * scale - weight[wanted] * counts).to(hidden.dtype))
             weight_grad += powers.T @ (rows * scale).to(weight.dtype)
-            weight_grad.index_add_(0, wanted, (rows * of_ones).to(precise), alpha=-1)
+            weight_grad.index_add_(0, wanted, (rows * counts).to(precise), alpha=-1)
         ctx.save_for_backward(torch.cat(hidden_grads), weight_grad)
         ctx.weight_dtype = weight.dtype
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """The two gradients, times that of the sum."""
         hidden_grad, weight_grad = ctx.saved_tensors
-        return hidden_grad * grad, (weight_grad * grad).to(ctx.weight_dtype), None, None, None
+        return hidden_grad * grad, (weight_grad * grad).to(ctx.weight_dtype), None, None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from hp_lightning.common.errors import InputError
-from hp_lightning.schema.setting import POSITIVE, number, one_of, setting
+from hp_lightning.schema.setting import number, one_of, setting
 
 
 @dataclass
@@ -21,9 +21,7 @@ class ModelConfig:
     d_ff: int = setting(512, "features within a feed-forward layer", number(at_least=1))
     max_seq_len: int = setting(64, "tokens, the longest context", number(at_least=1))
     position: str = setting("rotary", "positional embedding", one_of("learned", "sinusoidal", "rotary"))
-    norm: str = setting(
-        "rms", "LayerNorm, RMSNorm, or RMSNorm without learned weights", one_of("layer", "rms", "rms_plain")
-    )
+    norm: str = setting("rms", "LayerNorm or RMSNorm", one_of("layer", "rms"))
     norm_position: str = setting(
         "pre", "whether norms stand before each residual branch, or after each sum", one_of("pre", "post")
     )
@@ -33,9 +31,6 @@ class ModelConfig:
     bias: bool = setting(False, "whether linear layers and LayerNorm have one")
     tie_embeddings: bool = setting(True, "whether the output layer's weights are the embedding table")
     qk_norm: bool = setting(True, "whether queries and keys are normalized")
-    embedding_norm: bool = setting(False, "whether the embedding is normalized")
-    zero_init: bool = setting(False, "whether what ends a residual branch starts at zero")
-    logit_cap: Optional[float] = setting(None, "largest logit; null: no bound", POSITIVE)
 
 
 def model_rules(model: ModelConfig, key: str = "model") -> Iterator[InputError]:

@@ -30,9 +30,6 @@ class OptimConfig:
         "muon", "optimizer; muon: for the hidden matrices, with AdamW for the others", one_of("adamw", "adam", "muon")
     )
     lr: float = setting(6e-3, "learning rate of Adam's steps", POSITIVE)
-    lr_width: Optional[int] = setting(
-        None, "the d_model for which lr is meant, as 1 / d_model but for embeddings; null: for any", number(at_least=1)
-    )
     betas: list[float] = setting(
         [0.9, 0.99],
         "decay of Adam's two running averages",

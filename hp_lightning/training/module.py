@@ -95,9 +95,9 @@ class GPTModule(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer alone: the schedule is stepped here, see `Schedule`."""
-        optim, decay, width = self.cfg.optim, self.cfg.regularization.weight_decay, self.cfg.model.d_model
+        optim, decay = self.cfg.optim, self.cfg.regularization.weight_decay
         dtype = torch.bfloat16 if self.cfg.trainer.precision.startswith("bf16") else torch.float32
-        optimizer = build_optimizer(self.net, optim, decay, width, dtype)
+        optimizer = build_optimizer(self.net, optim, decay, dtype)
         self.schedule = Schedule(optimizer, optim, self.trainer.max_steps)
         if hasattr(self, "_schedule_state"):
             self.schedule.load_state_dict(self._schedule_state)

@@ -22,33 +22,26 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[Group]:
 
 
 def build_optimizer(
-    module: nn.Module, cfg: OptimConfig, weight_decay: float, width: int, dtype: torch.dtype = torch.float32
+    module: nn.Module, cfg: OptimConfig, weight_decay: float, dtype: torch.dtype = torch.float32
 ) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), Adam (Kingma & Ba 2015, arXiv:1412.6980), or Muon and AdamW.
 
-    The rate of the matrices within the network, and of a head that shares no weights, falls with the width, as
-    1 / d_model, so that one that is good for a narrow network is good for a wide one; that of the embeddings, norms
-    and biases stays (Yang et al. 2022, muP, arXiv:2203.03466, table 3, Adam): `cfg.lr` is that of all of them at
-    d_model = `cfg.lr_width`. Muon's steps have the same size at every width by themselves.
-
     Args:
         weight_decay: of matrices
-        width: the network's d_model
         dtype: in which Muon makes its steps orthogonal
     """
     matrices, other = parameter_groups(module, weight_decay)
-    embeddings, dense = _parted(matrices, [layer for layer in module.modules() if isinstance(layer, nn.Embedding)])
-    dense["lr"] = cfg.lr if cfg.lr_width is None else cfg.lr * cfg.lr_width / width
     adam: type[torch.optim.Adam] = torch.optim.Adam if cfg.name == "adam" else torch.optim.AdamW
 
     def build_adam(*groups: Group) -> torch.optim.Adam:
         return adam(groups, lr=cfg.lr, betas=(cfg.betas[0], cfg.betas[1]), eps=cfg.eps, fused=True)
 
     if cfg.name != "muon":
-        return build_adam(embeddings, dense, other)
-    head, hidden = _parted(dense, [layer for name, layer in module.named_modules() if name == "head"])
+        return build_adam(matrices, other)
+    tables = [layer for name, layer in module.named_modules() if name == "head" or isinstance(layer, nn.Embedding)]
+    looked_up, hidden = _parted(matrices, tables)
     muon = Muon(hidden["params"], cfg.muon_lr, weight_decay, cfg.muon_momentum, dtype)
-    return MuonWithAdamW(build_adam(embeddings, head, other), muon)
+    return MuonWithAdamW(build_adam(looked_up, other), muon)
 
 
 def _parted(group: Group, layers: list[nn.Module]) -> tuple[Group, Group]:

@@ -37,9 +37,6 @@ def gpt() -> GPT:
             bias=False,
             tie_embeddings=True,
             qk_norm=False,
-            embedding_norm=True,
-            zero_init=False,
-            logit_cap=3.0,
         )
     )
     for parameter in net.parameters():

@@ -78,8 +78,6 @@ def test_text_goes_in_and_comes_out_the_same(overrides: list[str], make_config: 
         (["model.position=sinusoidal", "model.norm=rms"], ["model.position is sinusoidal", "model.norm is rms"]),
         (["model.norm_position=post"], ["model.norm_position is post"]),
         (["model.qk_norm=true"], ["model.qk_norm is True, and GPT-2's False"]),
-        (["model.logit_cap=15"], ["model.logit_cap is 15.0, and GPT-2's None"]),
-        (["model.embedding_norm=true"], ["model.embedding_norm is True, and GPT-2's False"]),
     ],
 )
 def test_other_forms_are_refused(

@@ -55,7 +55,6 @@ def chain(size: int, *steps: tuple[int, int], unwritable: tuple[int, ...] = ()) 
 SMALL = ModelConfig(
     vocab_size=13, d_model=16, num_heads=2, num_layers=2, d_ff=32, max_seq_len=6, position="learned", norm="layer",
     norm_position="pre", activation="gelu", bias=True, tie_embeddings=False, qk_norm=False,
-    embedding_norm=False, zero_init=False, logit_cap=15.0,
 )  # fmt: skip
 
 
@@ -134,8 +133,8 @@ def test_greedy_decoding_with_the_smallest_windows(gpt: GPT, context: int) -> No
     [
         {"position": "rotary"},
         {"position": "rotary", "qk_norm": True, "tie_embeddings": True, "activation": "relu_squared", "norm": "rms"},
-        {"position": "learned", "bias": False, "embedding_norm": True, "norm": "rms_plain"},
-        {"position": "sinusoidal", "norm_position": "post", "activation": "relu", "logit_cap": None},
+        {"position": "learned", "bias": False, "norm": "rms"},
+        {"position": "sinusoidal", "norm_position": "post", "activation": "relu"},
         {"vocab_size": 2**16},  # its head runs on all cores
     ],
 )

@@ -80,7 +80,7 @@ def untrained(path: Path, make_config: Callable[..., TrainConfig], *overrides: s
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["tokenizer=word", "optim=muon", "model.norm=rms_plain"],
+        ["tokenizer=word", "optim=muon", "model.norm=rms"],
         ["tokenizer=char", "model=roadmap", "regularization=none"],
         [
             "tokenizer=bpe",

@@ -29,7 +29,7 @@ SIZES = (
 
 
 OPTIM = OptimConfig(
-    name="adamw", lr=1.0, lr_width=None, betas=[0.9, 0.99], eps=1e-8, muon_lr=0.02, muon_momentum=0.95,
+    name="adamw", lr=1.0, betas=[0.9, 0.99], eps=1e-8, muon_lr=0.02, muon_momentum=0.95,
     warmup_steps=0, schedule="plateau", decay_fraction=0.5, final_lr_fraction=0.0, plateau=PLATEAU,
 )  # fmt: skip
 
@@ -74,7 +74,7 @@ def test_first_step_by_hand(name: str, make_config: Callable[..., TrainConfig]) 
     torch.manual_seed(1)
     layer = nn.Linear(3, 4)
     weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
-    optimizer = build_optimizer(layer, cfg, weight_decay=0.5, width=3)
+    optimizer = build_optimizer(layer, cfg, weight_decay=0.5)
     layer(torch.ones(2, 3)).square().sum().backward()
     gradient = layer.weight.grad.clone()
     optimizer.step()
@@ -102,7 +102,7 @@ def test_clipped_steps_are_those_of_the_library(
     ours = nn.Linear(5, 3).to(dtype)
     theirs = nn.Linear(5, 3).to(dtype)
     theirs.load_state_dict(ours.state_dict())
-    optimizer = build_optimizer(ours, optim, weight_decay=0.1, width=5)
+    optimizer = build_optimizer(ours, optim, weight_decay=0.1)
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
     reference = kind(parameter_groups(theirs, 0.1), lr=optim.lr, betas=tuple(optim.betas), eps=optim.eps)
     for size in (1.0, 100.0, 0.01, 3.0):
@@ -136,7 +136,7 @@ def test_muon_moves_hidden_matrices_as_the_library_does_and_adamw_the_rest(
 ) -> None:
     net, optim = network(make_config)
     twin, _ = network(make_config)
-    optimizer = build_optimizer(net, optim, weight_decay=0.1, width=8, dtype=torch.bfloat16)  # the library's
+    optimizer = build_optimizer(net, optim, weight_decay=0.1, dtype=torch.bfloat16)  # the library's
     hidden = [p for name, p in twin.named_parameters() if "blocks" in name and p.dim() == 2]
     tables = [twin.token_embedding.weight]
     rest = [p for p in twin.parameters() if p.dim() < 2]
@@ -172,13 +172,13 @@ def test_matrices_are_orthogonalized_one_for_one(shape: tuple[int, ...]) -> None
 
 def test_muon_goes_on_from_its_state_bit_for_bit(make_config: Callable[..., TrainConfig]) -> None:
     net, optim = network(make_config)
-    optimizer = build_optimizer(net, optim, weight_decay=0.1, width=8)
+    optimizer = build_optimizer(net, optim, weight_decay=0.1)
     for step in range(3):
         give_gradients(net, step)
         optimizer.step()
     other, _ = network(make_config)
     other.load_state_dict(net.state_dict())
-    resumed = build_optimizer(other, optim, weight_decay=0.1, width=8)
+    resumed = build_optimizer(other, optim, weight_decay=0.1)
     buffer = io.BytesIO()
     torch.save(optimizer.state_dict(), buffer)
     resumed.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
@@ -190,24 +190,6 @@ def test_muon_goes_on_from_its_state_bit_for_bit(make_config: Callable[..., Trai
             clip_gradients(its, 1.0)
             its.step()
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
-
-
-@pytest.mark.parametrize("name", ["adamw", "muon"])
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize(("width", "factor"), [(128, 2.0), (256, 1.0), (768, 1 / 3)])
-def test_the_rate_of_what_is_not_looked_up_falls_with_the_width(
-    width: int, factor: float, tied: bool, name: str, make_config: Callable[..., TrainConfig]
-) -> None:
-    net, optim = network(make_config, f"optim.name={name}", f"model.tie_embeddings={tied}")
-    for lr_width, scaled in ((256, factor), (None, 1.0)):
-        optimizer = build_optimizer(net, replace(optim, lr_width=lr_width), 0.1, width)
-        rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-        for parameter_name, parameter in net.named_parameters():
-            if "blocks" in parameter_name and parameter.dim() == 2:
-                expected = optim.muon_lr if name == "muon" else scaled * optim.lr
-            else:
-                expected = scaled * optim.lr if parameter_name == "head.weight" else optim.lr
-            assert rate[id(parameter)] == pytest.approx(expected), parameter_name
 
 
 def course(optim: OptimConfig, steps: int) -> list[float]:

@@ -43,8 +43,6 @@ def settings(
         groups[f"regularization.{place}_dropout"] = cfg.regularization.rate(place)
     groups["regularization.gradient_clip_norm"] = cfg.regularization.gradient_clip_norm or 0.0  # none
     groups["regularization.early_stopping_patience"] = cfg.regularization.early_stopping_patience or 0  # never
-    groups["model.logit_cap"] = cfg.model.logit_cap or 0.0  # none
-    groups["optim.lr_width"] = cfg.optim.lr_width or 0  # any
     patience = cfg.optim.plateau.patience
     groups["optim.plateau.patience"] = -1 if patience is None else patience  # endless
     return {
