@@ -3,7 +3,6 @@
 from omegaconf import DictConfig
 
 from hp_lightning.cli import app
-from hp_lightning.common.garbage import without_collection
 from hp_lightning.schema.course import CourseConfig, course_config
 
 
@@ -11,8 +10,7 @@ from hp_lightning.schema.course import CourseConfig, course_config
 def main(cfg: DictConfig) -> None:
     """Writes the page."""
     checked = course_config(cfg)
-    with without_collection():  # torch is imported only once the config is known to be good
-        from hp_lightning.tasks.course.page import write_page
+    from hp_lightning.tasks.course.page import write_page  # torch is imported only once the config is known to be good
 
     write_page(checked)
 

@@ -3,7 +3,6 @@
 from omegaconf import DictConfig
 
 from hp_lightning.cli import app
-from hp_lightning.common.garbage import without_collection
 from hp_lightning.schema.evaluate import EvaluateConfig, evaluate_config
 
 
@@ -11,8 +10,7 @@ from hp_lightning.schema.evaluate import EvaluateConfig, evaluate_config
 def main(cfg: DictConfig) -> None:
     """Prints the figures and writes them beside the checkpoint."""
     checked = evaluate_config(cfg)
-    with without_collection():  # torch is imported only once the config is known to be good
-        from hp_lightning.inference.evaluate import evaluate
+    from hp_lightning.inference.evaluate import evaluate  # torch is imported only once the config is known to be good
 
     evaluate(checked)
 

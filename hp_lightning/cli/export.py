@@ -3,7 +3,6 @@
 from omegaconf import DictConfig
 
 from hp_lightning.cli import app
-from hp_lightning.common.garbage import without_collection
 from hp_lightning.schema.export import ExportConfig, export_config
 
 
@@ -11,8 +10,7 @@ from hp_lightning.schema.export import ExportConfig, export_config
 def main(cfg: DictConfig) -> None:
     """Writes the folder."""
     checked = export_config(cfg)
-    with without_collection():  # torch is imported only once the config is known to be good
-        from hp_lightning.inference.export import export
+    from hp_lightning.inference.export import export  # torch is imported only once the config is known to be good
 
     export(checked)
 

@@ -3,7 +3,6 @@
 from omegaconf import DictConfig
 
 from hp_lightning.cli import app
-from hp_lightning.common.garbage import without_collection
 from hp_lightning.schema.generate import GenerateConfig, generate_config
 
 
@@ -11,8 +10,7 @@ from hp_lightning.schema.generate import GenerateConfig, generate_config
 def main(cfg: DictConfig) -> None:
     """Prints the samples."""
     checked = generate_config(cfg)
-    with without_collection():  # torch is imported only once the config is known to be good
-        from hp_lightning.inference.prompts import write
+    from hp_lightning.inference.prompts import write  # torch is imported only once the config is known to be good
 
     write(checked)
 

@@ -3,7 +3,6 @@
 from omegaconf import DictConfig
 
 from hp_lightning.cli import app
-from hp_lightning.common.garbage import without_collection
 from hp_lightning.schema.sentiment import SentimentConfig, sentiment_config
 
 
@@ -11,8 +10,7 @@ from hp_lightning.schema.sentiment import SentimentConfig, sentiment_config
 def main(cfg: DictConfig) -> None:
     """Judges, evaluates, or teaches."""
     checked = sentiment_config(cfg)
-    with without_collection():  # torch is imported only once the config is known to be good
-        from hp_lightning.tasks.sentiment.run import run
+    from hp_lightning.tasks.sentiment.run import run  # torch is imported only once the config is known to be good
 
     run(checked)
 

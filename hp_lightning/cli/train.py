@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from hp_lightning.cli import app
 from hp_lightning.common.command_line import HANDED_OVER
-from hp_lightning.common.garbage import without_collection
 from hp_lightning.common.run_dir import check_run_dir, find_resumable
 from hp_lightning.common.slurm import run_of_requeued_job
 from hp_lightning.data.sources import check_local_sources
@@ -34,8 +33,7 @@ def main(cfg: DictConfig) -> None:
         checked.resume, overrides = str(begun), []
     if HANDED_OVER not in os.environ:  # what a run starts for its other devices has been checked
         _refuse_early(checked)
-    with without_collection():
-        from hp_lightning.training.fit import train
+    from hp_lightning.training.fit import train
 
     train(checked, overrides, OmegaConf.structured(hydra_cfg))
 
@@ -47,8 +45,7 @@ def _refuse_early(cfg: TrainConfig) -> None:
         return
     check_local_sources(cfg.data)
     check_run_dir(cfg.run_dir)
-    with without_collection():
-        from hp_lightning.common.hardware import check_devices
+    from hp_lightning.common.hardware import check_devices
 
     check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
 

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from hp_lightning.common.console import log, watched
 from hp_lightning.common.failpoints import failpoint
-from hp_lightning.common.garbage import without_collection
 from hp_lightning.data.cache import Arrays, Cache, digest, from_array, to_array
 from hp_lightning.data.documents import Reading, read_documents
 from hp_lightning.data.downloads import cache_folder
@@ -86,8 +85,7 @@ def tokenize_corpus(cfg: DataConfig, tokenizer: TokenizerConfig | Tokenizer) -> 
     Raises:
         InputError: the corpus cannot be read or split
     """
-    with without_collection():
-        return _Encoder(cfg, find_sources(cfg)).encoded(tokenizer)
+    return _Encoder(cfg, find_sources(cfg)).encoded(tokenizer)
 
 
 class _Encoder:
