@@ -21,16 +21,13 @@ class SweepDisplay:
 
     Args:
         total: jobs
-        side_by_side: that run at a time
     """
 
-    def __init__(self, total: int, side_by_side: int) -> None:
+    def __init__(self, total: int) -> None:
         self._total = total
-        self._side_by_side = side_by_side
         self._lines: dict[Job, str] = {}
         self._told: dict[Job, float] = {}
         self._begun: dict[Job, float] = {}
-        self._seconds: list[float] = []  # of the jobs that have trained
         self._ended = 0
         self._begin = time.monotonic()
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
@@ -67,9 +64,7 @@ class SweepDisplay:
         self._lines.pop(job, None)
         took = ""
         if job in self._begun:
-            seconds = time.monotonic() - self._begun.pop(job)
-            took = f", {clock(seconds)}"
-            self._seconds.append(seconds)
+            took = f", {clock(time.monotonic() - self._begun.pop(job))}"
         told = f": {short_reason(summary)}" if status == "failed" else ""
         loss = summary.get("best/val/loss")
         reached = f", val/loss {loss:.4f} at step {summary.get('best/step')}" if loss is not None and not told else ""
@@ -85,14 +80,7 @@ class SweepDisplay:
         table.add_column(no_wrap=True, overflow="ellipsis")
         for job, line in list(self._lines.items()):
             table.add_row(Text(job.name, style="bold"), Text(line))
-        table.add_row(Text(f"{self._ended} of {self._total} jobs", style="bold"), Text(self._time()))
+        table.add_row(
+            Text(f"{self._ended} of {self._total} jobs", style="bold"), Text(clock(time.monotonic() - self._begin))
+        )
         self._live.update(table, refresh=True)
-
-    def _time(self) -> str:
-        passed = clock(time.monotonic() - self._begin)
-        if not self._seconds:
-            return passed
-        mean = sum(self._seconds) / len(self._seconds)
-        under_way = sum(min(time.monotonic() - begun, mean) for begun in list(self._begun.values()))
-        left = max((self._total - self._ended) * mean - under_way, 0) / self._side_by_side
-        return f"{passed}, about {clock(left)} left"

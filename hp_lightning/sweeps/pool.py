@@ -54,7 +54,7 @@ class Pool:
         self._lock = threading.Lock()
         self._running: dict[Job, JobProcess] = {}
         self._bug: BaseException | None = None
-        self._display = SweepDisplay(source.total, len(slots))
+        self._display = SweepDisplay(source.total)
         self.received: int | None = None  # the signal that ended it
         self.ended: Counter[str] = Counter()  # how many jobs came to which status
 
