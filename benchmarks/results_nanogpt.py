@@ -137,9 +137,9 @@ def _corpus(settings: list[str]) -> tuple[Any, Any]:
 
 
 def _validation(cfg: Any, corpus: Any) -> Any:
-    from hp_lightning.data.datamodule import EvalWindows
+    from hp_lightning.data.dataloader import EvalSequences
 
-    return EvalWindows(torch.from_numpy(corpus.streams["val"]).long(), cfg.data.seq_len, 32)
+    return EvalSequences(torch.from_numpy(corpus.streams["val"]).long(), cfg.data.seq_len, 32)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def matrix(job: Job) -> dict[str, float]:
 
 def plain_loop(job: Job) -> dict[str, list[float]]:
     """Our network, optimizer and data without Lightning and all that train.py does around a step."""
-    from hp_lightning.data.datamodule import TrainWindows
+    from hp_lightning.data.dataloader import TrainSequences
     from hp_lightning.data.dataset import tokenize_corpus
     from hp_lightning.models.gpt import GPT
     from hp_lightning.training.auto import resolve_auto
@@ -101,7 +101,7 @@ def plain_loop(job: Job) -> dict[str, list[float]]:
     net = GPT(cfg.model, cfg.regularization).to(DEVICE)
     optimizer = build_optimizer(net, cfg.optim, cfg.regularization.weight_decay)
     loss_of = _loss_function(cfg, net)
-    windows = TrainWindows(torch.from_numpy(stream), job.shape.seq_len, job.shape.batch_size, cfg.seed)
+    windows = TrainSequences(torch.from_numpy(stream), job.shape.seq_len, job.shape.batch_size, cfg.seed)
     windows.share_out(0, DEVICE)
     batches = itertools.chain.from_iterable(itertools.repeat(windows))  # one epoch after the other
     laps = Laps(job.every)

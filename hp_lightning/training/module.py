@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hp_lightning.common.failpoints import failpoint
-from hp_lightning.data.datamodule import Batch, CorpusDataModule
+from hp_lightning.data.dataloader import Batch
+from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.models.gpt import GPT
 from hp_lightning.models.loss import IGNORED, language_model_loss, perplexity
 from hp_lightning.schema.train import TrainConfig

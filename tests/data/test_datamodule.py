@@ -11,7 +11,8 @@ import torch
 from helpers.errors import refused
 from torch import Tensor
 
-from hp_lightning.data.datamodule import IGNORED, Batch, CorpusDataModule, EvalWindows, TrainWindows
+from hp_lightning.data.dataloader import IGNORED, Batch, EvalSequences, TrainSequences
+from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.data.dataset import tokenize_corpus
 from hp_lightning.data.documents import read_documents
 from hp_lightning.data.splits import Splits, split_documents
@@ -39,13 +40,13 @@ CUTS = [
 each_cut = pytest.mark.parametrize("cut", CUTS, ids=lambda cut: "-".join(map(str, cut.values())))
 
 
-def train_windows(cut: dict[str, int], seed: int = 1) -> TrainWindows:
+def train_windows(cut: dict[str, int], seed: int = 1) -> TrainSequences:
     """Windows of a stream in which every token is its own position."""
     stream = torch.arange(cut["tokens"], dtype=torch.int32)
-    return TrainWindows(stream, cut["seq_len"], cut["batch_size"], seed, cut["accumulate"])
+    return TrainSequences(stream, cut["seq_len"], cut["batch_size"], seed, cut["accumulate"])
 
 
-def epoch_of(loader: TrainWindows | EvalWindows) -> list[Batch]:
+def epoch_of(loader: TrainSequences | EvalSequences) -> list[Batch]:
     return list(loader)
 
 
@@ -165,7 +166,7 @@ def test_refuses_too_few_windows_for_a_step(tokens: int, accumulate: int) -> Non
 @pytest.mark.parametrize("tokens", [2, 65, 71, 72])
 def test_evaluation_sees_every_token_once_in_order(tokens: int, seq_len: int, batch_size: int) -> None:
     stream = torch.randint(1_000, (tokens,), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
-    loader = EvalWindows(stream, seq_len, batch_size)
+    loader = EvalSequences(stream, seq_len, batch_size)
     batches = epoch_of(loader)
     assert as_lists(batches) == as_lists(epoch_of(loader))
     assert len(batches) == len(loader)
@@ -265,7 +266,7 @@ def test_training_windows_are_of_the_training_part(stories: CorpusDataModule) ->
 
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_evaluation_windows_are_of_their_part(stories: CorpusDataModule, part: str) -> None:
-    loader: EvalWindows = getattr(stories, f"{part}_dataloader")()
+    loader: EvalSequences = getattr(stories, f"{part}_dataloader")()
     targets: list[Tensor] = [targets[targets != IGNORED] for _, targets in loader]
     assert torch.cat(targets).tolist() == stories.streams[part][1:].tolist()
 

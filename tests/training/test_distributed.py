@@ -19,7 +19,7 @@ from helpers.processes import launch
 from helpers.runs import MEASURED, curves, finished_run, metrics, resume_as_told, wait_for_step
 
 from hp_lightning.common.hardware import missing_for_compile
-from hp_lightning.data.datamodule import Batch, EvalWindows, TrainWindows
+from hp_lightning.data.dataloader import Batch, EvalSequences, TrainSequences
 from hp_lightning.models.loss import IGNORED
 
 TOLERANCE = 1e-5  # relative: sums in another order
@@ -62,12 +62,12 @@ def test_shares_of_a_batch_are_the_batch(
 ) -> None:
     stream = torch.arange(tokens, dtype=torch.int32)
 
-    def loader(rank: int | None) -> TrainWindows:
-        windows = TrainWindows(stream, seq_len, batch_size, 1, accumulate, 1 if rank is None else devices)
+    def loader(rank: int | None) -> TrainSequences:
+        windows = TrainSequences(stream, seq_len, batch_size, 1, accumulate, 1 if rank is None else devices)
         windows.share_out(rank or 0, None)
         return windows
 
-    def check(whole: TrainWindows, shares: list[TrainWindows]) -> None:
+    def check(whole: TrainSequences, shares: list[TrainSequences]) -> None:
         for _ in range(3):
             assert {len(share) for share in shares} == {len(whole)}
             for batch, *parts in zip(whole, *shares, strict=True):
@@ -92,7 +92,7 @@ def test_a_corpus_of_few_windows_is_shared_out_equally() -> None:
     """Seven windows make a batch of six for two devices."""
     shares = []
     for rank in range(2):
-        windows = TrainWindows(torch.arange(71), 10, 32, 1, 1, devices=2)
+        windows = TrainSequences(torch.arange(71), 10, 32, 1, 1, devices=2)
         windows.share_out(rank, None)
         [(token_ids, _)] = windows
         shares.append({int(token_id) for token_id in token_ids[:, 0]})
@@ -102,7 +102,7 @@ def test_a_corpus_of_few_windows_is_shared_out_equally() -> None:
 
 def test_fewer_windows_than_devices_are_refused() -> None:
     with refused("data.too_few_windows", "1 windows", "trainer.devices=2:"):
-        TrainWindows(torch.arange(12), 10, 32, 1, 1, devices=2)
+        TrainSequences(torch.arange(12), 10, 32, 1, 1, devices=2)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
@@ -117,7 +117,7 @@ def test_evaluation_shares_see_every_token_once(tokens: int, seq_len: int, devic
             assert torch.equal(token_ids[counts] + 1, targets[counts])
         return [target for _, targets in batches for target in targets[targets != IGNORED].tolist()]
 
-    shares = [list(EvalWindows(torch.arange(tokens), seq_len, batch_size, rank, devices)) for rank in range(devices)]
+    shares = [list(EvalSequences(torch.arange(tokens), seq_len, batch_size, rank, devices)) for rank in range(devices)]
     assert all(len(token_ids) <= batch_size for share in shares for token_ids, _ in share)
     assert sorted(itertools.chain.from_iterable(map(seen, shares))) == list(range(1, tokens))
     counted = [len(seen(share)) for share in shares]
@@ -128,7 +128,7 @@ def test_evaluation_shares_see_every_token_once(tokens: int, seq_len: int, devic
 @pytest.mark.parametrize("tokens", [2, 9, 10, 40])
 def test_each_device_evaluates_as_many_batches(tokens: int, devices: int) -> None:
     """Lightning refuses a loader without a batch, and devices that wait for each other must do so equally often."""
-    lengths = {len(EvalWindows(torch.arange(tokens), 8, 2, rank, devices)) for rank in range(devices)}
+    lengths = {len(EvalSequences(torch.arange(tokens), 8, 2, rank, devices)) for rank in range(devices)}
     assert len(lengths) == 1
     assert min(lengths) > 0
 
