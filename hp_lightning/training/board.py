@@ -6,7 +6,6 @@ from hp_lightning.common.failpoints import failpoint
 from hp_lightning.data.corpus_table import corpus_in_markdown
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.train import to_yaml
-from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
 from hp_lightning.training.callbacks.plots import LogPlots
 from hp_lightning.training.callbacks.samples import LogSamples, PeriodicCallback
 from hp_lightning.training.loggers.hparams import settings, write_settings
@@ -21,11 +20,10 @@ class Board:
     Args:
         run: its folder, config and corpus
         net: what is trained
-        run_log: what counts its seconds, and holds its best figures
         kept_until: the last step whose figures a resumed run keeps; -1 for a new run
     """
 
-    def __init__(self, run: Run, net: GPT, run_log: MetricsCSV, kept_until: int) -> None:
+    def __init__(self, run: Run, net: GPT, kept_until: int) -> None:
         cfg, data = run.cfg, run.data
         self._run_dir, self._data, self._net = run.dir, data, net
         self.curves = TensorBoardLogger(run.dir, kept_until, data.tokens_per_step, run.kneser_ney_loss)
@@ -36,9 +34,9 @@ class Board:
         write_settings(run.dir, settings(cfg, data, net.num_parameters(), run.total_steps, run.val_every))
         self.exhibits: list[PeriodicCallback] = []
         if cfg.logger.sample_tokens:
-            self.exhibits.append(LogSamples(self.curves, run_log, cfg.logger, data))
+            self.exhibits.append(LogSamples(self.curves, run.val_every, cfg.logger, data))
         if cfg.logger.images:
-            self.exhibits.append(LogPlots(self.curves, run_log, data))
+            self.exhibits.append(LogPlots(self.curves, run.val_every, data))
 
     def show_best(self, last_step: int, tested: Mapping[str, float]) -> None:
         """What there is to see of the best checkpoint, whose weights the network has by now.

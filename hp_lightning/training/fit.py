@@ -177,7 +177,7 @@ def _fit(run: Run) -> None:
     L.seed_everything(run.cfg.seed, verbose=False)
     module = GPTModule(run.cfg)
     run_log = MetricsCSV(run.dir, run.cfg.logger.log_every_steps, _kept_until(run), _flops_share(run, module))
-    board = _make_board(run, module, run_log)
+    board = _make_board(run, module)
     trainer, checkpoints = _make_trainer(run, run_log, board)
     resume_from = None if run.resumed is None else run.resumed.path
     gc.freeze()  # a collection that looks through all that was imported takes longer than a step
@@ -268,10 +268,10 @@ def _flops_share(run: Run, module: GPTModule) -> float:
     return module.net.flops_per_token(run.cfg.data.seq_len) / run.settled.peak_flops
 
 
-def _make_board(run: Run, module: GPTModule, run_log: MetricsCSV) -> Board | None:
+def _make_board(run: Run, module: GPTModule) -> Board | None:
     if not run.cfg.logger.tensorboard or not run.speaks:
         return None
-    return Board(run, module.net, run_log, _kept_until(run))
+    return Board(run, module.net, _kept_until(run))
 
 
 def _make_trainer(run: Run, run_log: MetricsCSV, board: Board | None) -> tuple[L.Trainer, ResumableCheckpoint]:

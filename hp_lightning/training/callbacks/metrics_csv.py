@@ -5,8 +5,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import lightning as L
@@ -18,41 +17,6 @@ from hp_lightning.common.run_dir import RunDir
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.training.loggers.tensorboard import TensorBoardLogger
 from hp_lightning.training.module import GPTModule
-
-SHARE = 0.005  # of the seconds of training, for each kind
-
-
-class Budget:
-    """Counts what each kind of thing that is made beside training has taken, over all sittings of a run.
-
-    The first of a kind is always affordable. The next waits until training has gone on for long enough that both
-    together stay below the share.
-    """
-
-    def __init__(self) -> None:
-        self.spent: dict[str, float] = {}  # seconds, by kind
-        self._newest: dict[str, float] = {}  # seconds of the last one, which the next will take about again
-
-    def affords(self, kind: str, trained: float) -> bool:
-        """Whether there is time for one more, after so many seconds of training."""
-        return kind not in self.spent or self.spent[kind] + self._newest[kind] <= SHARE * trained
-
-    @contextmanager
-    def spending(self, kind: str) -> Iterator[None]:
-        """Counts the seconds within."""
-        begin = time.monotonic()
-        yield
-        self._newest[kind] = time.monotonic() - begin
-        self.spent[kind] = self.spent.get(kind, 0.0) + self._newest[kind]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything."""
-        return {"spent": dict(self.spent), "newest": dict(self._newest)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on counting."""
-        self.spent, self._newest = dict(state_dict["spent"]), dict(state_dict["newest"])
-
 
 COLUMNS = (
     "step", "tokens", "seconds", "train/loss", "grad_norm", "lr", "tokens_per_second", "mfu",
@@ -89,7 +53,6 @@ class MetricsCSV(L.Callback):
         self.seconds = 0.0  # of training, without validation, over all sittings
         self.latest: dict[str, float] = {}  # the newest value of every figure
         self.best: dict[str, float] = {}  # step and figures of the validation with the lowest loss
-        self.budget = Budget()
 
     @property
     def state_key(self) -> str:
@@ -213,7 +176,6 @@ class MetricsCSV(L.Callback):
             "latest": dict(self.latest),
             "best": dict(self.best),
             "losses": (self._loss_sum, self._losses),
-            "budget": self.budget.state_dict(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -221,7 +183,6 @@ class MetricsCSV(L.Callback):
         self.seconds = state_dict["seconds"]
         self.latest, self.best = dict(state_dict["latest"]), dict(state_dict["best"])
         self._loss_sum, self._losses = state_dict["losses"]
-        self.budget.load_state_dict(state_dict["budget"])
 
     def _count_seconds(self) -> None:
         if self._paused is None:

@@ -14,7 +14,6 @@ from hp_lightning.common.plots import attention_figure, frequency_figure, loss_f
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.models.gpt import GPT
 from hp_lightning.tokenizers.base import labels
-from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
 from hp_lightning.training.callbacks.samples import PeriodicCallback, first_words
 from hp_lightning.training.loggers.tensorboard import TensorBoardLogger
 
@@ -79,21 +78,15 @@ POSITIONS = {
 
 
 class LogPlots(PeriodicCallback):
-    """Drawn whenever the validation loss is the best so far."""
+    """Attention, positions, and the losses of tokens."""
 
-    kind = "images"
-
-    def __init__(self, curves: TensorBoardLogger, run_log: MetricsCSV, data: CorpusDataModule) -> None:
-        super().__init__(curves, run_log)
+    def __init__(self, curves: TensorBoardLogger, val_every: int, data: CorpusDataModule) -> None:
+        super().__init__(curves, val_every)
         self._data = data
         tokenizer = data.tokenizer
         sentence = [tokenizer.vocabulary.eos_id, *tokenizer.encode(first_words(data)).tolist()][:SENTENCE]
         self._sentence = sentence[: data.cfg.seq_len]
         self._labels = labels(tokenizer, self._sentence)
-
-    def wanted(self, step: int) -> bool:
-        """At a new best."""
-        return self.run_log.best.get("step") == step
 
     @torch.no_grad()
     def show(self, net: GPT, step: int) -> None:
@@ -101,7 +94,7 @@ class LogPlots(PeriodicCallback):
         with _evaluated(net):
             self._attention(net, step)
             self._losses(token_losses(net, self._data), step)
-            if net.cfg.position == "learned" or self.kind not in self.run_log.budget.spent:
+            if net.cfg.position == "learned" or step <= self.val_every:
                 table = position_table(net)[: self._data.cfg.seq_len].float().cpu().numpy()
                 self._image("positions", position_figure(table, POSITIONS[net.cfg.position]), step)
 

@@ -1,5 +1,6 @@
-"""What is shown of a network while it learns, within a budget of time, and the text it writes for fixed prompts."""
+"""What is shown of a network while it learns, less and less often, and the text it writes for fixed prompts."""
 
+import math
 import re
 import textwrap
 from abc import ABC, abstractmethod
@@ -11,40 +12,32 @@ from hp_lightning.inference.generate import Sampling, continue_text
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.logger import LoggerConfig
 from hp_lightning.tokenizers import UNK
-from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
 from hp_lightning.training.loggers.tensorboard import TensorBoardLogger, code_block
 from hp_lightning.training.module import GPTModule
 
 
 class PeriodicCallback(L.Callback, ABC):
-    """Something shown at the first validation, at later ones where the budget affords it, and of the best at the end.
+    """Something shown at the first validation, the 4th, the 16th, and so on, and of the best checkpoint at the end.
 
     Args:
         curves: where it is shown
-        run_log: knows the seconds of training and what they afford; called before this at a validation
+        val_every: optimizer steps between two validations
     """
 
-    kind: str  # by which the budget counts
-
-    def __init__(self, curves: TensorBoardLogger, run_log: MetricsCSV) -> None:
+    def __init__(self, curves: TensorBoardLogger, val_every: int) -> None:
         self.curves = curves
-        self.run_log = run_log
+        self.val_every = val_every
 
     @abstractmethod
     def show(self, net: GPT, step: int) -> None:
         """Makes it and writes it down, without a trace in the network or in the random numbers of training."""
 
-    def wanted(self, step: int) -> bool:
-        """Whether there is something new to show at this validation."""
-        return True
-
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Shows what is wanted and affordable."""
+        """Shows it where the number of the validation is a power of 4."""
         assert isinstance(pl_module, GPTModule)
-        step = trainer.global_step
-        if self.wanted(step) and self.run_log.budget.affords(self.kind, self.run_log.seconds):
-            with self.run_log.budget.spending(self.kind):
-                self.show(pl_module.net, step)
+        number = math.ceil(trainer.global_step / self.val_every)  # the last one comes sooner
+        if number.bit_count() == 1 and number.bit_length() % 2:
+            self.show(pl_module.net, trainer.global_step)
 
 
 LINE_LENGTH = 100
@@ -57,12 +50,8 @@ TAG_LENGTH = 40
 class LogSamples(PeriodicCallback):
     """Texts that begin with `logger.sample_prompts`."""
 
-    kind = "text"
-
-    def __init__(
-        self, curves: TensorBoardLogger, run_log: MetricsCSV, cfg: LoggerConfig, data: CorpusDataModule
-    ) -> None:
-        super().__init__(curves, run_log)
+    def __init__(self, curves: TensorBoardLogger, val_every: int, cfg: LoggerConfig, data: CorpusDataModule) -> None:
+        super().__init__(curves, val_every)
         self._prompts = prompts(cfg, data)
         self._sampling = Sampling(max_new_tokens=cfg.sample_tokens)
         self._data = data
