@@ -6,7 +6,6 @@ import shutil
 import sysconfig
 import time
 
-import psutil
 import torch
 
 from hp_lightning.common.errors import InputError
@@ -64,14 +63,6 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, side: int | None = Non
             torch.accelerator.synchronize(device)
         seconds.append(time.perf_counter() - begin)
     return 2 * side**3 / min(seconds)
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that a run may still take."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()  # what PyTorch keeps for itself is free, too
-        return torch.cuda.mem_get_info(device)[0]
-    return int(psutil.virtual_memory().available)
 
 
 def missing_for_compile(device: torch.device) -> str | None:

@@ -41,7 +41,7 @@ class DataConfig:
     seq_len: int = setting("${model.max_seq_len}", "tokens per training sequence", number(at_least=1))
     batch_size: Optional[int] = setting(
         None,
-        "sequences per forward pass, over all devices; null: 16, or with batch_tokens what fits",
+        "sequences per forward pass, over all devices; null: 16, or with batch_tokens all of a step",
         number(at_least=1),
     )
     batch_tokens: Optional[int] = setting(

@@ -1,4 +1,4 @@
-"""What `auto` means on this machine: precision, compiling, and how many windows fit into a forward pass.
+"""What `auto` means on this machine: precision and compiling; and how an optimizer step is made up.
 
 Each is settled before a run begins and stands in its config from then on, so that a resumed run computes as it did.
 """
@@ -15,9 +15,8 @@ from hp_lightning.common.command_line import IN_SWEEP
 from hp_lightning.common.console import clock
 from hp_lightning.common.errors import InputError
 from hp_lightning.common.files import atomic_write
-from hp_lightning.common.hardware import device_name, device_of, free_memory, matrix_rate, missing_for_compile
+from hp_lightning.common.hardware import device_name, device_of, matrix_rate, missing_for_compile
 from hp_lightning.models.gpt import GPT
-from hp_lightning.models.loss import GPU_CHUNK_BYTES, language_model_loss
 from hp_lightning.schema.data import DataConfig
 from hp_lightning.schema.train import TrainConfig
 
@@ -27,10 +26,6 @@ USUAL_BATCH = 16  # windows: smaller steps learn more from a token (benchmarks/L
 # (benchmarks/LOG.md).
 EAGER_SHARE = 0.3
 WORTH_COMPILING = 90
-CPU_MEMORY_SHARE = 0.5  # of what is free; other people and programs use the memory of a processor too
-GPU_MEMORY_SHARE = 0.8
-BYTES_PER_WEIGHT = 16  # the weight, its gradient and Adam's two moments
-WORKING_ROOM = 2  # the peak of a step over what its forward pass keeps
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ def resolve_auto(cfg: TrainConfig, train_tokens: int) -> ResolvedConfig:
     peak = rates["float32" if cfg.trainer.precision == "32-true" else "bfloat16"]
     if device.type != "cpu":  # processes on a processor share its cores
         peak *= cfg.trainer.devices
-    cfg, line = _batch(cfg, device, train_tokens)
+    cfg, line = _batch(cfg, train_tokens)
     reasons.append(f"batch      {line}")
     cfg, reason = _compile(cfg, device, _seconds_of_work(cfg, train_tokens, peak))
     reasons.append(f"compile    {'on' if cfg.trainer.compile else 'off'}{reason}")
@@ -136,7 +131,7 @@ def _compile(cfg: TrainConfig, device: torch.device, work: float) -> tuple[Train
     return cfg, f" (auto: the run would take {time} without it; compiling takes about half a minute, once)"
 
 
-def _batch(cfg: TrainConfig, device: torch.device, train_tokens: int) -> tuple[TrainConfig, str]:
+def _batch(cfg: TrainConfig, train_tokens: int) -> tuple[TrainConfig, str]:
     """Windows in a forward pass, and forward passes in an optimizer step."""
     data, trainer = cfg.data, cfg.trainer
     if data.batch_tokens is not None and data.batch_tokens > train_tokens:
@@ -149,12 +144,12 @@ def _batch(cfg: TrainConfig, device: torch.device, train_tokens: int) -> tuple[T
         accumulate, reason = trainer.accumulate_grad_batches, ""
     else:
         windows = _windows_per_step(data, trainer.devices)
-        fitting = min(data.batch_size or windows, _windows_that_fit(cfg, device) * trainer.devices)
         divisors = [size for size in range(trainer.devices, windows + 1, trainer.devices) if windows % size == 0]
-        data = replace(data, batch_size=max((size for size in divisors if size <= fitting), default=divisors[0]))
+        most = data.batch_size or windows
+        data = replace(data, batch_size=max((size for size in divisors if size <= most), default=divisors[0]))
         assert data.batch_size is not None
         accumulate = windows // data.batch_size
-        reason = f" (data.batch_tokens={data.batch_tokens}; {fitting:,} windows would fit)"
+        reason = f" (data.batch_tokens={data.batch_tokens})"
     assert data.batch_size is not None
     if data.batch_size % trainer.devices:
         raise InputError(
@@ -179,37 +174,6 @@ def _windows_per_step(data: DataConfig, devices: int) -> int:
             f"tokens{over}: take {nearest}",
         )
     return data.batch_tokens // data.seq_len
-
-
-def _windows_that_fit(cfg: TrainConfig, device: torch.device) -> int:
-    """On one device, by what the forward pass of a window keeps for the way back."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        net = GPT(cfg.model, cfg.regularization).to(device)
-        mixed = cfg.trainer.precision != "32-true"
-        try:
-            with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-                one, three = (_bytes_kept(net, torch.zeros(n, cfg.data.seq_len).long().to(device)) for n in (1, 3))
-        except torch.OutOfMemoryError:
-            return 1
-    share = CPU_MEMORY_SHARE if device.type == "cpu" else GPU_MEMORY_SHARE
-    room = share * free_memory(device) - BYTES_PER_WEIGHT * net.num_parameters()
-    if device.type != "cpu":  # a chunk's logits, their exponentials and a copy in bfloat16; a processor's are small
-        room -= 4 * GPU_CHUNK_BYTES
-    return max(int(room / (WORKING_ROOM * (three - one) / 2)), 1)
-
-
-def _bytes_kept(net: GPT, token_ids: torch.Tensor) -> int:
-    kept: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        loss = language_model_loss(net, token_ids, token_ids)
-    del loss  # the graph, and with it what was kept, lived until here, so that no address came twice
-    return sum(kept.values())
 
 
 def _flops(rate: float) -> str:
