@@ -7,7 +7,7 @@ as in
 
     hp-lightning corpus mine.csv data.text_column=line tokenizer.vocab_size=5000
 
-`hp-lightning train --help` lists them all.
+Those that matter here, with their defaults:
 """
 
 import sys
@@ -16,13 +16,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from hp_lightning.cli import app
+from hp_lightning.cli.help import keys_table
 from hp_lightning.common.console import messages, print_help
 from hp_lightning.common.hydra_grammar import quoted
 from hp_lightning.data.corpus_table import show_corpus
 from hp_lightning.data.dataset import tokenize_corpus
 from hp_lightning.data.ngram_baseline import counted_loss
 from hp_lightning.schema.tokenizer import TokenizerConfig
-from hp_lightning.schema.train import TrainConfig, train_config
+from hp_lightning.schema.train import TrainConfig, to_plain, train_config
 from hp_lightning.tokenizers import Tokenizer
 
 
@@ -64,7 +65,8 @@ def _overrides(words: list[str]) -> list[str]:
 def run() -> None:
     """The command."""
     if {"-h", "--help"} & set(sys.argv):
-        print_help(str(__doc__), app.program())
+        keys = keys_table(TrainConfig, to_plain(TrainConfig()), "data.", "tokenizer.")
+        print_help(f"{__doc__}\n{keys}", app.program())
         return
     sys.argv[1:] = _overrides(sys.argv[1:])
     app.run(main, TrainConfig)

@@ -23,19 +23,30 @@ def help_template(schema: type, cfg: DictConfig, program: str) -> str:
         cfg: the config that the command line composes, with Hydra's own
         program: what a person has started
     """
-    values = OmegaConf.to_container(cfg, resolve=False)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    for key, field in settings(schema):
-        said = [field.metadata["meaning"], *(bound.predicate for bound in field.metadata["bounds"])]
-        table.add_row(f"{key}={_shown(reduce(dict.__getitem__, key.split('.'), values))}", "; ".join(said))  # type: ignore[arg-type]
-    page = StringIO()
-    Console(file=page, width=WIDTH, color_system=None, markup=False, emoji=False, highlight=False).print(table)
-    lines = (line.rstrip().replace("$", "$$") for line in page.getvalue().splitlines())
     has_groups = any(not choice.startswith("hydra/") for choice in cfg.hydra.runtime.choices)
     groups = ["Groups; choose by group=choice:", "", "$APP_CONFIG_GROUPS"] if has_groups else []
     usage = f"{program} [key=value...]: {str(schema.__doc__).strip()}"
-    return "\n".join((usage, "", *groups, "Keys and their values; change one by key=value:", "", *lines))
+    keys = keys_table(schema, OmegaConf.to_container(cfg, resolve=False)).replace("$", "$$")
+    return "\n".join((usage, "", *groups, "Keys and their values; change one by key=value:", "", keys))
+
+
+def keys_table(schema: type, values: Any, *groups: str) -> str:
+    """A line or two for each key: its value, its meaning and its bounds.
+
+    Args:
+        schema: the dataclass of a config
+        values: nested dicts of its values
+        groups: of the keys that are shown; none means all
+    """
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    for key, field in settings(schema):
+        if not groups or key.startswith(groups):
+            said = [field.metadata["meaning"], *(bound.predicate for bound in field.metadata["bounds"])]
+            table.add_row(f"{key}={_shown(reduce(dict.__getitem__, key.split('.'), values))}", "; ".join(said))
+    page = StringIO()
+    Console(file=page, width=WIDTH, color_system=None, markup=False, emoji=False, highlight=False).print(table)
+    return "\n".join(line.rstrip() for line in page.getvalue().splitlines())
 
 
 def _shown(value: Any) -> str:
