@@ -25,7 +25,7 @@ def main() -> None:
     """Trains with the clock running, and prints the figures."""
     from lightning.pytorch import Trainer
 
-    from hp_lightning.training.callbacks.checkpoint import ResumableCheckpoint
+    from hp_lightning.training.callbacks.resumable_checkpoint import ResumableCheckpoint
 
     saves = timed_calls(ResumableCheckpoint, "save")
     fits = timed_calls(Trainer, "fit")

@@ -31,13 +31,13 @@ from hp_lightning.inference.generate import Sampling, continue_text
 from hp_lightning.models.loss import perplexity
 from hp_lightning.schema.train import TrainConfig
 from hp_lightning.training.board import Board
-from hp_lightning.training.callbacks.checkpoint import AtomicCheckpointIO, ResumableCheckpoint
 from hp_lightning.training.callbacks.divergence import DivergenceGuard
 from hp_lightning.training.callbacks.early_stopping import EarlyStopping
 from hp_lightning.training.callbacks.graceful_shutdown import GracefulShutdown
 from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
 from hp_lightning.training.callbacks.profiler import Profile
 from hp_lightning.training.callbacks.progress_bar import ProgressDisplay
+from hp_lightning.training.callbacks.resumable_checkpoint import AtomicCheckpointIO, ResumableCheckpoint
 from hp_lightning.training.callbacks.samples import prompts
 from hp_lightning.training.compile import keep_compiled_in
 from hp_lightning.training.module import GPTModule

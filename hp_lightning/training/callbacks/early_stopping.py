@@ -3,7 +3,7 @@
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
-from hp_lightning.training.callbacks.checkpoint import ResumableCheckpoint
+from hp_lightning.training.callbacks.resumable_checkpoint import ResumableCheckpoint
 
 
 class EarlyStopping(Checkpoint):

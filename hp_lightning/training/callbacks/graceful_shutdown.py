@@ -11,7 +11,11 @@ import lightning as L
 from hp_lightning.common import slurm
 from hp_lightning.common.command_line import IN_SWEEP, own_command
 from hp_lightning.common.errors import SIGNALS, Interrupted
-from hp_lightning.training.callbacks.checkpoint import STEPS_BETWEEN_TALKS, ResumableCheckpoint, wanted_anywhere
+from hp_lightning.training.callbacks.resumable_checkpoint import (
+    STEPS_BETWEEN_TALKS,
+    ResumableCheckpoint,
+    wanted_anywhere,
+)
 
 SECONDS_BETWEEN_SIGNALS = 1  # those that come sooner are one: a terminal and a program around the run may both send it
 OF_SLURM = (signal.SIGUSR1, signal.SIGUSR2)  # the second is submitit's
