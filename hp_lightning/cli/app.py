@@ -156,7 +156,7 @@ def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
             "cli.usage", f"{message}: settings are given as key=value, options before them; --help lists the keys"
         )
 
-    others = [word for word in arguments if word not in ("-m", "--multirun")]
+    others = [word for word in arguments if word not in ("-m", "--multirun", "hydra.mode=MULTIRUN")]
     parser = get_args_parser()
     parser.allow_abbrev = False
     parser.error = refuse  # type: ignore[method-assign]
@@ -168,6 +168,8 @@ def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
         raise InputError(
             "cli.exclusive", "-m, --run, --cfg, --info and --shell-completion exclude each other: leave all but one out"
         )
+    if options.resolve and options.cfg is None and not options.help:
+        refuse("--resolve goes with --cfg")
     if options.experimental_rerun is not None:
         raise InputError(
             "cli.rerun", "--experimental-rerun reads a pickled job, and pickles can run anything: use resume=RUN"
