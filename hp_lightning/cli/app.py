@@ -174,7 +174,7 @@ def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
         raise InputError(
             "cli.rerun", "--experimental-rerun reads a pickled job, and pickles can run anything: use resume=RUN"
         )
-    if options.shell_completion and not {"install", "uninstall", "query"} & {w.partition("=")[0] for w in others}:
+    if options.shell_completion and not {"install=bash", "uninstall=bash", "query=bash"} & set(others):
         raise InputError("cli.usage", "--shell-completion does not say what to do: add install=bash or uninstall=bash")
     return ["-m", *others] if sweeps else others
 

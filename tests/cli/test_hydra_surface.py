@@ -1,12 +1,15 @@
 """What Hydra offers behind `python my_app.py` works behind `hp-lightning COMMAND`, as its users expect it."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from helpers.errors import expect_refusal
 from helpers.in_process import run_in_process
-from helpers.processes import run_program
+from helpers.processes import environment, run_program
 
 OPTIONS = ("--config-dir", "mine", "--config-name", "root")
 
@@ -65,3 +68,43 @@ def test_a_sweep_hands_hydras_settings_to_its_jobs(mine: Path) -> None:
 def test_a_plan_that_names_a_file_to_run_is_refused(mine: Path) -> None:
     (mine / "sweep.yaml").write_text("- seed=1,2\n- --experimental-rerun=job.pickle\n")
     expect_refusal(run_in_process(mine, "train", "-m", "resume_sweep=."), "sweep.damaged_plan", "sweep.yaml")
+
+
+# `hp-lightning` as it is installed, but in a Python that cannot import torch: completion has no time for that.
+WITHOUT_TORCH = """#!/bin/sh
+exec {python} -c 'import sys; sys.modules["torch"] = None; from hp_lightning.cli.main import main; main()' "$@"
+"""
+COMPLETE = """
+eval "$(hp-lightning --shell-completion install=bash)"
+for COMP_LINE in "$@"; do
+    COMP_POINT=${#COMP_LINE}
+    "$(complete -p hp-lightning | grep -oP '(?<=-F )\\S+')"
+    echo "${COMPREPLY[@]}"
+done
+"""
+
+
+def test_bash_completes_commands_choices_and_keys(mine: Path) -> None:
+    expected = {
+        "hp-lightning tr": {"train"},
+        "hp-lightning train model=": {f"model={name}" for name in ("base", "gpt2", "roadmap", "small", "tiny")},
+        "hp-lightning train optim=adam optim.l": {"optim.lr=", "optim.lr_width="},
+        "hp-lightning generate te": {"temperature="},
+        "hp-lightning train --config-dir mine experiment=o": {"experiment=own"},
+        "hp-lightning corpus a.csv data.te": {"data.test_fraction=", "data.text_column="},
+        "hp-lightning compare out": set(),  # bash goes on with files
+    }
+    script = mine / "bin" / "hp-lightning"
+    script.parent.mkdir()
+    script.write_text(WITHOUT_TORCH.format(python=sys.executable))
+    script.chmod(0o755)
+    variables = environment(PATH=f"{script.parent}:{os.environ['PATH']}")
+    words = ["bash", "-c", COMPLETE, "bash", *expected]
+    done = subprocess.run(words, cwd=mine, env=variables, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert [set(line.split()) for line in done.stdout.splitlines()] == list(expected.values())
+
+
+def test_completion_elsewhere_is_refused(tmp_path: Path) -> None:
+    for words in (["--shell-completion", "install=fish"], ["train", "-sc"]):
+        expect_refusal(run_in_process(tmp_path, *words), "cli.usage", "bash")
