@@ -94,12 +94,12 @@ def program() -> str:
     return Path(sys.argv[0]).name if command is None else f"hp-lightning {command}"
 
 
-def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ()) -> None:
-    """Runs a `@hydra.main` function as a command-line program: what a person got wrong is one line and a status.
+def run(main: Callable[[], None], schema: type | None, free_text: tuple[str, ...] = ()) -> None:
+    """Runs a function as a command-line program: what a person got wrong is one line and a status.
 
     Args:
-        main: the decorated function
-        schema: the dataclass of its config, from which a misspelt key is corrected
+        main: a function that `hydra_main` has decorated; or one that reads the words itself
+        schema: the dataclass of its config, from which a misspelt key is corrected; None without Hydra
         free_text: keys whose values are text or paths as they were typed, commas, quotes and all; in a sweep, where
             commas part the values, and in its jobs, Hydra's own rules hold
     """
@@ -120,10 +120,11 @@ def run(main: Callable[[], None], schema: type, free_text: tuple[str, ...] = ())
         raise ending
 
 
-def _ending(main: Callable[[], None], schema: type, free_text: tuple[str, ...]) -> Exception | SystemExit | None:
+def _ending(main: Callable[[], None], schema: type | None, free_text: tuple[str, ...]) -> Exception | SystemExit | None:
     """Runs it; gives what is to be told of its end, if it was not a good one."""
     try:
-        sys.argv[1:] = _settled_options(sys.argv[1:], may_sweep=schema is TrainScriptConfig)
+        if schema is not None:
+            sys.argv[1:] = _settled_options(sys.argv[1:], may_sweep=schema is TrainScriptConfig)
         if "-m" not in sys.argv and not {runs.HANDED_OVER, runs.IN_SWEEP} & os.environ.keys():
             sys.argv[1:] = [_quoted(word) if word.partition("=")[0] in free_text else word for word in sys.argv[1:]]
         main()
@@ -191,13 +192,13 @@ class _Refused(BaseException):
     """Carries a job's refusal past Hydra, which handles only `Exception`."""
 
 
-def _refuse(error: Exception, schema: type) -> NoReturn:
+def _refuse(error: Exception, schema: type | None) -> NoReturn:
     refusal = error if isinstance(error, RunError) else _in_our_words(error, schema)
     print(refusal.line(program()), file=sys.stderr)
     raise SystemExit(refusal.exit_status)
 
 
-def _in_our_words(error: Exception, schema: type) -> InputError:
+def _in_our_words(error: Exception, schema: type | None) -> InputError:
     """What Hydra and OmegaConf say of a config, in a line and with a code."""
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(error, MissingConfigException) and error.options:
@@ -215,7 +216,7 @@ def _in_our_words(error: Exception, schema: type) -> InputError:
     return InputError("config.not_composed", message)
 
 
-def _of_a_key(error: OmegaConfBaseException, schema: type) -> InputError:
+def _of_a_key(error: OmegaConfBaseException, schema: type | None) -> InputError:
     key, message = error.full_key, str(error).splitlines()[0]
     if isinstance(error, MissingMandatoryValue):
         return InputError("config.missing", f"{key} is not set: give it on the command line, {key}=...")
@@ -228,7 +229,7 @@ def _of_a_key(error: OmegaConfBaseException, schema: type) -> InputError:
     return InputError("config.wrong_type", f"{key}: {message}")
 
 
-def _unknown_key(key: str, schema: type) -> InputError:
+def _unknown_key(key: str, schema: type | None) -> InputError:
     known = list(_keys(schema))
     close = difflib.get_close_matches(key, known, n=1)
     same_name = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
