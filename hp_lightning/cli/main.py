@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import signal
 import sys
 
 from hp_lightning.common.errors import InputError
@@ -63,6 +64,13 @@ def main() -> None:
         error = NO_SCRIPT if completes else _unknown(name)
         print(error.line("hp-lightning"), file=sys.stderr)
         raise SystemExit(error.exit_status)
+    try:
+        _run(name)
+    except KeyboardInterrupt:  # while it is imported: a command tells of its end itself
+        raise SystemExit(128 + signal.SIGINT) from None
+
+
+def _run(name: str) -> None:
     from hp_lightning.cli import app  # Hydra takes a moment
 
     del sys.argv[1]
