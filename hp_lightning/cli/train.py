@@ -9,6 +9,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hp_lightning.cli import app
+from hp_lightning.common import torchrun
+from hp_lightning.common.errors import InputError
 from hp_lightning.common.garbage import without_collection
 from hp_lightning.common.run_dir import HANDED_OVER, check_run_dir, find_resumable
 from hp_lightning.common.slurm import run_of_requeued_job
@@ -31,8 +33,7 @@ def main(cfg: DictConfig) -> None:
     begun = None if checked.resume is not None else run_of_requeued_job(checked.run_dir)
     if begun is not None:
         checked.resume, overrides = str(begun), []
-    if HANDED_OVER not in os.environ:  # what a run starts for its other devices has been checked
-        _refuse_early(checked)
+    _refuse_early(checked)
     with without_collection():
         from hp_lightning.training.fit import train
 
@@ -58,6 +59,26 @@ def _start() -> None:
     main()
 
 
+def _train_beside() -> None:
+    """What another process has begun, for another device: that has read the command line and tells all of it."""
+    known = os.environ.get(HANDED_OVER) or torchrun.hear()
+    if known:
+        with without_collection():
+            from hp_lightning.training.fit import train_beside
+
+        train_beside(known)
+
+
 def run() -> None:
     """The command."""
-    app.run(_start, TrainScriptConfig, app.FREE_TEXT)
+    if HANDED_OVER in os.environ or (torchrun.is_used() and os.environ["RANK"] != "0"):
+        app.run(_train_beside, None)
+        return
+    try:
+        app.run(_start, TrainScriptConfig, app.FREE_TEXT)
+    except SystemExit as end:
+        if end.code == InputError.exit_status:
+            torchrun.await_others()
+        if end.code:
+            raise
+    torchrun.tell("")

@@ -136,14 +136,12 @@ def read_plan(sweep_dir: Path) -> list[str]:
         ) from error
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise InputError("sweep.damaged_plan", f"{path} {NO_PLAN}") from error
-    if not isinstance(plan, list) or not all(isinstance(word, str) and _is_planned(word) for word in plan):
+    if not isinstance(plan, list) or not all(
+        isinstance(word, str) and "=" in word and (word.startswith(OF_HYDRA) or not word.startswith("-"))
+        for word in plan  # another option could run what is in a file
+    ):
         raise InputError("sweep.damaged_plan", f"{path} {NO_PLAN}")
     return [str(word) for word in plan]
-
-
-def _is_planned(word: str) -> bool:
-    """Whether it is a setting; other options than those of the configs could run what is in a file."""
-    return "=" in word and (not word.startswith("-") or word.startswith(OF_HYDRA))
 
 
 def config_options(arguments: list[str]) -> list[str]:
