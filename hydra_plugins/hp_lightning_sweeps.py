@@ -4,6 +4,7 @@ Hydra imports this file whenever a script starts, and accepts only what is defin
 sweep begins.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,8 +61,10 @@ class OurSweeper(Sweeper):
 
     def overrides(self) -> list[str]:
         """The command line, by which the sweep can be gone on with."""
+        from hp_lightning.sweeps.plan import config_options
+
         words = [str(word) for part in ("task", "hydra") for word in self.given[part]]
-        return [word for word in words if not word.startswith("hydra.mode=")]
+        return [*config_options(sys.argv[1:]), *(word for word in words if not word.startswith("hydra.mode="))]
 
 
 class GridSweeper(OurSweeper):

@@ -1,6 +1,5 @@
 """What the commands share: the config schemas made known, and every refusal told in one line."""
 
-import difflib
 import functools
 import gc
 import logging
@@ -17,13 +16,14 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
+from hp_lightning.cli.config_errors import in_our_words
 from hp_lightning.cli.help import help_template
-from hp_lightning.common.command_line import HANDED_OVER, IN_SWEEP
+from hp_lightning.common.command_line import IN_SWEEP
 from hp_lightning.common.console import lost_output
 from hp_lightning.common.errors import InputError, Interrupted, RunError
 from hp_lightning.common.files import PROJECT
@@ -102,13 +102,14 @@ def program() -> str:
     return Path(sys.argv[0]).name if command is None else f"hp-lightning {command}"
 
 
-def run(main: Callable[[], None], schema: type) -> None:
-    """Runs a `@hydra.main` function as a command-line program: what a person got wrong is one line and a status.
+def run(main: Callable[[], None], schema: type | None) -> None:
+    """Runs a function as a command-line program: what a person got wrong is one line and a status.
 
     Args:
-        main: the decorated function
+        main: a function that `hydra_main` has decorated; or one that reads the words itself
         schema: the dataclass of its config: of it are the help, the correction of a misspelt key, and what is taken as
-            typed (in a sweep, where commas separate the values, and in its jobs, Hydra's own rules hold)
+            typed (in a sweep, where commas separate the values, and in its jobs, Hydra's own rules hold); None without
+            Hydra
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by whoever started this
@@ -117,9 +118,6 @@ def run(main: Callable[[], None], schema: type) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     gc.set_threshold(100_000)  # what is imported stays; looking through it again and again took a fifth of the time
     logging.raiseExceptions = False  # an output that takes nothing is told once, in the end
-    OmegaConf.register_new_resolver(
-        "settings", lambda *, _root_: help_template(schema, _root_, program()), replace=True
-    )
     ending = _ending(main, schema)
     told = isinstance(ending, TOLD)
     lost = lost_output("\n" if isinstance(ending, OSError) and not told else "")  # an empty line to find out
@@ -131,12 +129,16 @@ def run(main: Callable[[], None], schema: type) -> None:
         raise ending
 
 
-def _ending(main: Callable[[], None], schema: type) -> Exception | SystemExit | None:
+def _ending(main: Callable[[], None], schema: type | None) -> Exception | SystemExit | None:
     """Runs it; gives what is to be told of its end, if it was not a good one."""
     try:
-        sys.argv[1:] = _settled_options(sys.argv[1:], may_sweep=schema is TrainScriptConfig)
-        if "-m" not in sys.argv and not {HANDED_OVER, IN_SWEEP} & os.environ.keys():
-            sys.argv[1:] = as_typed(sys.argv[1:], schema)
+        if schema is not None:
+            OmegaConf.register_new_resolver(
+                "settings", lambda *, _root_: help_template(schema, _root_, program()), replace=True
+            )
+            sys.argv[1:] = _settled_options(sys.argv[1:], may_sweep=schema is TrainScriptConfig)
+            if "-m" not in sys.argv and IN_SWEEP not in os.environ:
+                sys.argv[1:] = as_typed(sys.argv[1:], schema)
         main()
     except _Refused as refused:
         assert isinstance(refused.__cause__, Exception)
@@ -167,7 +169,7 @@ def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
             "cli.usage", f"{message}: settings are given as key=value, options before them; --help lists the keys"
         )
 
-    others = [word for word in arguments if word not in ("-m", "--multirun")]
+    others = [word for word in arguments if word not in ("-m", "--multirun", "hydra.mode=MULTIRUN")]
     parser = get_args_parser()
     parser.allow_abbrev = False
     parser.error = refuse  # type: ignore[method-assign]
@@ -179,11 +181,13 @@ def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
         raise InputError(
             "cli.exclusive", "-m, --run, --cfg, --info and --shell-completion exclude each other: leave all but one out"
         )
+    if options.resolve and options.cfg is None and not options.help:
+        refuse("--resolve goes with --cfg")
     if options.experimental_rerun is not None:
         raise InputError(
             "cli.rerun", "--experimental-rerun reads a pickled job, and pickles can run anything: use resume=RUN"
         )
-    if options.shell_completion and not {"install", "uninstall", "query"} & {w.partition("=")[0] for w in others}:
+    if options.shell_completion and not {"install=bash", "uninstall=bash", "query=bash"} & set(others):
         raise InputError("cli.usage", "--shell-completion does not say what to do: add install=bash or uninstall=bash")
     return ["-m", *others] if sweeps else others
 
@@ -205,48 +209,7 @@ class _Refused(BaseException):
     """Carries a job's refusal past Hydra, which handles only `Exception`."""
 
 
-def _refuse(error: Exception, schema: type) -> NoReturn:
-    refusal = error if isinstance(error, RunError) else _in_our_words(error, schema)
+def _refuse(error: Exception, schema: type | None) -> NoReturn:
+    refusal = error if isinstance(error, RunError) else in_our_words(error, schema)
     print(refusal.line(program()), file=sys.stderr)
     raise SystemExit(refusal.exit_status)
-
-
-def _in_our_words(error: Exception, schema: type) -> InputError:
-    """What Hydra and OmegaConf say of a config, in a line and with a code."""
-    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        choices = ", ".join(error.options)
-        return InputError("config.unknown_choice", f"there is no {group}={choice}: take one of {choices}")
-    if isinstance(cause, OmegaConfBaseException):
-        return _of_a_key(cause, schema)
-    if unmatched := re.match(r"Could not override '([^'@]+)", str(error)):
-        return _unknown_key(unmatched[1], schema)
-    message = str(error).partition("Config search path")[0].partition("See https://hydra.cc")[0].strip()
-    if isinstance(error, OverrideParseException):
-        advice = """a value with quotes, commas or brackets in it stands in quotes twice: 'key="value"'"""
-        return InputError("config.syntax", f"{message}; {advice}")
-    return InputError("config.not_composed", message)
-
-
-def _of_a_key(error: OmegaConfBaseException, schema: type) -> InputError:
-    key, message = error.full_key, str(error).splitlines()[0]
-    if isinstance(error, MissingMandatoryValue):
-        return InputError("config.missing", f"{key} is not set: give it on the command line, {key}=...")
-    if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
-        return _unknown_key(str(key or error.key), schema)
-    if "not a ListConfig" in message:
-        return InputError("config.wrong_type", f"{key} must be a list: {key}=[a,b]")
-    if "is not Optional" in message:
-        return InputError("config.null", f"{key}=null is no choice: give a value, or leave it out")
-    return InputError("config.wrong_type", f"{key}: {message}")
-
-
-def _unknown_key(key: str, schema: type) -> InputError:
-    keys = [known for known, _ in settings(schema)]
-    groups = sorted({known.rpartition(".")[0] for known in keys} - {""})
-    close = difflib.get_close_matches(key, keys + groups, n=1)
-    same_name = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
-    hint = close or same_name
-    advice = f"did you mean {hint[0]}?" if hint else "--help lists the keys and groups"
-    return InputError("config.unknown_key", f"there is no config key {key}: {advice}")

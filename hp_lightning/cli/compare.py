@@ -17,9 +17,20 @@ from pathlib import Path
 
 from hp_lightning.cli import app
 from hp_lightning.common.console import messages, print_help
-from hp_lightning.common.errors import InputError, RunError
+from hp_lightning.common.errors import InputError
 from hp_lightning.sweeps.comparison.runs import find_run_folders
 from hp_lightning.sweeps.comparison.write import summarize
+
+
+def main() -> None:
+    """Finds the runs, and writes and shows their summary."""
+    folders, to = _given(sys.argv[1:])
+    found = find_run_folders(folders)
+    to = to or _shared(folders)
+    if not to.is_dir():
+        raise InputError("output.no_folder", f"to={to} is no folder: make it, or name another")
+    with messages():
+        summarize(found, to)
 
 
 def run() -> None:
@@ -27,17 +38,7 @@ def run() -> None:
     if {"-h", "--help"} & set(sys.argv):
         print_help(str(__doc__), app.program())
         return
-    try:
-        folders, to = _given(sys.argv[1:])
-        found = find_run_folders(folders)
-        to = to or _shared(folders)
-        if not to.is_dir():
-            raise InputError("output.no_folder", f"to={to} is no folder: make it, or name another")
-        with messages():
-            summarize(found, to)
-    except RunError as error:
-        print(error.line(app.program()), file=sys.stderr)
-        raise SystemExit(error.exit_status) from None
+    app.run(main, None)
 
 
 def _given(words: list[str]) -> tuple[list[Path], Path | None]:

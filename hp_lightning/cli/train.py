@@ -9,7 +9,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hp_lightning.cli import app
+from hp_lightning.common import torchrun
 from hp_lightning.common.command_line import HANDED_OVER
+from hp_lightning.common.errors import InputError
 from hp_lightning.common.run_dir import check_run_dir, find_resumable
 from hp_lightning.common.slurm import run_of_requeued_job
 from hp_lightning.data.sources import check_local_sources
@@ -31,8 +33,7 @@ def main(cfg: DictConfig) -> None:
     begun = None if checked.resume is not None else run_of_requeued_job(checked.run_dir)
     if begun is not None:
         checked.resume, overrides = str(begun), []
-    if HANDED_OVER not in os.environ:  # what a run starts for its other devices has been checked
-        _refuse_early(checked)
+    _refuse_early(checked)
     from hp_lightning.training.fit import train
 
     train(checked, overrides, OmegaConf.structured(hydra_cfg))
@@ -56,6 +57,25 @@ def _start() -> None:
     main()
 
 
+def _train_beside() -> None:
+    """What another process has begun, for another device: that has read the command line and tells all of it."""
+    known = os.environ.get(HANDED_OVER) or torchrun.hear()
+    if known:
+        from hp_lightning.training.fit import train_beside
+
+        train_beside(known)
+
+
 def run() -> None:
     """The command."""
-    app.run(_start, TrainScriptConfig)
+    if HANDED_OVER in os.environ or (torchrun.is_used() and os.environ["RANK"] != "0"):
+        app.run(_train_beside, None)
+        return
+    try:
+        app.run(_start, TrainScriptConfig)
+    except SystemExit as end:
+        if end.code == InputError.exit_status:
+            torchrun.await_others()
+        if end.code:
+            raise
+    torchrun.tell("")

@@ -8,6 +8,7 @@ import time
 
 import torch
 
+from hp_lightning.common import torchrun
 from hp_lightning.common.errors import InputError
 
 # The best of the samples counts, since others may be using the machine; a slow number format has fewer.
@@ -16,11 +17,12 @@ SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices that are multiplied: some 
 
 
 def check_devices(accelerator: str, devices: int) -> None:
-    """Whether the machine has what the config wants.
+    """Whether the machine has what the config wants, and torchrun has started as many processes.
 
     Raises:
         InputError: it has not
     """
+    torchrun.check(devices)
     on_gpu = accelerator != "cpu" and torch.accelerator.is_available()
     if accelerator == "gpu" and not on_gpu:
         raise InputError(

@@ -16,7 +16,7 @@ from hp_lightning.schema.setting import Bound, number, setting
 class SweepConfig:
     """Several runs by one command (`-m`): where they lie, and how they are run."""
 
-    name: Optional[str] = setting(None, "name of the sweep's folder; null: date and time")
+    name: Optional[str] = setting("${now:%Y-%m-%d_%H-%M-%S}", "name of the sweep's folder")
     dir: str = setting("outputs/sweeps/${sweep.name}", "the sweep's folder")
     jobs: Any = setting(
         "auto",

@@ -15,7 +15,7 @@ from hp_lightning.common.command_line import IN_SWEEP
 from hp_lightning.common.files import PROJECT
 from hp_lightning.common.hydra_grammar import quoted
 from hp_lightning.common.run_dir import COMPLETE
-from hp_lightning.sweeps.plan import Job, clear, has_begun
+from hp_lightning.sweeps.plan import Job, clear, has_begun, settings_of_hydra
 
 SETTLED = (*COMPLETE, "pruned")  # a job that is not begun again
 ELSEWHERE = "running in another process"
@@ -47,7 +47,7 @@ class JobProcess:
         self._stderr = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  closed with the outcome
         path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))  # not everybody installs it
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "hp_lightning", "train", *_arguments(job)],
+            [sys.executable, "-m", "hp_lightning", "train", *settings_of_hydra(sweep_dir), *_arguments(job)],
             env={**os.environ, "PYTHONPATH": path, **environment, IN_SWEEP: str(sweep_dir)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -4,10 +4,10 @@ import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +24,8 @@ OF_THE_SWEEP = "sweep."
 NAME_OF_JOB = "sweep.job="
 NO_PLAN = "is damaged, it should be a list of key=value: bring it back, or begin a new sweep"
 PLACES = {"sweep.name", "sweep.dir"}
+CONFIG_OPTIONS = ("config_path", "config_name", "config_dir")  # of Hydra: which configs there are
+OF_HYDRA = (*(f"--{name.replace('_', '-')}=" for name in CONFIG_OPTIONS), "hydra.", "hydra/")
 # What a resumed sweep may be told anew: how its jobs are run, not what they are.
 RESUMABLE = ("sweep.jobs", "sweep.max_failures", "hydra/launcher", "hydra.launcher.", "hydra.sweeper.n_trials")
 
@@ -89,7 +91,7 @@ def make_job(sweep_dir: Path, number: int, overrides: Iterable[str], varied: set
 
 
 def complete_arguments(arguments: list[str]) -> list[str]:
-    """A command line of train, in which a sweep has a place, and a resumed one its plan.
+    """A command line of train, in which a resumed sweep has its plan.
 
     Raises:
         InputError: it mixes what belongs to a single run with a sweep, or names no sweep to go on with
@@ -109,9 +111,7 @@ def complete_arguments(arguments: list[str]) -> list[str]:
         if not given["resume_sweep"]:
             raise InputError("config.empty", "resume_sweep is empty: name the folder of a sweep (outputs/sweeps/...)")
         return _resumed(given["resume_sweep"], [word for word in arguments if _key(word) != "resume_sweep"])
-    if PLACES & given.keys():
-        return arguments
-    return [*arguments, f"sweep.name={datetime.now():%Y-%m-%d_%H-%M-%S}"]
+    return arguments
 
 
 def _resumed(sweep: str, others: list[str]) -> list[str]:
@@ -142,9 +142,26 @@ def read_plan(sweep_dir: Path) -> list[str]:
         ) from error
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise InputError("sweep.damaged_plan", f"{path} {NO_PLAN}") from error
-    if not isinstance(plan, list) or not all(isinstance(word, str) and "=" in word for word in plan):
+    if not isinstance(plan, list) or not all(
+        isinstance(word, str) and "=" in word and (word.startswith(OF_HYDRA) or not word.startswith("-"))
+        for word in plan  # another option could run what is in a file
+    ):
         raise InputError("sweep.damaged_plan", f"{path} {NO_PLAN}")
     return [str(word) for word in plan]
+
+
+def config_options(arguments: list[str]) -> list[str]:
+    """Hydra's options that say which configs there are, each as one word."""
+    given = vars(get_args(arguments))
+    return [f"--{name.replace('_', '-')}={given[name]}" for name in CONFIG_OPTIONS if given[name] is not None]
+
+
+def settings_of_hydra(sweep_dir: Path) -> list[str]:
+    """What a job is told before its own overrides, as by Hydra's own launchers: all that is Hydra's.
+
+    A config of the person's may say `hydra.mode: MULTIRUN`, and a job must not be a sweep.
+    """
+    return [*(word for word in read_plan(sweep_dir) if word.startswith(OF_HYDRA)), "hydra.mode=RUN"]
 
 
 def begin(sweep_dir: Path, overrides: list[str]) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from hp_lightning.common import torchrun
 from hp_lightning.common.command_line import command, own_command
 from hp_lightning.common.console import log, messages
-from hp_lightning.common.errors import Interrupted, RunError
+from hp_lightning.common.errors import InputError, Interrupted, RunError
 from hp_lightning.common.run_dir import short_reason
 from hp_lightning.sweeps.comparison.write import summarize
 from hp_lightning.sweeps.job import ELSEWHERE, JobProcess, is_settled, status_of
@@ -46,10 +47,12 @@ def run_sweep(sweep_dir: Path, overrides: list[str], train: Callable[[], None], 
         jobs: all that there are, asked for afterwards
 
     Raises:
-        InputError: the folder holds something else; nothing was trained
+        InputError: the folder holds something else, or torchrun is used; nothing was trained
         Interrupted: a signal was received; the running jobs have saved
         RunError: not every job came to its end
     """
+    if torchrun.is_used():
+        raise InputError("machine.several_processes", "a sweep starts its jobs itself: start it without torchrun")
     begin(sweep_dir, overrides)
     with messages() as said:
         said.keep_in(sweep_dir / "sweep.log")

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import LoadedCheckpoint
+from hp_lightning.common import torchrun
 from hp_lightning.common.command_line import HANDED_OVER, command, own_command
 from hp_lightning.common.console import LIBRARY_LOGGERS, log, messages
 from hp_lightning.common.errors import InputError, Interrupted, RunError
@@ -57,13 +58,9 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
         InputError: the corpus, the checkpoint or the machine does not fit the config; nothing was written
         RunError: the run could not be finished
     """
-    if torch.cuda.is_available():
-        torch.set_float32_matmul_precision("high")  # TF32, where a run computes in float32 at all
-    if HANDED_OVER in os.environ:
-        _train_beside(os.environ[HANDED_OVER])
-        return
+    _allow_tf32()
     with messages() as said, _file_refusals():
-        _check_devices_alone(cfg)
+        _check_started_once()
         run = begin(cfg, overrides, hydra) if cfg.resume is None else resume(cfg.resume, cfg, overrides)
         try:
             said.keep_in(run.dir.log)
@@ -72,35 +69,38 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
                 run.dir.summary.unlink(missing_ok=True)  # of an end that is none any more
                 if run.resumed is not None:
                     keep_what_is_new(run, run.resumed)
-                keep_compiled_in(cache_folder(run.cfg.data) / "compiled")
-                with _memory_refusals(run), _environment(hand_over(run) if run.cfg.trainer.devices > 1 else {}):
+                known = hand_over(run)
+                torchrun.tell(known)
+                shared = {HANDED_OVER: known} if run.cfg.trainer.devices > 1 else {}
+                with _memory_refusals(run), _environment(shared):
                     _fit(run)
         finally:
             if run.lock is not None:
                 run.lock.release()
 
 
-def _train_beside(known: str) -> None:
+def train_beside(known: str) -> None:
     """The part of a run that the process of another device has; the first process alone speaks and writes."""
+    _allow_tf32()
     for name in LIBRARY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    with suppress(Interrupted), warnings.catch_warnings(action="ignore"):
-        _fit(take_over(known))
+    run = take_over(known)
+    with suppress(RunError), warnings.catch_warnings(action="ignore"):  # they end together
+        _fit(run)
 
 
-def _check_devices_alone(cfg: TrainConfig) -> None:
-    """A run starts its processes itself, by its own command line."""
+def _allow_tf32() -> None:
+    """Where a run computes in float32 at all."""
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
+
+
+def _check_started_once() -> None:
+    """A run starts its processes itself, by its own command line, or torchrun does."""
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         raise InputError(
             "machine.several_processes",
             "srun has started the run several times: give it --ntasks=1, trainer.devices does the rest",
-        )
-    if cfg.trainer.devices == 1:
-        return
-    if "LOCAL_RANK" in os.environ:
-        raise InputError(
-            "machine.several_processes",
-            "a run starts a process for each of trainer.devices itself: start it without torchrun",
         )
 
 
@@ -174,6 +174,7 @@ def _command_to_go_on(run: Run, step: int, validations_since_best: int) -> str:
 
 def _fit(run: Run) -> None:
     """Trains, tests and reports; the summary also tells of a run that did not end well, and why."""
+    keep_compiled_in(cache_folder(run.cfg.data) / "compiled")
     L.seed_everything(run.cfg.seed, verbose=False)
     module = GPTModule(run.cfg)
     run_log = MetricsCSV(run.dir, run.cfg.logger.log_every_steps, _kept_until(run), _flops_share(run, module))

@@ -17,7 +17,6 @@ from yaml import YAMLError
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import LoadedCheckpoint
 from hp_lightning.common import slurm
-from hp_lightning.common.command_line import HANDED_OVER
 from hp_lightning.common.console import log
 from hp_lightning.common.errors import InputError
 from hp_lightning.common.files import atomic_write
@@ -242,15 +241,14 @@ def _vocab_size(cfg: TrainConfig, tokenizer: Tokenizer) -> int:
     return cfg.model.vocab_size or needed
 
 
-def hand_over(run: Run) -> dict[str, str]:
-    """What the processes of the other devices need to know of the run, as an environment variable."""
+def hand_over(run: Run) -> str:
+    """What the processes of the other devices need to know of the run."""
     resumed = None if run.resumed is None else os.path.abspath(run.resumed.path)
-    known = {"config": to_plain(run.cfg), "dir": os.path.abspath(run.dir.path), "resumed": resumed}
-    return {HANDED_OVER: json.dumps(known)}
+    return json.dumps({"config": to_plain(run.cfg), "dir": os.path.abspath(run.dir.path), "resumed": resumed})
 
 
 def take_over(known: str) -> Run:
-    """The run of the process that started this one, for another device."""
+    """The run of the first process, for another device."""
     parts = json.loads(known)
     cfg = from_plain(parts["config"])
     trained = None if parts["resumed"] is None else checkpoint.load(Path(parts["resumed"]))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.errors import expect_refusal
+from helpers.errors import expect_line, expect_refusal
 from helpers.in_process import run_in_process
-from helpers.processes import run_program
+from helpers.processes import launch, run_program
 
 HEADER = "text,book,chapter\n"
 
@@ -166,3 +166,28 @@ def test_output_that_nobody_can_take(unbuffered: str, words: list[str], tmp_path
     done = run_program(tmp_path, *words, stdout=write_end, PYTHONUNBUFFERED=unbuffered)
     os.close(write_end)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_compare_ends_as_the_other_commands_do(tmp_path: Path) -> None:
+    """Where its output is lost, where nobody reads on, and on Ctrl-C, here while it reads what never comes."""
+    run_dir = tmp_path / "run"
+    (run_dir / ".hydra").mkdir(parents=True)
+    (run_dir / ".hydra" / "overrides.yaml").write_text("[]\n")
+    (run_dir / "summary.json").write_text('{"status": "failed", "reason": "no reason"}')
+    with Path("/dev/full").open("w") as full:
+        done = run_program(tmp_path, "compare", "run", stdout=full)
+    expect_refusal(done, "output.stdout", "No space left on device", status=1)
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = run_program(tmp_path, "compare", "run", stdout=write_end)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (0, ""), "the summary is in its files"
+
+    os.mkfifo(run_dir / "metrics.csv")
+    process = launch(tmp_path, "compare", "run")
+    with (run_dir / "metrics.csv").open("w"):  # waits until it is read
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (128 + signal.SIGINT, "")
+    expect_line(errors, "cli.interrupted", "SIGINT")

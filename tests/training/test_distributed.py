@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from helpers.errors import expect_line, refused
-from helpers.processes import launch
-from helpers.runs import MEASURED, curves, finished_run, metrics, resume_as_told, wait_for_step
+from helpers.errors import expect_line, expect_refusal, refused
+from helpers.in_process import run_in_process
+from helpers.processes import TIMEOUT, Finished, environment, launch
+from helpers.runs import MEASURED, curves, expect_same_run, finished_run, metrics, resume_as_told, wait_for_step
 
 from hp_lightning.common.hardware import missing_for_compile
 from hp_lightning.data.dataloader import Batch, EvalSequences, TrainSequences
@@ -231,6 +234,60 @@ def test_a_signal_stops_every_process_and_the_run_goes_on_on_any_number(
     resume_as_told(line, tmp_path, step)
     expect_same_curves(tmp_path / "run", alone)
     expect_same_curves(finished_run(tmp_path / "one", "resume=run", "trainer.devices=1"), alone)
+
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "hp_lightning"]
+
+
+def started(cwd: Path, words: list[str]) -> Finished:
+    cwd.mkdir(exist_ok=True)
+    return subprocess.run(words, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=TIMEOUT)
+
+
+@two_cores
+def test_every_way_to_start_two_processes_gives_the_same_run(settings: list[str], tmp_path: Path) -> None:
+    """By the installed command, by `python -m`, and by torchrun: bit for bit, and resumed, too."""
+    installed = tmp_path / "hp-lightning"
+    installed.write_text("from hp_lightning.cli.main import main\n\nmain()\n")
+    more = [*settings, "optim=muon", "max_steps=20", "trainer.val_every_steps=15", "trainer.devices=2"]
+    for command, words in (
+        ([str(installed)], ["train", *more]),
+        (["-m", "hp_lightning"], ["train", "resume=run", "max_steps=30"]),
+    ):
+        ours = started(tmp_path / "ours", [sys.executable, *command, *words])
+        theirs = started(tmp_path / "theirs", [*TORCHRUN, *words])
+        for done in (ours, theirs):
+            assert (done.returncode, done.stderr) == (0, "")
+        expect_same_run(tmp_path / "theirs" / "run", tmp_path / "ours" / "run")
+    assert files_in(tmp_path / "theirs" / "run") == files_in(tmp_path / "ours" / "run")
+
+
+@two_cores
+@pytest.mark.parametrize(
+    ("word", "code"),
+    [
+        ("data.text_column=colour", "data.no_such_column"),
+        ("model.colour=red", "config.unknown_key"),
+        ("trainer.devices=1", "machine.several_processes"),
+    ],
+)
+def test_what_is_refused_under_torchrun_is_told_once(word: str, code: str, settings: list[str], tmp_path: Path) -> None:
+    """By the first of its processes; torchrun itself then reports of both."""
+    done = started(tmp_path / "cwd", [*TORCHRUN, "train", *settings, "trainer.devices=2", word])
+    told = [line for line in done.stderr.splitlines() if line.startswith("hp-lightning train: ")]
+    expect_line("\n".join(told), code)
+    assert re.findall(r"exitcode +: (-?\d+)", done.stderr) == ["2", "2"]
+    assert files_in(tmp_path / "cwd") == []
+
+
+@two_cores
+def test_other_launchers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOCAL_RANK", "SLURM_STEP_NUM_TASKS"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "2")
+            done = run_in_process(tmp_path, "train", "trainer.accelerator=cpu", "trainer.devices=2")
+        expect_refusal(done, "machine.several_processes")
+    assert files_in(tmp_path) == []
 
 
 def expect_gone(processes: list[psutil.Process]) -> None:
