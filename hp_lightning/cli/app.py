@@ -179,7 +179,8 @@ def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
         raise InputError("cli.no_sweeps", "-m begins a sweep, and only hp-lightning train has sweeps: leave it out")
     if sum((sweeps, options.run, bool(options.cfg), options.info is not None, options.shell_completion)) > 1:
         raise InputError(
-            "cli.exclusive", "-m, --run, --cfg, --info and --shell-completion exclude each other: leave all but one out"
+            "cli.exclusive",
+            "-m, --run, --cfg, --info and --shell-completion are mutually exclusive: give one",
         )
     if options.resolve and options.cfg is None and not options.help:
         refuse("--resolve goes with --cfg")

@@ -28,7 +28,7 @@ def in_our_words(error: Exception, schema: type | None) -> InputError:
         return _unknown_key(unmatched[1], schema)
     message = str(error).partition("Config search path")[0].partition("See https://hydra.cc")[0].strip()
     if isinstance(error, OverrideParseException):
-        advice = """a value with quotes, commas or brackets in it stands in quotes twice: 'key="value"'"""
+        advice = """quote values that contain commas, brackets or quotes: 'key="value"'"""
         return InputError("config.syntax", f"{message}; {advice}")
     return InputError("config.not_composed", message)
 
@@ -42,7 +42,7 @@ def _of_a_key(error: OmegaConfBaseException, schema: type | None) -> InputError:
     if "not a ListConfig" in message:
         return InputError("config.wrong_type", f"{key} must be a list: {key}=[a,b]")
     if "is not Optional" in message:
-        return InputError("config.null", f"{key}=null is no choice: give a value, or leave it out")
+        return InputError("config.null", f"{key}=null is invalid: give a value, or leave the key out")
     return InputError("config.wrong_type", f"{key}: {message}")
 
 

@@ -46,7 +46,7 @@ def lost_output(text: str) -> RunError | SystemExit | None:
         return SystemExit(128 + signal.SIGPIPE)
     except OSError as error:
         _give_output_up()
-        return RunError("output.stdout", f"what is printed cannot be written ({error.strerror})")
+        return RunError("output.stdout", f"cannot write to stdout ({error.strerror})")
     return None
 
 

@@ -93,7 +93,7 @@ def refusals(where: str) -> Iterator[None]:
         raise InputError("data.no_permission", f"{where} may not be read: check the file's permissions") from error
     except zipfile.BadZipFile as error:
         raise InputError(
-            "data.damaged", f"{where} is no zip file or a damaged one ({reason(error)}): fetch or pack it again"
+            "data.damaged", f"{where} is not a valid zip file ({reason(error)}): fetch or pack it again"
         ) from error
     except (EOFError, zlib.error, lzma.LZMAError, NotImplementedError) as error:
         raise InputError(

@@ -29,9 +29,7 @@ def check_target(named: str, path: Path, *sources: Path) -> None:
     if path.is_dir():
         raise InputError("output.is_folder", f"{named} is a folder: name a file")
     if path.exists() and not path.is_file():
-        raise InputError(
-            "output.not_a_file", f"{named} is a device or a pipe, which a file would take the place of: name a file"
-        )
+        raise InputError("output.not_a_file", f"{named} is not a regular file: name a file")
     if not path.parent.is_dir():
         raise InputError(
             "output.no_folder",
@@ -44,7 +42,7 @@ def check_target(named: str, path: Path, *sources: Path) -> None:
     if path.exists() and not os.access(path, os.W_OK):
         raise InputError("output.not_writable", f"{named} is write-protected: name another file")
     if any(path.exists() and source.exists() and path.samefile(source) for source in sources):
-        raise InputError("output.is_source", f"{named} would take the place of what is read: name another file")
+        raise InputError("output.is_source", f"{named} would overwrite an input file: name another file")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from hp_lightning.data.stats import CorpusFacts
 PARTS = {"train": "train", "val": "validation", "test": "test"}
 LISTED = 5  # of a long list, so many are shown
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-COVERAGE = "share of the tokens that a vocabulary of the training part's most common ones would know:"
+COVERAGE = "Vocabulary coverage (share of the tokens), by size of the vocabulary:"
 SEPARATORS = {" ": "spaces (printed lines flow together)", "\n": "line breaks"}
 
 
@@ -29,7 +29,7 @@ def show_corpus(path: Any, corpus: TokenizedCorpus, counted_loss: float | None) 
         log_table(*_coverage(corpus))
     log.info("")
     for name, value in _findings(corpus, counted_loss):
-        log.info("%-18s %s", name, value)
+        log.info("%-21s %s", name, value)
     log.info("")
 
 
@@ -47,13 +47,12 @@ def corpus_in_markdown(path: Any, corpus: TokenizedCorpus, counted_loss: float |
 
 
 def _how_it_was_read(facts: CorpusFacts) -> str:
-    documents = (
-        f"a document for each {', '.join(facts.group_columns)}" if facts.group_columns else "one document a file"
-    )
+    documents = f"one document per {', '.join(facts.group_columns)}" if facts.group_columns else "one document per file"
     columns = f"text in column {facts.text_column!r}, " if facts.text_column else ""
-    parted = f"columns parted by {DELIMITERS.get(facts.delimiter, repr(facts.delimiter))}, " if facts.delimiter else ""
+    delimiter = DELIMITERS.get(facts.delimiter or "", repr(facts.delimiter))
+    separated = f"columns separated by {delimiter}, " if facts.delimiter else ""
     joined = SEPARATORS.get(facts.row_separator, repr(facts.row_separator))
-    return f"{facts.rows:,} rows, {parted}{columns}{documents}, rows joined by {joined}"
+    return f"{facts.rows:,} rows, {separated}{columns}{documents}, rows joined by {joined}"
 
 
 def _parts(corpus: TokenizedCorpus) -> Table:
@@ -73,7 +72,7 @@ def _coverage(corpus: TokenizedCorpus) -> Table:
     for part, name in PARTS.items():
         known = corpus.facts.parts[part].documents > 0
         rows.append([name, *(f"{row.known[part]:.1%}" if known else "" for row in corpus.coverage)])
-    return ["known of", *sizes], rows
+    return ["vocabulary size", *sizes], rows
 
 
 def _findings(corpus: TokenizedCorpus, counted_loss: float | None) -> list[tuple[str, str]]:
@@ -82,9 +81,9 @@ def _findings(corpus: TokenizedCorpus, counted_loss: float | None) -> list[tuple
         ("vocabulary", f"{len(corpus.tokenizer.vocabulary):,} tokens"),
         ("longest document", f"{facts.longest[0]}, {facts.longest[1]:,} words"),
         ("shortest", f"{facts.shortest[0]}, {facts.shortest[1]:,} words"),
-        ("duplicated", _duplicates(facts)),
-        ("odd characters", _odd_characters(facts)),
-        ("counting", _counting(corpus, counted_loss)),
+        ("duplicate documents", _duplicates(facts)),
+        ("unusual characters", _odd_characters(facts)),
+        ("n-gram baseline", _counting(corpus, counted_loss)),
     ]
 
 

@@ -65,8 +65,8 @@ def evaluate(cfg: EvaluateConfig) -> None:
         log.info("%s, step %s, evaluated on %s", trained.path, f"{trained.step:,}", data.path)
         if not own:
             log.warning(
-                "this is not the corpus that the model was trained on: what is called validation or test here it may "
-                "have been trained on, and how much it copies can be told only beside its own"
+                "not the corpus that this model was trained on: these splits may overlap its training data, and "
+                "memorization is not reported"
             )
         device = device_of("auto")
         net = trained.net().to(device)
@@ -175,9 +175,9 @@ def _show_copied(copied: dict[int, dict[str, float | None]]) -> None:
     rows = []
     for whose in ("written", "validation"):
         shares = [copied[n][whose] for n in copied]
-        name = "of what it writes" if whose == "written" else "of the validation part"
+        name = "generated text" if whose == "written" else "validation split"
         rows.append([name, *("" if share is None else f"{share:.2%}" for share in shares)])
-    log_table(["stands in the training part", *(f"{n}-grams" for n in copied)], rows)
+    log_table(["n-grams found in the training split", *(f"{n}-grams" for n in copied)], rows)
 
 
 def _report(

@@ -52,7 +52,7 @@ def export(cfg: ExportConfig) -> None:
     problems = "; ".join(_problems(trained.cfg.model))
     if problems:
         raise InputError(
-            "export.other_form", f"{path} is not of GPT-2's form, which alone transformers can open: {problems}"
+            "export.other_form", f"only GPT-2-style models can be exported, and {path} is none: {problems}"
         )
     folder = Path(cfg.to)
     if not folder.name or folder.resolve() == Path.cwd():
@@ -68,7 +68,7 @@ def export(cfg: ExportConfig) -> None:
         ) from error
     print(f"{folder}: transformers.AutoModelForCausalLM.from_pretrained({str(folder)!r})")
     if not (folder / "tokenizer.json").exists():
-        print("without a tokenizer: NLTK's words are not among what the library tokenizers can do")
+        print("no tokenizer exported: tokenizer=word has no equivalent in Hugging Face tokenizers")
 
 
 def _problems(model: ModelConfig) -> Iterator[str]:

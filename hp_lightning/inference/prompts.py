@@ -35,7 +35,7 @@ def write(cfg: GenerateConfig) -> None:
     writer = Writer(path, cfg)
     seed = secrets.randbelow(2**32) if cfg.seed is None else cfg.seed
     if cfg.interactive:
-        print(f"{path}: a line is a prompt, an empty one goes on with the text; Ctrl-D ends", file=sys.stderr)
+        print(f"{path}: type a prompt and press Enter (empty line: continue; Ctrl-D: quit)", file=sys.stderr)
         _converse(writer, first, seed)
         return
     print(f"{path}, seed={seed}", file=sys.stderr)

@@ -120,7 +120,7 @@ def _resumed(sweep: str, others: list[str]) -> list[str]:
     if refused:
         raise InputError(
             "config.cannot_change",
-            f"{', '.join(refused)} cannot change in a resumed sweep: leave it out, or begin a new sweep; "
+            f"{', '.join(refused)} cannot be changed when resuming a sweep; remove it or start a new sweep; "
             f"{', '.join(RESUMABLE[:3])} can",
         )
     planned = [word for word in read_plan(Path(sweep)) if _key(word) not in PLACES | set(map(_key, changes))]

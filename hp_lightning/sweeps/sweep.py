@@ -84,17 +84,15 @@ def _conclude(sweep_dir: Path, jobs: list[Job], stopped: Interrupted | None) -> 
         return
     going_on = own_command("train", "-m", f"resume_sweep={sweep_dir}")
     if stopped is not None:
-        message = f"{stopped}: {counted}; go on with: {going_on}"
+        message = f"{stopped}: {counted}; resume with: {going_on}"
         raise Interrupted("sweep.interrupted", message, stopped.exit_status - 128) from stopped
     failed = [job for job in jobs if status_of(job) == "failed"]
     if failed:
         reason = short_reason(failed[0].run_dir.read_summary())
-        message = f"{len(failed)} of {len(jobs)} jobs failed, the first of them {failed[0].name}: {reason}"
+        message = f"{len(failed)} of {len(jobs)} jobs failed (first: {failed[0].name}: {reason})"
     else:
-        message = f"not every job came to its end: {counted}"
-    raise RunError(
-        "sweep.failed_jobs" if failed else "sweep.unfinished", f"{message}; try what is left again with: {going_on}"
-    )
+        message = f"not every job finished: {counted}"
+    raise RunError("sweep.failed_jobs" if failed else "sweep.unfinished", f"{message}. Retry with: {going_on}")
 
 
 def train_alone(job: Job, sweep_dir: Path) -> None:

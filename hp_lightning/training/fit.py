@@ -153,7 +153,7 @@ def _has_work_left(run: Run, trained: LoadedCheckpoint) -> bool:
     ):
         log.info("resumed at step %s", trained.step)
         return True
-    log.info("The run is complete, with %s steps. To train on:", f"{trained.step:,}")
+    log.info("Run already finished (%s steps). To train further:", f"{trained.step:,}")
     log.info("%s", _command_to_go_on(run, trained.step, trained.record.validations_since_best))
     return False
 
@@ -373,9 +373,9 @@ def _report(
 def _commands(run: Run, step: int, validations_since_best: int) -> dict[str, str]:
     """What can be done with the run next."""
     shown = OUTPUTS if run.dir.path.is_relative_to(OUTPUTS) else run.dir
-    watch = {"watch it": command("tensorboard", "--logdir", str(shown))} if run.cfg.logger.tensorboard else {}
+    watch = {"Monitor:": command("tensorboard", "--logdir", str(shown))} if run.cfg.logger.tensorboard else {}
     return {
         **watch,
-        "let it write": own_command("generate", f"ckpt={run.dir}", "prompt=The lantern"),
-        "go on with it": _command_to_go_on(run, step, validations_since_best),
+        "Generate:": own_command("generate", f"ckpt={run.dir}", "prompt=The lantern"),
+        "Resume:": _command_to_go_on(run, step, validations_since_best),
     }

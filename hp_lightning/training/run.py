@@ -182,7 +182,7 @@ def _is_of_step(path: Path, step: int) -> bool:
 
 def _begun_config(run_dir: RunDir) -> TrainConfig:
     """The config that a run began with."""
-    log.info("%s was stopped before its first checkpoint: it begins again", run_dir)
+    log.info("%s was stopped before its first checkpoint; starting over", run_dir)
     try:
         return from_yaml(run_dir.config.read_text(encoding="utf-8"))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException, InputError) as error:
@@ -202,7 +202,7 @@ def _check_goes_on(run: Run, trained: LoadedCheckpoint) -> None:
     unvalidated = trained.record.validation_due or not os.path.isfile(run.dir.best_checkpoint)
     if trained.step >= run.total_steps and unvalidated:
         raise InputError(
-            "run.no_steps_left", f"resume={run.dir} has taken {trained.step} steps already: give it more by max_steps="
+            "run.no_steps_left", f"resume={run.dir} already trained for {trained.step} steps; increase max_steps"
         )
 
 
@@ -213,7 +213,7 @@ def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]
     if refused:
         raise InputError(
             "config.cannot_change",
-            f"{', '.join(refused)} cannot change in a resumed run: leave it out, or begin a new run; "
+            f"{', '.join(refused)} cannot be changed when resuming; remove it or start a new run; "
             f"{', '.join(sorted(RESUMABLE))} can",
         )
     merged = to_plain(saved)

@@ -24,11 +24,11 @@ def show_summary(run_dir: RunDir, summary: dict[str, Any], sample: str, commands
     if counted is not None:
         log.info("%s", _beside_counting(summary["best/val/loss"], counted))
     log.info(
-        "%s parameters, %s steps (best at %s), %s tokens seen, %s of training\n",
+        "%s parameters, %s steps (best at %s), %s tokens seen, training time %s\n",
         f"{summary['parameters']:,}", f"{summary['steps']:,}", f"{summary['best/step']:,}",
         f"{summary['tokens_seen']:,}", clock(summary["seconds"]),
     )  # fmt: skip
-    log.info("It writes:\n\n%s\n", sample)
+    log.info("Sample:\n\n%s\n", sample)
     for purpose, command in commands.items():
         log.info("%-14s %s", purpose, command)
 
@@ -36,8 +36,8 @@ def show_summary(run_dir: RunDir, summary: dict[str, Any], sample: str, commands
 def _beside_counting(loss: float, counted: float) -> str:
     """Whether the network is worth its training."""
     if loss < counted:
-        return f"Better than counting: a perplexity {1 - math.exp(loss - counted):.0%} below the Kneser-Ney model's."
+        return f"Beats the 5-gram Kneser-Ney baseline: perplexity {1 - math.exp(loss - counted):.0%} lower."
     return (
-        "Not better than counting: the Kneser-Ney model of the same tokens has a lower loss; "
+        "Does not beat the 5-gram Kneser-Ney baseline, whose loss on the same tokens is lower; "
         "train longer, or take a larger model"
     )

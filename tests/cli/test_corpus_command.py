@@ -70,11 +70,11 @@ def test_tables_tell_of_the_corpus(
         parts, coverage = rows(output, name)
         assert parts == [*(f"{number:,}" for number in numbers), f"{unknown:.2%}"]
         assert coverage == [f"{row.known[part]:.1%}" for row in corpus.coverage]
-    assert f"{corpus.facts.rows:,} rows, columns parted by commas, text in column 'text'" in output
+    assert f"{corpus.facts.rows:,} rows, columns separated by commas, text in column 'text'" in output
     assert re.search(rf"vocabulary +{len(corpus.tokenizer.vocabulary):,} tokens", output)
     assert re.search(rf"longest document +{corpus.facts.longest[0]}, {corpus.facts.longest[1]:,} words", output)
     assert re.search(rf"shortest +{corpus.facts.shortest[0]}, {corpus.facts.shortest[1]:,} words", output)
-    assert re.search(r"duplicated +none\nodd characters +none", output)
+    assert re.search(r"duplicate documents +none\nunusual characters +none", output)
     assert list(folder.iterdir()) == []  # nothing is written but the cache
 
     again = shown(look, str(first_book))
@@ -90,7 +90,7 @@ def test_settings_can_be_given(look: Callable[..., Finished], first_book: Path) 
     output = shown(look, "tokenizer=bpe", str(first_book), "tokenizer.vocab_size=300")
     assert re.search(r"vocabulary +300 tokens", output)
     assert [cells[-1] for cells in rows(output, "train")] == ["none"]
-    assert "would know" not in output
+    assert "Vocabulary coverage" not in output
 
 
 def test_several_files_with_odd_names(look: Callable[..., Finished], folder: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_several_files_with_odd_names(look: Callable[..., Finished], folder: Pat
 
 
 def test_bundled_books_where_no_file_is_named(look: Callable[..., Finished]) -> None:
-    assert "a document for each book, chapter" in shown(look)
+    assert "one document per book, chapter" in shown(look)
 
 
 @pytest.mark.parametrize(

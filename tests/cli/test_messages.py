@@ -85,7 +85,8 @@ def test_an_interrupted_run(interrupted: Finished) -> None:
     installed = Path(sys.executable).with_name("hp-lightning").exists()
     going_on = ("hp-lightning" if installed else "python -m hp_lightning") + " train resume=run"
     assert interrupted.stderr == (
-        "train.py: error[run.interrupted]: stopped by SIGINT, saved in run/checkpoints/last.ckpt; go on with: "
+        "train.py: error[run.interrupted]: stopped by SIGINT, checkpoint saved to run/checkpoints/last.ckpt; "
+        "resume with: "
         f"{going_on}\n"
     )
 

@@ -98,6 +98,6 @@ def expect_equal(ours: Any, theirs: Any, where: str) -> None:
 
 def resume_as_told(line: str, cwd: Path, step: int) -> None:
     """Runs the command that an interrupted run has printed; it resumes at that step and comes to its end."""
-    done = run_line(line.partition("go on with: ")[2], cwd)
+    done = run_line(line.partition("resume with: ")[2], cwd)
     assert done.returncode == 0, done.stderr
     assert f"resumed at step {step}" in done.stdout

@@ -152,10 +152,10 @@ def test_gap_of_the_run_is_taken(sweep: Path, add_run: AddRun) -> None:
 @pytest.mark.parametrize(
     ("second", "margin"),
     [
-        ((4.2, 4.21, 4.22), "lies 0.200 above it, 20.0 times the standard deviation over the seeds: clear."),
-        ((4.01, 4.02, 4.03), "lies 0.010 above it, 1.0 times the standard deviation over the seeds: it lies within"),
-        ((4.2, 4.22), "beyond their spread, though of few seeds"),
-        ((4.2,), "lies 0.190 above it, 19.0 times the standard deviation"),  # of the other one
+        ((4.2, 4.21, 4.22), "0.200 worse (20.0 seed standard deviations): significant."),
+        ((4.01, 4.02, 4.03), "0.010 worse (1.0 seed standard deviations): within the noise of the seeds"),
+        ((4.2, 4.22), "significant, though from few seeds"),
+        ((4.2,), "0.190 worse (19.0 seed standard deviations)"),  # of the other one
     ],
 )
 def test_margin_is_held_against_the_spread(
@@ -174,9 +174,9 @@ def test_reasons_are_told(sweep: Path, add_run: AddRun) -> None:
     add_run("model=tiny", "regularization=none", **done((4.4, 4.4)))
     lines = verdict_of(sweep)
     assert "Best: model=small regularization=light: validation loss 4.000, perplexity 54.6." in lines
-    assert "The second, model=small regularization=none, lies 0.100 above it" in lines
+    assert "Runner-up: model=small regularization=none, 0.100 worse" in lines
     assert "only several seeds tell (seed=1,2,3)" in lines
-    assert "regularization=none in place of light +0.100; model=tiny in place of small +0.300." in lines
+    assert "regularization=none instead of light +0.100; model=tiny instead of small +0.300." in lines
     assert (
         "again after its best: model=small regularization=none (by 12.2%, to 1.600 above the training loss)." in lines
     )
@@ -336,7 +336,7 @@ def test_same_seed_again_counts_once(sweep: Path, add_run: AddRun, capsys: Captu
     [row] = summary_of(sweep)
     assert (row["best_val_loss_mean"], row["seeds"], row["status"]) == ("4.0", "1", "completed")
     said = capsys.readouterr().out
-    assert f"not counted, a run of the same configuration and seed is: {again}" in said
+    assert f"skipped (duplicate of the same configuration and seed): {again}" in said
 
 
 def test_tokenizers_are_compared_by_bits_per_character(sweep: Path, add_run: AddRun, capsys: Capture) -> None:

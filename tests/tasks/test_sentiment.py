@@ -249,13 +249,13 @@ def test_labels_are_taught_and_judged(ckpt: Path, capsys: pytest.CaptureFixture[
     seen = {text for text, _ in sentences(200, seed=2)}
     again = sum(text in seen for text, _ in sentences(100, seed=3))
     assert 0 < again < 100
-    assert f"{again} of 100 rows are ones the model was taught with" in said.err
+    assert f"{again} of 100 rows were in the training data" in said.err
     assert (folder / "sentiment.sentiment_label.b.png").read_bytes().startswith(b"\x89PNG")
 
     unseen = folder / "unseen.csv"
     unseen.write_text("text,label\na new good film,positive\na new bad film,negative\n", encoding="utf-8")
     sentiment(f"ckpt={taught}", f"evaluate={unseen}", f"out={folder / 'unseen'}")
-    assert "taught with" not in capsys.readouterr().err
+    assert "training data" not in capsys.readouterr().err
 
     with refused("checkpoint.taught", taught):
         checkpoint.load(taught)

@@ -180,9 +180,9 @@ def test_the_end_says_what_was_reached_and_what_to_do(finished: tuple[Path, str]
         f"{summary['best/val/loss']:.4f}",
         f"{summary['unigram/val_loss']:.4f}",
         f"{summary['kneser_ney/val_loss']:.4f}",
-        "Not better than counting",  # of a few steps
+        "Does not beat the 5-gram",  # of a few steps
         f"{summary['unk_rate']:.2%}",
-        "It writes:",
+        "Sample:",
         "tensorboard --logdir run",
         "generate ckpt=run",
         "train resume=run",
@@ -190,7 +190,7 @@ def test_the_end_says_what_was_reached_and_what_to_do(finished: tuple[Path, str]
     ):
         assert expected in printed, expected
     assert "\x1b" not in printed, "a log file gets no terminal codes"
-    assert "It writes:" in (run_dir / "train.log").read_text()
+    assert "Sample:" in (run_dir / "train.log").read_text()
 
 
 def test_generate_from_the_newest_run(finished: tuple[Path, str], run_script: Callable, tmp_path: Path) -> None:

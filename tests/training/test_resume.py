@@ -250,7 +250,7 @@ def test_a_complete_run_goes_on_only_when_more_is_asked(
     summary = (tmp_path / "run" / "summary.json").read_bytes()
     done = run_script("train.py", "resume=run")
     assert done.returncode == 0
-    assert "The run is complete" in done.stdout
+    assert "Run already finished" in done.stdout
     assert (tmp_path / "run" / "summary.json").read_bytes() == summary
     moved = (tmp_path / "run").rename(tmp_path / "elsewhere")
     done = run_script("train.py", "resume=elsewhere", "max_steps=30")

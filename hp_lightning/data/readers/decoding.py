@@ -59,9 +59,7 @@ def _with_nul(part: Part, number: int, line: str) -> InputError:
             "data.wrong_encoding",
             f"{where}: NUL bytes, as UTF-16 has them: set data.encoding={encoding}, or save the file as UTF-8",
         )
-    return InputError(
-        "data.nul_byte", f"{where}: a NUL byte, which no text has: is the file damaged, or no text at all?"
-    )
+    return InputError("data.nul_byte", f"{where}: unexpected NUL byte: is this a text file?")
 
 
 def undecodable(part: Part, encoding: str, error: UnicodeDecodeError) -> str:

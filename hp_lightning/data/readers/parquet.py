@@ -42,9 +42,7 @@ def _rows(part: Part, parquet: Any, names: list[str]) -> Iterator[tuple[int, lis
         batches = parquet.iter_batches(BATCH_ROWS, columns=names)
         for number, row in enumerate(chain.from_iterable(map(_batch_rows, batches)), 1):
             if any("\0" in cell for cell in row):
-                raise InputError(
-                    "data.nul_byte", f"{part.label}, row {number}: a NUL byte, which no text has: leave it out"
-                )
+                raise InputError("data.nul_byte", f"{part.label}, row {number}: unexpected NUL byte: leave it out")
             yield number, row
 
 

@@ -26,7 +26,7 @@ def verdict(comparison: Comparison) -> list[str]:
         )
     ranked = comparison.ranked
     if not ranked:
-        return [*lines, "No run has come to a validation loss that counts."]
+        return [*lines, "No run produced a finite validation loss."]
     lines.append(_winner(comparison, ranked))
     if len(ranked) > 1:
         lines.extend(_reasons(comparison, ranked))
@@ -52,19 +52,19 @@ def _best_run(comparison: Comparison, best: Configuration) -> Path:
 def _margin(comparison: Comparison, ranked: list[Configuration]) -> str:
     """How far ahead of the second, beside the spread of the seeds."""
     if len(ranked) == 1:
-        return "There is no other to compare it with."
+        return "There is no other configuration to compare it with."
     best, second = ranked[:2]
-    ahead = f"The second, {named(second)}, lies {comparison.value(second) - comparison.value(best):.3f} above it"
+    ahead = f"Runner-up: {named(second)}, {comparison.value(second) - comparison.value(best):.3f} worse"
     times = [_times_the_spread(comparison, best, other) for other in ranked[1:]]
     if times[0] is None:
-        return f"{ahead}; how much of that is chance only several seeds tell (seed=1,2,3)."
-    told = f"{ahead}, {times[0]:.1f} times the standard deviation over the seeds"
+        return f"{ahead}; run several seeds to tell this from noise (seed=1,2,3)."
+    told = f"{ahead} ({times[0]:.1f} seed standard deviations)"
     close = [other for other, ratio in zip(ranked[1:], times, strict=True) if ratio is not None and ratio <= OVERLAP]
     if second in close:
-        others = f"; so do {len(close) - 1} more" if len(close) > 1 else ""
-        return f"{told}: it lies within the spread of the seeds, chance may have decided{others}."
+        others = f", as are {len(close) - 1} more" if len(close) > 1 else ""
+        return f"{told}: within the noise of the seeds{others}."
     few = min(best.seeds, second.seeds) < ENOUGH_SEEDS
-    return f"{told}: {'beyond their spread, though of few seeds' if few else 'clear'}."
+    return f"{told}: {'significant, though from few seeds' if few else 'significant'}."
 
 
 def _times_the_spread(comparison: Comparison, best: Configuration, other: Configuration) -> float | None:
@@ -91,11 +91,11 @@ def _reasons(comparison: Comparison, ranked: list[Configuration]) -> list[str]:
         if len(changed) == 1:
             worse = comparison.value(other) - comparison.value(best)
             [key] = changed
-            found.append(f"{key}={other.settings[key]} in place of {best.settings[key]} +{worse:.3f}")
+            found.append(f"{key}={other.settings[key]} instead of {best.settings[key]} +{worse:.3f}")
     if not found:
         return []
     told = _listed(found, 2 * LISTED)
-    return [f"Why: of its settings one alone changed, {NAMES[comparison.figure]}: {told}."]
+    return [f"Single-setting ablations, {NAMES[comparison.figure]}: {told}."]
 
 
 def _notable(ranked: list[Configuration]) -> list[str]:

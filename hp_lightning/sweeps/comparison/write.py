@@ -61,7 +61,7 @@ def _endings(records: list[RunRecord]) -> list[str]:
 
 def _gaps(comparison: Comparison, records: list[RunRecord], wanted: int) -> list[str]:
     """What was found and is not counted, or could not be read."""
-    again = [f"not counted, a run of the same configuration and seed is: {run.folder}" for run in comparison.repeated]
+    again = [f"skipped (duplicate of the same configuration and seed): {run.folder}" for run in comparison.repeated]
     gone = [f"run folders that are gone: {wanted - len(records)}"] if wanted > len(records) else []
     return [*again, *gone, *(line for record in records for line in record.damage)]
 

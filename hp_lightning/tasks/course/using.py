@@ -17,7 +17,7 @@ LIKELIEST = 6
 PROMPT = 6  # tokens of the passage
 NEW_TOKENS = 60
 SETTINGS = (
-    ("temperature 0: always the likeliest token", Sampling(temperature=0.0)),
+    ("temperature 0: greedy decoding", Sampling(temperature=0.0)),
     ("temperature 0.8", Sampling(temperature=0.8, top_p=None)),
     ("temperature 1.3: bolder", Sampling(temperature=1.3, top_p=None)),
     ("temperature 0.8 and top_p 0.95, as hp-lightning generate writes", Sampling()),

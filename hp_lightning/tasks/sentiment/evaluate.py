@@ -39,8 +39,8 @@ def compare(judge: Judge, source: str, cfg: SentimentConfig) -> None:
     known = judge.taught_by(rows.texts)
     if known:
         say(
-            f"evaluate={source}: {known:,} of {len(rows.texts):,} rows are ones the model was taught with: the figures "
-            "flatter it; take rows that it has not seen"
+            f"evaluate={source}: {known:,} of {len(rows.texts):,} rows were in the training data: metrics are "
+            "optimistic; take rows that the model has not seen"
         )
     probabilities = judge.probabilities(rows.texts)
     quality = measure(probabilities, labels)

@@ -53,7 +53,7 @@ def _judge_text(judge: Judge, text: str) -> None:
     print(text)
     if isinstance(judge.reader, NextWordReader) and not judge.reader.calibrated:
         positive, negative = judge.reader.probabilities(text)
-        print(f"next comes one of the positive words with {positive:.3%}, one of the negative with {negative:.3%}")
+        print(f"P(next word is positive) = {positive:.3%}, P(next word is negative) = {negative:.3%}")
     print(f"{verdict(probability)}, confidence {max(probability, 1 - probability):.1%}  ({judge.method}, {judge.path})")
 
 
@@ -98,4 +98,4 @@ def _teach(path: Path, source: str, cfg: SentimentConfig) -> None:
     reader = teach(trained, examples, cfg.teach, cfg.seed, say)
     taught.save(reader, trained, rows.texts, target)
     judging = own_command("sentiment", f"ckpt={target}", "text=Simply wonderful.")
-    say(f"{target}\njudge by it: {judging}")
+    say(f"{target}\nClassify with: {judging}")

@@ -97,9 +97,9 @@ class DivergenceGuard(L.Callback):
         muon = f" optim.muon_lr={optim.muon_lr / 4:g}" if optim.name == "muon" else ""
         exact = "" if precision == "32-true" else f" or trainer.precision=32-true (now {precision})"
         return (
-            f"the run is stopped; go on from its last good checkpoint, or from its start where there is none, with a "
-            f"lower rate by resume={self._run} optim.lr={optim.lr / 4:g}{muon}, or begin again with a longer "
-            f"optim.warmup_steps (now {optim.warmup_steps}){exact}"
+            f"training was stopped. Resume from the last good checkpoint with a lower learning rate, "
+            f"resume={self._run} optim.lr={optim.lr / 4:g}{muon}, or start over with a longer optim.warmup_steps "
+            f"(now {optim.warmup_steps}){exact}"
         )
 
 

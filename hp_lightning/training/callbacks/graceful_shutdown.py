@@ -94,7 +94,7 @@ class GracefulShutdown(L.Callback):
         received = self._received or signal.SIGTERM  # where another process received it
         error = self._checkpoints.error
         saved = (
-            f"saved in {run_dir.last_checkpoint}"
+            f"checkpoint saved to {run_dir.last_checkpoint}"
             if error is None
             else f"but step {trainer.global_step} could not be saved ({error.strerror}); an older checkpoint is kept"
         )
@@ -103,6 +103,6 @@ class GracefulShutdown(L.Callback):
         raise Interrupted(
             "run.interrupted" if error is None else "run.interrupted_unsaved",
             f"stopped by {signal.Signals(received).name}, {saved}; "
-            f"go on with: {own_command('train', f'resume={run_dir}')}",
+            f"resume with: {own_command('train', f'resume={run_dir}')}",
             received,
         )
