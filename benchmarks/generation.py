@@ -51,7 +51,7 @@ BATCHES = (1, 16)
 NO_EOS = -1  # no sample ends early
 CONSOLE = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
 
-Speeds = dict[str, list[float]]  # tokens a second in every round, by contender
+Speeds = dict[str, list[float]]  # tokens per second in every round, by contender
 Contender = Callable[[int, int], list[int]]  # how many samples, of how many tokens; gives the first one's
 
 
@@ -82,7 +82,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=256, metavar="N", help="of a sample, 256 by default")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), metavar="NAME", help="cpu or cuda")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=SHAPES)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="{shape: {samples: {contender: tokens a second}}}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="{shape: {samples: {contender: tokens per second}}}")
     return parser.parse_args()
 
 
@@ -204,7 +204,7 @@ def _measure(contenders: dict[str, Contender], batch: int, arguments: argparse.N
 
 
 def _show(name: str, measured: dict[int, Speeds]) -> None:
-    table = Table(title=f"\n{name}, tokens a second: median (from - to)", title_justify="left")
+    table = Table(title=f"\n{name}, tokens per second: median (from - to)", title_justify="left")
     table.add_column("contender")
     for batch in BATCHES:
         table.add_column(f"{batch} at a time", justify="right")

@@ -51,7 +51,7 @@ class Scale:
     verse_best: Settings
     seeds: Settings
     words: Settings
-    words_rate: float  # steps a second, of which a GPU takes rather more
+    words_rate: float  # steps per second, of which a GPU takes rather more
     generation: Settings
     corpus: Path | None = None  # in place of those of --data
 

@@ -4,7 +4,7 @@
     python benchmarks/kill_soak.py --kills 10 --seed 2 model=tiny tokenizer=char
 
 Further arguments are settings of train.py; without any, a small network with dropout, warm-up, a plateau and
-accumulated gradients. Every sitting is killed a random time after it began, while Python still imports or while it
+accumulated gradients. Every session is killed a random time after it began, while Python still imports or while it
 trains, validates or saves; the last is left to its end. Compared are weights, optimizer state, schedule, the record of
 the validations, every scalar of TensorBoard and every row of metrics.csv, all to the last bit.
 """
@@ -45,13 +45,13 @@ SETTINGS = (
     "logger.sample_tokens=5",
     "logger.images=false",
 )
-STARTING, SECONDS_OF_A_START = 0.1, 5.0  # the share of sittings that are killed within their first seconds
+STARTING, SECONDS_OF_A_START = 0.1, 5.0  # the share of sessions that are killed within their first seconds
 OF_THE_MACHINE = {"tokens_per_second", "mfu"}
 STATE = ("state_dict", "optimizer_states", "schedule", "hp_lightning", "global_step")
 
 
 @dataclass
-class Sitting:
+class Session:
     """One process of the run."""
 
     began: int | None  # the step from which it went on; None where it was killed before
@@ -76,9 +76,9 @@ def main() -> int:
         print("the unbroken run", flush=True)
         seconds = _timed(unbroken, settings)
         with _counted_changes(broken / "run" / "checkpoints" / "last.ckpt") as checkpoints:
-            sittings = _kill(broken, settings, arguments.kills, seconds, random.Random(arguments.seed))
+            sessions = _kill(broken, settings, arguments.kills, seconds, random.Random(arguments.seed))
         differences = [*_state_differences(broken, unbroken), *_curve_differences(broken, unbroken)]
-        _tell(sittings, len(checkpoints))
+        _tell(sessions, len(checkpoints))
     for difference in differences:
         print(f"DIFFERS: {difference}")
     print("the final states are " + ("NOT equal" if differences else "equal, bit for bit"))
@@ -127,12 +127,12 @@ def _timed(cwd: Path, settings: list[str]) -> float:
     return time.monotonic() - begin
 
 
-def _kill(cwd: Path, settings: list[str], kills: int, seconds: float, draw: random.Random) -> list[Sitting]:
-    """Kills so many sittings, and lets one more come to its end."""
-    sittings: list[Sitting] = []
-    while len(sittings) < kills:
+def _kill(cwd: Path, settings: list[str], kills: int, seconds: float, draw: random.Random) -> list[Session]:
+    """Kills so many sessions, and lets one more come to its end."""
+    sessions: list[Session] = []
+    while len(sessions) < kills:
         process = _start(cwd, _arguments(cwd, settings))
-        # Most sittings train, as long as a share of the run; some are killed while they still start.
+        # Most sessions train, as long as a share of the run; some are killed while they still start.
         if draw.random() < STARTING:
             time.sleep(draw.uniform(0, SECONDS_OF_A_START))
         else:
@@ -143,11 +143,11 @@ def _kill(cwd: Path, settings: list[str], kills: int, seconds: float, draw: rand
         if status > 0:
             raise SystemExit((cwd / "log").read_text())
         if status == 0:
-            raise SystemExit(f"the run came to its end after {len(sittings)} kills: give it more max_steps")
-        sittings.append(_sitting(cwd, first=not sittings))
-        print(f"kill {len(sittings)}/{kills}: {sittings[-1]}", flush=True)
+            raise SystemExit(f"the run came to its end after {len(sessions)} kills: give it more max_steps")
+        sessions.append(_session(cwd, first=not sessions))
+        print(f"kill {len(sessions)}/{kills}: {sessions[-1]}", flush=True)
     _finish(_start(cwd, ["resume=run"]), cwd)
-    return [*sittings, _sitting(cwd, first=False)]
+    return [*sessions, _session(cwd, first=False)]
 
 
 def _arguments(cwd: Path, settings: list[str]) -> list[str]:
@@ -159,14 +159,14 @@ def _arguments(cwd: Path, settings: list[str]) -> list[str]:
     return [*settings, "run_dir=run"]
 
 
-def _sitting(cwd: Path, first: bool) -> Sitting:
+def _session(cwd: Path, first: bool) -> Session:
     found = re.search(r"resumed at step (\d+)", (cwd / "log").read_text())
     began = int(found[1]) if found else 0 if first else None
-    return Sitting(began, _last_step(cwd))
+    return Session(began, _last_step(cwd))
 
 
 def _wait_for_a_step(cwd: Path, process: "subprocess.Popen[str]") -> None:
-    """Until this sitting has written a row into metrics.csv."""
+    """Until this session has written a row into metrics.csv."""
     begin = time.time_ns()
     path = cwd / "run" / "metrics.csv"
     while process.poll() is None and not (path.exists() and path.stat().st_mtime_ns > begin):
@@ -179,11 +179,11 @@ def _last_step(cwd: Path) -> int:
     return int(rows[-1].partition(",")[0] or 0) if rows else 0
 
 
-def _tell(sittings: list[Sitting], checkpoints: int) -> None:
-    taken = sum(sitting.steps for sitting in sittings)
-    print(f"kills                  {len(sittings) - 1}")
-    print(f"killed while starting  {sum(sitting.steps == 0 for sitting in sittings)}")
-    print(f"steps taken            {taken:,}, of which repeated {taken - sittings[-1].reached:,}")
+def _tell(sessions: list[Session], checkpoints: int) -> None:
+    taken = sum(session.steps for session in sessions)
+    print(f"kills                  {len(sessions) - 1}")
+    print(f"killed while starting  {sum(session.steps == 0 for session in sessions)}")
+    print(f"steps taken            {taken:,}, of which repeated {taken - sessions[-1].reached:,}")
     print(f"checkpoints written    {checkpoints}")
 
 

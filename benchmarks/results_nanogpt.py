@@ -2,7 +2,7 @@
 
     python benchmarks/results_nanogpt.py DIR JOB      # DIR: a checkout; JOB: see `Job.to_json`
 
-Writes JSON: the validation loss over every token of the validation part, and the seconds of training until then.
+Writes JSON: the validation loss over every token of the validation split, and the seconds of training until then.
 """
 
 import json

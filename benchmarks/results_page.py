@@ -52,8 +52,8 @@ def write_page(to: Path, found: dict[str, Measured]) -> None:
     parts = [
         "# What the presets come to",
         f"Made by `{COMMAND}`, which trains all but the two million words (`--only two_million`) and writes it "
-        "(`--page`: writes it again). The losses are in nats a token over "
-        "every token of the validation part. The minutes are of training, without the validations, on one of two cores "
+        "(`--page`: writes it again). The losses are in nats per token "
+        "over every token of the validation split. The minutes are of training, without validations, on one of two cores "
         "of a server, another run on the other; where nanoGPT is compared, it and the first of ours were begun "
         "together. *Counting* is the Kneser-Ney model of order 5 on the "
         "same tokens.",
@@ -130,7 +130,7 @@ def _draw(comparison: Comparison, measured: Measured, counted: float, path: Path
         axes.axhline(counted, color="gray", linewidth=0.9, label="counting")
     least = min(comparison.value(each) for each in comparison.ranked)
     axes.set_ylim(min(least, counted) - 0.05 * SHOWN, least + SHOWN)
-    axes.set(xlabel="minutes of training", ylabel="validation loss, nats a token", title=measured.plan.title)
+    axes.set(xlabel="minutes of training", ylabel="validation loss, nats per token", title=measured.plan.title)
     picture.legend(loc="outside lower left", fontsize=7)
     axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument(
         "--teach", nargs="*", default=[], help="settings of hp-lightning sentiment, as in teach.networks=1"
     )
-    parser.add_argument("--validate", action="store_true", help="hold out of the training part: for making choices")
+    parser.add_argument("--validate", action="store_true", help="hold out of the training split: for making choices")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     train, held_out = split(read(args.csv))

@@ -219,7 +219,7 @@ def _show_scaling(measured: dict[str, Rounds]) -> None:
 
 def _compare_losses(jobs: list[Job]) -> int:
     """Trains each shape with the automatic settings and in float32; status 1 where the losses differ."""
-    title = f"\nlosses after {jobs[0].steps} steps, in nats a token"
+    title = f"\nlosses after {jobs[0].steps} steps, in nats per token"
     table = _table(title, "loss", "float32", "automatic", "differs by", f"within {LOSS_BOUND:.0%}")
     right = True
     for job in jobs:

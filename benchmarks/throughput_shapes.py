@@ -44,7 +44,7 @@ class Shape:
 
     @property
     def tokens_per_step(self) -> int:
-        """Training tokens an optimizer step sees."""
+        """Training tokens that an optimizer step sees."""
         return self.seq_len * self.batch_size
 
 
@@ -93,7 +93,7 @@ class Job:
 
     @property
     def token_file(self) -> Path:
-        """The training part's ids, for the contenders that know nothing of our data."""
+        """The training split's ids, for the contenders that know nothing of our data."""
         return Path(self.folder) / f"{self.shape.tokenizer}_{self.shape.vocab_size}.bin"
 
     def to_json(self) -> str:

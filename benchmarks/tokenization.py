@@ -58,7 +58,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--csv", type=Path, default=BOOKS, help="a CSV with a column `text`")
     parser.add_argument("--megabytes", type=float, default=10)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--only", choices=["ours"], help="leave NLTK out, which takes three seconds a megabyte")
+    parser.add_argument("--only", choices=["ours"], help="leave NLTK out, which takes three seconds per megabyte")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -75,7 +75,7 @@ class LoadedCheckpoint:
 
     @property
     def keeps_figures_until(self) -> int:
-        """The last step whose figures are all in it; a due validation's are written anew."""
+        """The last step whose figures are all in it; a due validation's are written again."""
         return self.step - 1 if self.record.validation_due else self.step
 
     @property

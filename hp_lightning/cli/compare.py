@@ -1,4 +1,4 @@
-"""The summary of a sweep, or of any runs: one row a configuration, the curves together, and which one won.
+"""The summary of a sweep, or of any runs: one row per configuration, the curves together, and which one won.
 
     hp-lightning compare DIR... [to=DIR]
 

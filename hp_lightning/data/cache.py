@@ -25,7 +25,7 @@ def digest(*parts: Any) -> str:
 class Cache:
     """A folder with a file for each key; several processes may use it at once.
 
-    A file begins with the SHA-256 of the rest: one that was damaged is not used, but made anew.
+    A file begins with the SHA-256 of the rest: one that was damaged is not used, but made again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,7 +44,7 @@ class Cache:
                         return dict(arrays)
         except OSError:
             return None
-        log.warning("the cache file %s is damaged: it is not used, but made anew", path)
+        log.warning("the cache file %s is damaged: it is not used, but made again", path)
         return None
 
     def store(self, key: str, arrays: Arrays) -> None:

@@ -111,11 +111,11 @@ def _odd_characters(facts: CorpusFacts) -> str:
 def _counting(corpus: TokenizedCorpus, loss: float | None) -> str:
     """What a network has to beat."""
     if len(corpus.streams["val"]) < 2:
-        return "no validation part to try it on"
+        return "no validation split to try it on"
     unigram = f"a unigram model {corpus.unigram_loss('val'):.2f}"
     if loss is None:
-        return f"on the validation part {unigram}; of more than {MOST_TOKENS:,} tokens no n-grams are counted"
-    model = f"a Kneser-Ney model of order {ORDER} reaches {loss:.2f} on the validation part"
+        return f"on the validation split {unigram}; of more than {MOST_TOKENS:,} tokens no n-grams are counted"
+    model = f"a Kneser-Ney model of order {ORDER} reaches {loss:.2f} on the validation split"
     return f"{model} (perplexity {math.exp(loss):,.0f}), {unigram}"
 
 

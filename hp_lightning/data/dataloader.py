@@ -17,7 +17,7 @@ Batch = tuple[Tensor, Tensor]  # token_ids and targets, each (B, T)
 class TrainSequences:
     """Windows of the training stream in random order; which batch comes when is a function of (seed, epoch, position).
 
-    Each epoch cuts the stream anew, from a random offset on, so that a token does not always stand at the same place
+    Each epoch cuts the stream again, from a random offset on, so that a token does not always stand at the same place
     of a window. Windows that do not fill an optimizer step are left out of the epoch. Of each batch every device gets
     an equal share, so that the run is the same on any number of them.
     """
@@ -35,7 +35,7 @@ class TrainSequences:
             over = f" times trainer.devices={devices}" if devices > 1 else ""
             raise InputError(
                 "data.too_few_windows",
-                f"the training part has {self._num_windows} windows, fewer than "
+                f"the training split has {self._num_windows} windows, fewer than "
                 f"trainer.accumulate_grad_batches={accumulate}{over}: lower it or data.seq_len, or bring more text",
             )
         self.batch_size = min(batch_size, self._num_windows // accumulate) // devices * devices

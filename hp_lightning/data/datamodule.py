@@ -36,7 +36,7 @@ class CorpusDataModule(L.LightningDataModule):
         if self.num_tokens("train") < cfg.seq_len:
             raise InputError(
                 "data.too_short",
-                f"the training part of data.path={cfg.path} has {self.num_tokens('train')} tokens, fewer than one "
+                f"the training split of data.path={cfg.path} has {self.num_tokens('train')} tokens, fewer than one "
                 f"window of data.seq_len={cfg.seq_len}: lower data.seq_len or bring more text",
             )
         assert cfg.batch_size is not None
@@ -57,7 +57,7 @@ class CorpusDataModule(L.LightningDataModule):
 
     @property
     def tokens_per_step(self) -> int:
-        """Training tokens an optimizer step sees."""
+        """Training tokens that an optimizer step sees."""
         return self._train_windows.batch_size * self.cfg.seq_len * self._train_windows.accumulate
 
     def num_tokens(self, part: str) -> int:
@@ -69,7 +69,7 @@ class CorpusDataModule(L.LightningDataModule):
         return self.corpus.facts.parts[part].characters
 
     def bits_per_char(self, part: str, loss: float) -> float:
-        """A loss in nats a token as bits a character of the part's text, which can be compared between tokenizers."""
+        """A loss in nats per token as bits per character of the split's text, which compares tokenizers."""
         return loss * self.num_tokens(part) / math.log(2) / self.num_characters(part)
 
     def unk_rate(self, part: str) -> float:
@@ -80,7 +80,7 @@ class CorpusDataModule(L.LightningDataModule):
         return (self.streams[part][1:] == unk_id).sum().item() / max(self.num_tokens(part), 1)
 
     def unigram_loss(self, part: str) -> float:
-        """Cross-entropy, in nats a token, of guessing each token by its frequency in the training part (add-one)."""
+        """Cross-entropy, in nats per token, of guessing each token by its frequency in the training split (add-one)."""
         return self.corpus.unigram_loss(part)
 
     def unigram_losses(self) -> Tensor:
@@ -104,11 +104,11 @@ class CorpusDataModule(L.LightningDataModule):
         return self._train_windows
 
     def val_dataloader(self) -> EvalSequences:
-        """Every token of the validation part, once; this process's share of them."""
+        """Every token of the validation split, once; this process's share of them."""
         return self._eval_windows("val")
 
     def test_dataloader(self) -> EvalSequences:
-        """Every token of the test part, once; this process's share of them."""
+        """Every token of the test split, once; this process's share of them."""
         return self._eval_windows("test")
 
     def _eval_windows(self, part: str) -> EvalSequences:

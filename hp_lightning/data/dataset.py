@@ -36,7 +36,7 @@ Stream = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Coverage:
-    """Which share of a part's tokens a vocabulary of the training part's most common `size` tokens knows."""
+    """Which share of a part's tokens a vocabulary of the training split's most common `size` tokens knows."""
 
     size: int
     known: dict[str, float]  # by part
@@ -69,7 +69,7 @@ class TokenizedCorpus:
         return found.hexdigest()
 
     def unigram_loss(self, part: str) -> float:
-        """Cross-entropy, in nats a token, of guessing each token by its frequency in the training part (add-one)."""
+        """Cross-entropy, in nats per token, of guessing each token by its frequency in the training split (add-one)."""
         return float(self.unigram_losses()[self.streams[part][1:]].mean())
 
     def unigram_losses(self) -> npt.NDArray[np.float64]:
@@ -80,7 +80,7 @@ class TokenizedCorpus:
 
 
 def tokenize_corpus(cfg: DataConfig, tokenizer: TokenizerConfig | Tokenizer) -> TokenizedCorpus:
-    """Encodes the corpus, with a tokenizer that is learned from its training part or with one that is known already.
+    """Encodes the corpus, with a tokenizer that is learned from its training split or with one that is known already.
 
     Raises:
         InputError: the corpus cannot be read or split
@@ -163,7 +163,7 @@ def _stream(eos_id: int, encoded: list[Stream]) -> Stream:
 
 
 def _coverage(counts: dict[str, Counter[str]]) -> list[Coverage]:
-    """For the usual sizes of a vocabulary, and for one that knows every token of the training part."""
+    """For the usual sizes of a vocabulary, and for one that knows every token of the training split."""
     rank = {token: rank for rank, (token, _) in enumerate(counts["train"].most_common())}
     sizes = [*(size for size in VOCABULARY_SIZES if size < len(rank)), len(rank)]
     known: dict[str, list[float]] = {}

@@ -16,7 +16,7 @@ from hp_lightning.data.downloads import cache_folder
 from hp_lightning.schema.data import DataConfig
 
 ORDER = 5
-MOST_TOKENS = 10_000_000  # of a training part that is counted
+MOST_TOKENS = 10_000_000  # of a training split that is counted
 # As in KenLM (Heafield et al. 2013), where there is too little to estimate them from.
 USUAL_DISCOUNTS = (0.5, 1.0, 1.5)
 UNKNOWN = -1  # the place of an n-gram that was not counted, or would begin before the stream
@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def kneser_ney_loss(training: Ids, validation: Ids, vocab_size: int) -> float | None:
-    """Cross-entropy, in nats a token, that a model of order 5 has on one stream when it has counted another.
+    """Cross-entropy, in nats per token, that a model of order 5 has on one stream when it has counted another.
 
     It predicts what a network is validated on: every token but the first, once. Before each it sees four tokens, or as
     many as there are; it knows no windows.
@@ -142,7 +142,7 @@ FORMAT = 1  # of what the cache holds; to be raised with every change of countin
 
 
 def counted_loss(cfg: DataConfig, corpus: TokenizedCorpus) -> float | None:
-    """The loss of a Kneser-Ney model on the validation part, see `kneser_ney_loss`; counted once, and then kept.
+    """The loss of a Kneser-Ney model on the validation split, see `kneser_ney_loss`; counted once, and then kept.
 
     Args:
         cfg: says where the cache is

@@ -1,4 +1,4 @@
-"""From documents to a training, a validation and a test part."""
+"""From documents to a training, a validation and a test split."""
 
 import random
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ def split_documents(documents: list[Document], cfg: DataConfig) -> Splits:
     """Parts of about `val_fraction` and `test_fraction` of the characters.
 
     `documents` puts whole documents, drawn by `split_seed`, into a part, and equal ones into the same part; `tail`
-    keeps the first of equal documents and takes the end of the corpus by position, the test part last; `auto` is
+    keeps the first of equal documents and takes the end of the corpus by position, the test split last; `auto` is
     `documents` where that comes near to the fractions, and else `tail`.
 
     Raises:

@@ -115,7 +115,7 @@ def _part(net: GPT, corpus: TokenizedCorpus, part: str, seq_len: int, stride: in
 
 
 def _copied(net: GPT, corpus: TokenizedCorpus, context: int, cfg: EvaluateConfig) -> dict[int, dict[str, float | None]]:
-    """By n the share of n-grams that stand in the training part: of what the model writes, and of the validation part.
+    """By n the share of n-grams in the training split: of what the model writes, and of the validation split.
 
     People repeat each other, too: the second is what the first is to be compared with.
     """

@@ -34,7 +34,7 @@ class Figures:
 
     tokens: int
     characters: int
-    loss: float  # nats a token
+    loss: float  # nats per token
     perplexity: float  # exp of the loss
     bits_per_char: float  # of the text itself, so that tokenizers can be compared
     unk_rate: float  # share of the tokens

@@ -62,7 +62,7 @@ class TextPrinter(SamplePrinter):
 
 
 class JsonPrinter(SamplePrinter):
-    """An object a line for each sample; a token's log-probability is the network's own.
+    """An object per line for each sample; a token's log-probability is the network's own.
 
     Args:
         facts: what the samples have in common, `prompt` among it

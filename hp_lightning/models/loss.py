@@ -24,12 +24,12 @@ BLOCK = 128  # rows
 
 
 def perplexity(loss: float) -> float:
-    """exp of a loss in nats a token; a loss beyond what a float can hold gives the largest."""
+    """exp of a loss in nats per token; a loss beyond what a float can hold gives the largest."""
     return math.exp(min(loss, 700.0))
 
 
 def language_model_loss(net: GPT, token_ids: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of a batch, in nats a token.
+    """Mean cross-entropy of a batch, in nats per token.
 
     Args:
         token_ids: (B, T)

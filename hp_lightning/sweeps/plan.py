@@ -26,7 +26,7 @@ NO_PLAN = "is damaged, it should be a list of key=value: bring it back, or begin
 PLACES = {"sweep.name", "sweep.dir"}
 CONFIG_OPTIONS = ("config_path", "config_name", "config_dir")  # of Hydra: which configs there are
 OF_HYDRA = (*(f"--{name.replace('_', '-')}=" for name in CONFIG_OPTIONS), "hydra.", "hydra/")
-# What a resumed sweep may be told anew: how its jobs are run, not what they are.
+# What a resumed sweep may be told again: how its jobs are run, not what they are.
 RESUMABLE = ("sweep.jobs", "sweep.max_failures", "hydra/launcher", "hydra.launcher.", "hydra.sweeper.n_trials")
 
 

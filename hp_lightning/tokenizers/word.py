@@ -156,7 +156,7 @@ def _ranked(kinds: list[Kind], counts: Any, rules: Rules, cfg: TokenizerConfig) 
 
 
 def _leave_out_edges(forms: npt.NDArray[np.int64], min_frequency: int) -> None:
-    """At the edge of a line a token is no form of its own where another stands alike on its other side."""
+    """At the edge of a line per token is no form of its own where another stands alike on its other side."""
     inner = forms[:EDGE, :EDGE] >= min_frequency
     forms[:EDGE, EDGE][inner.any(axis=1)] = 0
     forms[EDGE, :EDGE][inner.any(axis=0)] = 0

@@ -137,7 +137,7 @@ def _batch(cfg: TrainConfig, train_tokens: int) -> tuple[TrainConfig, str]:
     if data.batch_tokens is not None and data.batch_tokens > train_tokens:
         raise InputError(
             "data.batch_too_large",
-            f"data.batch_tokens={data.batch_tokens} is more than the training part's {train_tokens} tokens: lower it",
+            f"data.batch_tokens={data.batch_tokens} is more than the training split's {train_tokens} tokens: lower it",
         )
     if data.batch_tokens is None or data.batch_size_is_settled(trainer.accumulate_grad_batches):
         data = replace(data, batch_size=data.batch_size or USUAL_BATCH)

@@ -27,7 +27,7 @@ class Board:
         cfg, data = run.cfg, run.data
         self._run_dir, self._data, self._net = run.dir, data, net
         self.curves = TensorBoardLogger(run.dir, kept_until, data.tokens_per_step, run.kneser_ney_loss)
-        self.curves.text("config", code_block(to_yaml(cfg)), kept_until + 1)  # of this sitting
+        self.curves.text("config", code_block(to_yaml(cfg)), kept_until + 1)  # of this session
         if kept_until < 0:
             self.curves.text("corpus", corpus_in_markdown(cfg.data.path, data.corpus, run.kneser_ney_loss), 0)
             self.curves.layout()
@@ -41,11 +41,11 @@ class Board:
     def show_best(self, last_step: int, tested: Mapping[str, float]) -> None:
         """What there is to see of the best checkpoint, whose weights the network has by now.
 
-        It stands one step after the last, so that a run that goes on from there takes it away and writes it anew.
+        It stands one step after the last, so that a run that goes on from there takes it away and writes it again.
 
         Args:
             last_step: of the run
-            tested: the figures of the test part
+            tested: the figures of the test split
         """
         self.curves.log_metrics(tested, last_step + 1)
         for exhibit in self.exhibits:

@@ -51,7 +51,7 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
 
     Args:
         cfg: the checked config
-        overrides: the command line's, which name the run and say what a resumed run is told anew
+        overrides: the command line's, which name the run and say what a resumed run is told again
         hydra: Hydra's own config, kept in the run folder
 
     Raises:
@@ -123,7 +123,7 @@ def _describe(run: Run) -> None:
     for reason in run.settled.reasons:
         log.info("%s", reason)
     log.info(
-        "length     %s steps of %s tokens, %s steps an epoch",
+        "length     %s steps of %s tokens, %s steps per epoch",
         f"{run.total_steps:,}", f"{data.tokens_per_step:,}", f"{data.steps_per_epoch:,}",
     )  # fmt: skip
     for remark in _remarks_on_length(run):

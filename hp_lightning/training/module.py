@@ -21,7 +21,7 @@ from hp_lightning.training.schedule import Schedule
 class GPTModule(L.LightningModule):
     """A GPT with its training.
 
-    Logs, for callbacks, `val/loss` (nats a token, over every validation token), `val/perplexity`, and
+    Logs, for callbacks, `val/loss` (nats per token, over every validation token), `val/perplexity`, and
     `val/bits_per_char`; the same with `test/`. `train_loss`, of the last batch, and `grad_norm`, of the last step,
     are tensors: they cost a wait for the device only when somebody reads them.
 
@@ -53,7 +53,7 @@ class GPTModule(L.LightningModule):
             torch.get_device_module(self.device).manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of the batch, in nats a token."""
+        """Mean cross-entropy of the batch, in nats per token."""
         failpoint("training.step")
         loss = self._training_loss(self.net, *batch)
         self.train_loss = loss.detach()
@@ -91,7 +91,7 @@ class GPTModule(L.LightningModule):
         self.schedule.after_validation(self.trainer.global_step, self._log_part("val"))
 
     def on_test_epoch_end(self) -> None:
-        """Logs the test part's metrics."""
+        """Logs the test split's metrics."""
         self._log_part("test")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

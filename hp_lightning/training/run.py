@@ -32,7 +32,7 @@ from hp_lightning.schema.train import TrainConfig, from_plain, from_yaml, to_pla
 from hp_lightning.tokenizers import Tokenizer
 from hp_lightning.training.auto import ResolvedConfig, resolve_auto
 
-# What a resumed run may be told anew; everything else belongs to the weights it goes on with.
+# What a resumed run may be told again; everything else belongs to the weights it goes on with.
 RESUMABLE = {
     "data.path", "data.cache_dir", "max_steps", "max_epochs", "logger", "checkpoint", "trainer.accelerator",
     "trainer.devices", "trainer.precision", "trainer.compile", "trainer.profile", "trainer.val_every_steps",
@@ -65,7 +65,7 @@ class Run:
 
     @cached_property
     def kneser_ney_loss(self) -> float | None:
-        """Cross-entropy, in nats a token, that counting n-grams comes to on the validation part."""
+        """Cross-entropy, in nats per token, that counting n-grams comes to on the validation split."""
         return counted_loss(self.data.cfg, self.data.corpus)
 
 

@@ -322,7 +322,7 @@ def test_known_tokenizer_is_not_learned_anew(make_config: MakeConfig) -> None:
 
 @pytest.mark.parametrize("length", [62, 63, 200])
 def test_short_corpus_needs_one_window(make_module: MakeModule, tmp_path: Path, length: int) -> None:
-    # With <EOS>, a training part of 63 characters has the 64 tokens of one window.
+    # With <EOS>, a training split of 63 characters has the 64 tokens of one window.
     path = tmp_path / "mine.csv"
     path.write_text(f"text,chapter\n{'a' * 10},1\n{'b' * length},2\n")
     arguments = ["tokenizer=char", "data.split=documents", "data.test_fraction=0", "data.seq_len=64"]

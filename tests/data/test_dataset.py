@@ -1,4 +1,4 @@
-"""A corpus is encoded once: from then on it comes from the cache, exactly as it was, or is made anew."""
+"""A corpus is encoded once: from then on it comes from the cache, exactly as it was, or is made again."""
 
 import csv
 import json

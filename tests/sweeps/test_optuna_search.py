@@ -104,11 +104,11 @@ def test_a_study_outlives_its_process(search: Callable[..., Search]) -> None:
 
 
 def test_the_proposals_do_not_depend_on_where_it_was_broken_off(search: Callable[..., Search], tmp_path: Path) -> None:
-    def names(folder: Path, sittings: int) -> list[str]:
+    def names(folder: Path, sessions: int) -> list[str]:
         folder.mkdir()
-        for _ in range(sittings):
+        for _ in range(sessions):
             found = Search(folder, SPACE, {}, 8, seed=1)
-            for _place in range(8 // sittings):
+            for _place in range(8 // sessions):
                 complete(found, taken(found), 4.0)
         return [job.name for job in found.jobs()]
 

@@ -173,7 +173,7 @@ def expect_same_curves(run_dir: Path, other: Path) -> None:
 
 @two_cores
 def test_two_processes_are_one_run(settings: list[str], tmp_path: Path) -> None:
-    """Every figure, the test part's included, though the validation part has an odd number of windows."""
+    """Every figure, the test split's included, though the validation split has an odd number of windows."""
     more = [*settings, "max_steps=40", "trainer.val_every_steps=15", "logger.log_every_steps=1"]
     run_dirs = []
     for devices in (1, 2):

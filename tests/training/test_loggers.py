@@ -68,7 +68,7 @@ def train_in(run_dir: Path, make_config: MakeConfig, *overrides: str) -> None:
 
 
 def train_until(validation: int, run_dir: Path, make_config: MakeConfig, *overrides: str) -> None:
-    """Until a validation of this sitting has been logged; it is not saved."""
+    """Until a validation of this session has been logged; it is not saved."""
     original, seen = MetricsCSV.on_validation_end, 0
 
     def breaking(self: MetricsCSV, *args: Any) -> None:
@@ -86,7 +86,7 @@ def train_until(validation: int, run_dir: Path, make_config: MakeConfig, *overri
 
 @pytest.fixture(scope="module")
 def outputs(make_config: MakeConfig, first_book: Path, once: Callable) -> Path:
-    """A run of three sittings, of which the last was told to go further; one with other settings; one that failed."""
+    """A run of three sessions, of which the last was told to go further; one with other settings; one that failed."""
     return once("outputs", lambda folder: train_runs(folder, make_config, first_book))
 
 
@@ -136,7 +136,7 @@ def test_the_legend_has_the_names_of_the_folders(board: TBContext) -> None:
 
 @pytest.mark.parametrize("run", RUNS)
 def test_losses_are_there_over_steps_and_over_tokens(run: str, outputs: Path) -> None:
-    """Each once, in a run of several sittings, too."""
+    """Each once, in a run of several sessions, too."""
     by_steps, by_tokens = scalars(outputs / run), scalars(outputs / run / "by_tokens")
     assert by_tokens.keys() == {f"loss_by_tokens/{curve}" for curve in ("train", "val", "kneser_ney")}
     level = json.loads((outputs / run / "summary.json").read_text())["kneser_ney/val_loss"]
@@ -264,10 +264,10 @@ def texts(board: TBContext, run: str, tag: str) -> dict[int, str]:
 
 
 def test_config_is_readable_yaml(board: TBContext, outputs: Path) -> None:
-    sittings = texts(board, RUNS[0], "config")
-    assert list(sittings) == [0, 6, 11], "one step after what the sitting went on from"
+    sessions = texts(board, RUNS[0], "config")
+    assert list(sessions) == [0, 6, 11], "one step after what the session went on from"
     for step, lr in ((0, 0.01), (11, 0.005)):
-        written = sittings[step].partition("<pre><code>")[2].partition("</code></pre>")[0]
+        written = sessions[step].partition("<pre><code>")[2].partition("</code></pre>")[0]
         assert from_yaml(html.unescape(written)).optim.lr == lr
 
 

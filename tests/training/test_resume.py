@@ -76,7 +76,7 @@ def unbroken(settings: list[str], once: Callable) -> Path:
 
 
 def names(run: Path) -> set[str]:
-    """What is in a run folder; every sitting has an event file of its own."""
+    """What is in a run folder; every session has an event file of its own."""
     return {path.name for path in run.iterdir() if not path.name.startswith("events.")}
 
 
@@ -151,7 +151,7 @@ def test_stopped_before_the_validation_of_an_epoch(
     settings: list[str], unbroken_by_epochs: Path, tmp_path: Path
 ) -> None:
     """In its last step, and again while the validation is made up for; then killed when that is logged, not saved."""
-    [steps] = re.findall(r"(\d+) steps an epoch", (unbroken_by_epochs / "train.log").read_text())
+    [steps] = re.findall(r"(\d+) steps per epoch", (unbroken_by_epochs / "train.log").read_text())
     process = launch(tmp_path, "train.py", *settings, *BY_EPOCHS, stop=("SIGTERM", "training.step", 2 * int(steps)))
     assert process.wait(300) == 143
     process = launch(tmp_path, "train.py", "resume=run", stop=("SIGTERM", "validation.step", 2))
@@ -183,7 +183,7 @@ def test_more_epochs_are_whole_ones(settings: list[str], tmp_path: Path) -> None
         {row["step"]: row["train/loss"] for row in metrics(each) if row["train/loss"]} for each in (run, unbroken)
     )
     assert before.keys() == after.keys()
-    [steps] = re.findall(r"(\d+) steps an epoch", (run / "train.log").read_text())[:1]
+    [steps] = re.findall(r"(\d+) steps per epoch", (run / "train.log").read_text())[:1]
     assert [before[step] for step in before if step <= int(steps)] == [
         after[step] for step in after if step <= int(steps)
     ]

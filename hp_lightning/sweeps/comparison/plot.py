@@ -41,7 +41,7 @@ def draw(comparison: Comparison, file: BinaryIO) -> None:
 
 
 def _aligned(table: list[list[str]]) -> list[str]:
-    """A line of text a row, the columns of equal width; of a long cell the end, in which paths differ."""
+    """A line of text per row, the columns of equal width; of a long cell the end, in which paths differ."""
     table = [[cell if len(cell) <= CELL_LENGTH else f"…{cell[1 - CELL_LENGTH :]}" for cell in row] for row in table]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
@@ -54,7 +54,7 @@ def _colours(count: int) -> list[Any]:
 
 
 def _draw_curves(axes: Axes, comparison: Comparison, colours: list[Any]) -> None:
-    """A line a run, its best point marked; the best configuration on top."""
+    """A line per run, its best point marked; the best configuration on top."""
     by_steps = _steps_are_alike(comparison)
     drawn = []
     for place, configuration in reversed(list(enumerate(comparison.configurations))):
@@ -83,7 +83,7 @@ def _steps_are_alike(comparison: Comparison) -> bool:
 
 
 def _draw_values(axes: Axes, comparison: Comparison, colours: list[Any], rows: list[str]) -> None:
-    """A row a configuration: a dot a seed, mean and standard deviation, and the value in figures."""
+    """A row per configuration: a dot a seed, mean and standard deviation, and the value in figures."""
     means = [mean for mean in map(comparison.value, comparison.configurations) if math.isfinite(mean)]
     end = _cut(min(means), means) if means else math.inf
     at_side = axes.get_yaxis_transform()  # x from 0 to 1 over the axes, y a row

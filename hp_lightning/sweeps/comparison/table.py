@@ -1,4 +1,4 @@
-"""The table of a sweep, a row a configuration, as people read it: in the terminal and in Markdown."""
+"""The table of a sweep, a row per configuration, as people read it: in the terminal and in Markdown."""
 
 import math
 import re
@@ -118,7 +118,7 @@ def _status(configuration: Configuration, with_reason: bool) -> str:
 
 
 def log_comparison(comparison: Comparison, width: int) -> None:
-    """Say the table to a terminal of so many characters a line, with the columns that fit into it."""
+    """Say the table to a terminal of so many characters per line, with the columns that fit into it."""
     narrower = (columns(comparison, LEFT_OUT[:count]) for count in range(len(LEFT_OUT) + 1))
     shown = next((shown for shown in narrower if _width(shown) <= width), columns(comparison, LEFT_OUT))
     rows = zip(*(column.cells for column in shown), strict=True)

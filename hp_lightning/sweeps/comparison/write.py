@@ -67,7 +67,7 @@ def _gaps(comparison: Comparison, records: list[RunRecord], wanted: int) -> list
 
 
 def _csv(comparison: Comparison) -> str:
-    """One row a configuration, every figure to its last digit."""
+    """One row per configuration, every figure to its last digit."""
     written = io.StringIO()
     keys = list(comparison.configurations[0].settings)
     spreads = [f"{name}_{part}" for name in FIGURES for part in ("mean", "std")]

@@ -78,7 +78,7 @@ def loss_curves(train: Points, val: Points, references: Sequence[tuple[str, floa
         axes.axhline(loss, color=ORANGE, linewidth=1, linestyle=style, label=name)
     axes.axvline(step, color="black", linewidth=0.8, linestyle=":", label="the model on this page")
     figure.legend(fontsize=SMALL, frameon=False, loc="outside lower center", ncols=2)
-    _dress(axes, "", "optimizer step", "loss, nats a token")
+    _dress(axes, "", "optimizer step", "loss, nats per token")
     return figure
 
 

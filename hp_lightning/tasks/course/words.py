@@ -47,7 +47,7 @@ class Words:
     first_ids: list[Token]
     last_ids: list[Token]
     vocab_size: int
-    unknown_rate: float | None  # of the validation part's tokens
+    unknown_rate: float | None  # of the validation split's tokens
     example: Token
     vector: list[float]
     neighbours: list[Neighbours]

@@ -62,11 +62,11 @@ class Rows:
 
 
 def read_rows(key: str, path: str, cfg: DataConfig) -> Rows:
-    """Reads a CSV file, a file of one text a line, or standard input.
+    """Reads a CSV file, a file of one text per line, or standard input.
 
     Args:
         key: the config key by which the file was given
-        path: the file; `STDIN` for standard input, a text a line
+        path: the file; `STDIN` for standard input, a text per line
         cfg: how a CSV is read, and the form of the text
 
     Raises:

@@ -54,7 +54,7 @@ class GracefulShutdown(L.Callback):
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Leaves a validation, which is made anew later; several processes, which would have to agree, finish it."""
+        """Leaves a validation, which is made again later; several processes, which would have to agree, finish it."""
         if self._received is not None and trainer.world_size == 1 and trainer.global_step < trainer.max_steps:
             self._save_and_leave(trainer)
 

@@ -47,10 +47,10 @@ class MetricsCSV(L.Callback):
         self._every = every_steps
         self._kept_until = kept_until
         self._flops_share = flops_share
-        self.begun = False  # whether a step was taken up; until then nothing of an older sitting is touched
+        self.begun = False  # whether a step was taken up; until then nothing of an older session is touched
         self._loss_sum, self._losses = 0.0, 0  # of the rows with a training loss since the last validation
         self._paused: float | None = None  # since when a validation stops the clock
-        self.seconds = 0.0  # of training, without validation, over all sittings
+        self.seconds = 0.0  # of training, without validation, over all sessions
         self.latest: dict[str, float] = {}  # the newest value of every figure
         self.best: dict[str, float] = {}  # step and figures of the validation with the lowest loss
 
@@ -75,7 +75,7 @@ class MetricsCSV(L.Callback):
                     rows = [row for row in csv.DictReader(file) if _is_whole(row) and self._is_kept(row)]
             except (ValueError, KeyError, csv.Error) as error:
                 aside = self._path.with_suffix(".damaged")
-                log.warning("%s is damaged (%s): put aside as %s, and begun anew", self._path, error, aside)
+                log.warning("%s is damaged (%s): put aside as %s, and begun again", self._path, error, aside)
                 self._path.replace(aside)
         content = io.StringIO()
         writer = csv.DictWriter(content, COLUMNS)

@@ -19,7 +19,11 @@ from hp_lightning.training.loggers.tensorboard import TensorBoardLogger
 
 TOKENS = 2_048  # about so many are looked at
 ROWS = 512  # of logits at a time
-BOUNDS = (10, 100, 1_000)  # the last rank of each class but the last; rank 1 is the training part's most frequent token
+BOUNDS = (
+    10,
+    100,
+    1_000,
+)  # the last rank of each class but the last; rank 1 is the training split's most frequent token
 CLASSES = ("1–10", "11–100", "101–1,000", "rarer")
 
 
@@ -35,7 +39,7 @@ class TokenLosses:
 
 @torch.no_grad()
 def token_losses(net: GPT, data: CorpusDataModule) -> TokenLosses:
-    """Looks at windows of `data.seq_len` tokens that are spread evenly over the validation part.
+    """Looks at windows of `data.seq_len` tokens that are spread evenly over the validation split.
 
     Args:
         net: in evaluation mode
@@ -109,7 +113,7 @@ class LogPlots(PeriodicCallback):
             self._image(f"attention/layer_{number}", attention_figure(weights, self._labels, title), step)
 
     def _losses(self, found: TokenLosses, step: int) -> None:
-        count = f"{len(found.losses):,} tokens of the validation part"
+        count = f"{len(found.losses):,} tokens of the validation split"
         guessing = math.log(len(self._data.tokenizer.vocabulary))
         self._image("token_loss/distribution", loss_figure(found.losses.numpy(), guessing, count), step)
         of_class = [found.classes == number for number in range(len(CLASSES))]
@@ -119,7 +123,7 @@ class LogPlots(PeriodicCallback):
             [int(chosen.sum()) for chosen in of_class],
             found.guesses.numpy(),
             CLASSES,
-            "loss by rank of frequency in the training part",
+            "loss by rank of frequency in the training split",
         )
         self._image("token_loss/frequent_and_rare", figure, step)
 

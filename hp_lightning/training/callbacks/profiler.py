@@ -25,7 +25,7 @@ class Profile(L.Callback):
         self._profile: profile | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Notes where this sitting begins."""
+        """Notes where this session begins."""
         self._first = trainer.global_step + STEPS_BEFORE
 
     def on_train_batch_start(

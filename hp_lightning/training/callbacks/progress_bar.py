@@ -43,7 +43,7 @@ class ProgressDisplay(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves the bar, but no oftener than one can see: a small network takes a hundred steps a second."""
+        """Moves the bar, but no oftener than one can see: a small network takes a hundred steps per second."""
         now = time.monotonic()
         if self._live and now - self._last_move > SECONDS_BETWEEN_MOVES:
             self._last_move = now

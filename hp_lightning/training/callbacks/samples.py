@@ -64,16 +64,16 @@ class LogSamples(PeriodicCallback):
 
 
 def prompts(cfg: LoggerConfig, data: CorpusDataModule) -> list[str]:
-    """The prompts of a run: as they were set; else none, which begins a document, and words of the validation part."""
+    """The prompts of a run: as they were set; else none, which begins a document, and words of the validation split."""
     if cfg.sample_prompts is not None:
         return cfg.sample_prompts
     return list(dict.fromkeys(["", first_words(data)]))
 
 
 def first_words(data: CorpusDataModule) -> str:
-    """The first ten words of the first line of the validation part that has as many and knows them all.
+    """The first ten words of the first line of the validation split that has as many and knows them all.
 
-    Of the validation part, since what was trained on could be continued by heart. Where no line is long enough, the
+    Of the validation split, since what was trained on could be continued by heart. Where no line is long enough, the
     first of which all is known; empty where there is none.
     """
     text = data.tokenizer.decode(data.streams["val"][1:TOKENS_LOOKED_AT].tolist())

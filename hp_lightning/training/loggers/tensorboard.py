@@ -22,7 +22,7 @@ class EventFile:
     """One file in a folder, in which there may be older ones of the same run.
 
     What is not known to have come to the disk is kept. Where the disk is full the writer, which cannot go on after an
-    error, is replaced as soon as there is room, and all that was kept is written anew.
+    error, is replaced as soon as there is room, and all that was kept is written again.
 
     Args:
         folder: what TensorBoard takes for a run; made where it is missing
@@ -107,7 +107,7 @@ class TensorBoardLogger(Logger):
         kept_until: the last step whose figures a resumed run keeps; -1 for a new run, which takes away, too, what it
             wrote before it was killed and began again
         tokens_per_step: that an optimizer step sees
-        kneser_ney_loss: of the validation part, drawn as a level line into the charts of the loss; None leaves it out
+        kneser_ney_loss: of the validation split, drawn as a level line into the charts of the loss; None leaves it out
     """
 
     name, version = "tensorboard", None
