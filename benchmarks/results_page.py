@@ -53,8 +53,8 @@ def write_page(to: Path, found: dict[str, Measured]) -> None:
         "# What the presets come to",
         f"Made by `{COMMAND}`, which trains all but the two million words (`--only two_million`) and writes it "
         "(`--page`: writes it again). The losses are in nats per token "
-        "over every token of the validation split. The minutes are of training, without validations, on one of two cores "
-        "of a server, another run on the other; where nanoGPT is compared, it and the first of ours were begun "
+        "over every token of the validation split. The minutes are of training, without validations, on one of two "
+        "cores of a server, another run on the other; where nanoGPT is compared, it and the first of ours were begun "
         "together. *Counting* is the Kneser-Ney model of order 5 on the "
         "same tokens.",
     ]
