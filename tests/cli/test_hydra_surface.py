@@ -88,7 +88,7 @@ def test_bash_completes_commands_choices_and_keys(mine: Path) -> None:
     expected = {
         "hp-lightning tr": {"train"},
         "hp-lightning train model=": {f"model={name}" for name in ("base", "gpt2", "roadmap", "small", "tiny")},
-        "hp-lightning train optim=adam optim.l": {"optim.lr=", "optim.lr_width="},
+        "hp-lightning train optim=adam optim.l": {"optim.lr="},
         "hp-lightning generate te": {"temperature="},
         "hp-lightning train --config-dir mine experiment=o": {"experiment=own"},
         "hp-lightning corpus a.csv data.te": {"data.test_fraction=", "data.text_column="},
