@@ -95,17 +95,16 @@ class OptunaSweeper(OurSweeper):
     """`hydra/sweeper=optuna`: the values of each job are proposed by what the others have come to.
 
     Args:
-        n_trials: jobs
-        seed: of the proposals
-        params: what is searched where the command line says nothing else, in Hydra's grammar
+        given: the fields of an `OptunaConfig`
     """
 
-    def __init__(self, n_trials: int, seed: int, params: dict[str, str]) -> None:
-        self.n_trials, self.seed, self.params = n_trials, seed, params
+    def __init__(self, **given: Any) -> None:
+        self.given_search = given
 
     def sweep(self, arguments: list[str]) -> Any:
         """Trains every job and writes the summary."""
         from hp_lightning.common.errors import InputError
+        from hp_lightning.schema.sweep import optuna_config
         from hp_lightning.sweeps.optuna_search import Search
         from hp_lightning.sweeps.pool import Pool
         from hp_lightning.sweeps.slots import available_cores, available_gpus, make_slots
@@ -117,12 +116,8 @@ class OptunaSweeper(OurSweeper):
                 "hydra/sweeper=optuna watches its jobs, and needs hydra/launcher=processes: start the same command "
                 "several times, with the same sweep.name, to search on several machines",
             )
-        if self.n_trials < 1:
-            raise InputError(
-                "config.out_of_range",
-                f"hydra.sweeper.n_trials={self.n_trials} is no number of jobs: it must be at least 1",
-            )
-        search = Search(self.folder, arguments, dict(self.params), self.n_trials, self.seed)
+        cfg = optuna_config(**self.given_search)
+        search = Search(self.folder, arguments, cfg.params, cfg.n_trials, cfg.seed)
         slots = make_slots(self.cfg, self.trainer, available_cores(), available_gpus(self.trainer))
         pool = Pool(search, self.folder, slots, self.cfg.max_failures)
         run_sweep(self.folder, self.overrides(), pool.run, search.jobs)

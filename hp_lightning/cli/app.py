@@ -14,18 +14,20 @@ from typing import NoReturn, Optional
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.conf import HydraConf, RunDir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from hp_lightning.cli.config_errors import in_our_words
 from hp_lightning.cli.help import help_template
 from hp_lightning.common.command_line import IN_SWEEP
 from hp_lightning.common.console import lost_output
-from hp_lightning.common.errors import InputError, Interrupted, RunError
+from hp_lightning.common.errors import InputError, Interrupted, RunError, reason
 from hp_lightning.common.files import PROJECT
 from hp_lightning.common.hydra_grammar import quoted
 from hp_lightning.schema.checks import settings
@@ -133,9 +135,7 @@ def _ending(main: Callable[[], None], schema: type | None) -> Exception | System
     """Runs it; gives what is to be told of its end, if it was not a good one."""
     try:
         if schema is not None:
-            OmegaConf.register_new_resolver(
-                "settings", lambda *, _root_: help_template(schema, _root_, program()), replace=True
-            )
+            _set_up_hydra(schema)
             sys.argv[1:] = _settled_options(sys.argv[1:], may_sweep=schema is TrainScriptConfig)
             if "-m" not in sys.argv and IN_SWEEP not in os.environ:
                 sys.argv[1:] = as_typed(sys.argv[1:], schema)
@@ -145,6 +145,10 @@ def _ending(main: Callable[[], None], schema: type | None) -> Exception | System
         return refused.__cause__
     except (*TOLD, OSError, SystemExit) as end:
         return end
+    except (YAMLError, UnicodeDecodeError) as error:
+        if HydraConfig.initialized():  # not while it is composed
+            raise
+        return InputError("config.not_yaml", f"a config file is not valid YAML: {reason(error)}")
     except ValueError as error:
         if not str(error).startswith("Config group override"):
             raise
@@ -157,23 +161,40 @@ def _ending(main: Callable[[], None], schema: type | None) -> Exception | System
     return None
 
 
+def _set_up_hydra(schema: type) -> None:
+    """What is Hydra's own in every command; an experiment or the command line may still override it.
+
+    It logs nothing and makes no folder: hp_lightning makes a run's folder itself, after the config and the corpus have
+    been found good, so that a refused run leaves nothing behind and resuming never overwrites what it resumes.
+    """
+    chosen = {"help": "settings", "launcher": "processes", "sweeper": "grid", "job_logging": "none", "callbacks": None}
+    unchanged = dict.fromkeys(("output", "hydra_help", "hydra_logging", "env"), "default")
+    defaults = [{group: choice} for group, choice in {**unchanged, **chosen}.items()]
+    node = HydraConf(defaults=[*defaults, "_self_"], run=RunDir(dir="."), output_subdir=None)
+    ConfigStore.instance().store(group="hydra", name="config", node=node)
+    OmegaConf.register_new_resolver(
+        "settings", lambda *, _root_: help_template(schema, _root_, program()), replace=True
+    )
+
+
 def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
-    """The words with -m before all others, where Hydra's parser takes it; it answers nonsense with its whole usage.
+    """The words with Hydra's options before all others; its own parser answers nonsense with its whole usage.
 
     Raises:
         InputError: there are options that it does not know, or that exclude each other
     """
 
     def refuse(message: str) -> NoReturn:
-        raise InputError(
-            "cli.usage", f"{message}: settings are given as key=value, options before them; --help lists the keys"
-        )
+        raise InputError("cli.usage", f"{message}: settings are given as key=value; --help lists the keys")
 
     others = [word for word in arguments if word not in ("-m", "--multirun", "hydra.mode=MULTIRUN")]
     parser = get_args_parser()
     parser.allow_abbrev = False
     parser.error = refuse  # type: ignore[method-assign]
-    options = parser.parse_args(others)
+    options = parser.parse_intermixed_args(others)
+    for word in options.overrides:  # Hydra takes them behind its options alone
+        others.remove(word)
+    others += options.overrides
     sweeps = options.multirun or len(others) < len(arguments)
     if sweeps and not may_sweep:
         raise InputError("cli.no_sweeps", "-m begins a sweep, and only hp-lightning train has sweeps: leave it out")
@@ -188,7 +209,8 @@ def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
         raise InputError(
             "cli.rerun", "--experimental-rerun reads a pickled job, and pickles can run anything: use resume=RUN"
         )
-    if options.shell_completion and not {"install=bash", "uninstall=bash", "query=bash"} & set(others):
+    asks = {"install=bash", "uninstall=bash", *(["query=bash"] if "COMP_LINE" in os.environ else [])}
+    if options.shell_completion and not asks & set(others):
         raise InputError("cli.usage", "--shell-completion does not say what to do: add install=bash or uninstall=bash")
     return ["-m", *others] if sweeps else others
 

@@ -4,7 +4,13 @@ import difflib
 import re
 
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from hp_lightning.common.errors import InputError
 from hp_lightning.schema.checks import settings
@@ -26,15 +32,22 @@ def in_our_words(error: Exception, schema: type | None) -> InputError:
         return _of_a_key(cause, schema)
     if unmatched := re.match(r"Could not override '([^'@]+)", str(error)):
         return _unknown_key(unmatched[1], schema)
-    message = str(error).partition("Config search path")[0].partition("See https://hydra.cc")[0].strip()
+    message = (
+        re.sub(r"^\w+Exception: ", "", str(error))
+        .partition("Config search path")[0]
+        .partition("See https://hydra.cc")[0]
+        .strip()
+    )
     if isinstance(error, OverrideParseException):
-        advice = """quote values that contain commas, brackets or quotes: 'key="value"'"""
+        advice = """quote values that contain commas, brackets, quotes or letters other than a to z: 'key="value"'"""
         return InputError("config.syntax", f"{message}; {advice}")
     return InputError("config.not_composed", message)
 
 
 def _of_a_key(error: OmegaConfBaseException, schema: type | None) -> InputError:
     key, message = error.full_key, str(error).splitlines()[0]
+    if isinstance(error, InterpolationResolutionError):
+        return InputError("config.interpolation", message if key is None else f"{key}: {message}")
     if isinstance(error, MissingMandatoryValue):
         return InputError("config.missing", f"{key} is not set: give it on the command line, {key}=...")
     if isinstance(error, (ConfigKeyError, ConfigAttributeError)):

@@ -65,7 +65,7 @@ def _overrides(words: list[str]) -> list[str]:
 def run() -> None:
     """The command."""
     if {"-h", "--help"} & set(sys.argv):
-        keys = keys_table(TrainConfig, to_plain(TrainConfig()), "data.", "tokenizer.")
+        keys = keys_table(TrainConfig, to_plain(TrainConfig()), r"tokenizer|data\.(?!path|seq_len|batch)")
         print_help(f"{__doc__}\n{keys}", app.program())
         return
     sys.argv[1:] = _overrides(sys.argv[1:])

@@ -15,6 +15,7 @@ from hp_lightning.common.errors import InputError
 from hp_lightning.common.run_dir import check_run_dir, find_resumable
 from hp_lightning.common.slurm import run_of_requeued_job
 from hp_lightning.data.sources import check_local_sources
+from hp_lightning.schema.sweep import sweep_config
 from hp_lightning.schema.train import TrainConfig, TrainScriptConfig, train_config
 from hp_lightning.sweeps.plan import complete_arguments, placed_job
 from hp_lightning.sweeps.sweep import train_alone
@@ -30,6 +31,7 @@ def main(cfg: DictConfig) -> None:
         train_alone(placed_job(sweep_dir, overrides), sweep_dir)
         return
     checked = train_config(cfg)
+    sweep_config(cfg)
     begun = None if checked.resume is not None else run_of_requeued_job(checked.run_dir)
     if begun is not None:
         checked.resume, overrides = str(begun), []

@@ -44,7 +44,7 @@ def slug(overrides: Iterable[str]) -> str:
         key, value = parted(override)
         value = Path(value).stem if "/" in value else value
         words.append(key.rpartition(".")[2] + value if _needs_name(key) else value)
-    name = re.sub(r"[^\w.-]+", "-", "_".join(words)).strip("-_.")
+    name = re.sub(r"[^\w.-]+", "-", "_".join(words), flags=re.ASCII).strip("-_.")
     if len(name) > SLUG_LENGTH:
         name = f"{name[: SLUG_LENGTH - 9]}-{hashlib.sha256(' '.join(overrides).encode()).hexdigest()[:8]}"
     return name or "default"

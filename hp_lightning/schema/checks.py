@@ -78,6 +78,8 @@ def _out_of_bounds(cfg: Any, prefix: str) -> Iterator[InputError]:
         value = attrgetter(key)(cfg)
         if value == "" and not field.metadata["may_be_empty"]:
             yield InputError("config.empty", f"{prefix}{key} is empty: give it a value, or leave it out")
+        elif value is None and field.type is Any and field.default is not None:
+            yield InputError("config.null", f"{prefix}{key}=null is invalid: give a value, or leave the key out")
         elif value is not None:
             broken = (bound for bound in field.metadata["bounds"] if not bound.holds(value))
             yield from (InputError(bound.code, f"{prefix}{key}={typed(value)} {bound.predicate}") for bound in broken)

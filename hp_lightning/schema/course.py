@@ -30,8 +30,8 @@ class CourseConfig:
     )
     data: OtherCorpusConfig = field(default_factory=OtherCorpusConfig)
     course: ModelConfig = field(default_factory=ModelConfig)
-    positive: list[str] = setting(POSITIVE_WORDS, "words of one sentiment", WORDS)
-    negative: list[str] = setting(NEGATIVE_WORDS, "words of the other", WORDS)
+    positive: list[str] = setting(POSITIVE_WORDS, "words of positive sentiment", WORDS)
+    negative: list[str] = setting(NEGATIVE_WORDS, "words of negative sentiment", WORDS)
     seed: int = setting(1, "draws the passage's dropout and samples", SEED)
 
 

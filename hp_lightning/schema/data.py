@@ -20,11 +20,11 @@ class DataConfig:
     path: Any = setting(MISSING, "a file, a glob or a URL, or a list of them", verbatim=True)
     delimiter: Optional[str] = setting(None, "what separates the columns; null: found from the file", verbatim=True)
     encoding: str = setting(
-        "utf-8", "of the file: utf-8 (with or without byte order mark), or another of Python's names"
+        "utf-8", "encoding of the file: utf-8 (with or without byte order mark), or another of Python's names"
     )
     sha256: Optional[str] = setting(None, "the checksum that the file must have, in hexadecimal; null: not checked")
     text_column: Optional[str] = setting(
-        None, "column of the text: its name, or position from 0; null: found from the header"
+        None, "column of the text: its name, or position from 0; null: found from the header", verbatim=True
     )
     group_columns: Optional[list[str]] = setting(
         None, "rows that agree in these columns are one document; null: found from the header"
@@ -34,7 +34,11 @@ class DataConfig:
     )
     header: bool = setting(True, "whether the first row names the columns")
     collapse_spaces: bool = setting(True, "whether runs of spaces become one, and those at the ends of lines go")
-    split: str = setting("auto", "whole documents, or the tail of the text, are held out", SPLITS)
+    split: str = setting(
+        "auto",
+        "what is held out: whole documents, or the tail of the text; auto: documents where there are enough",
+        SPLITS,
+    )
     val_fraction: float = setting(0.1, "share of the characters to validate on", PROPER_FRACTION)
     test_fraction: float = setting(0.05, "share of the characters to test on", RATE)
     split_seed: int = setting(0, "draws the documents that are held out", SEED)
@@ -62,8 +66,8 @@ class OtherCorpusConfig:
 
     path: Any = setting(None, "a file, a glob or a URL, or a list of them", verbatim=True)
     delimiter: Optional[str] = setting(None, "what separates the columns", verbatim=True)
-    encoding: Optional[str] = setting(None, "encoding of the file")
-    text_column: Optional[str] = setting(None, "column of the text: its name, or position from 0")
+    encoding: Optional[str] = setting(None, "encoding of the file", verbatim=True)
+    text_column: Optional[str] = setting(None, "column of the text: its name, or position from 0", verbatim=True)
     group_columns: Optional[list[str]] = setting(None, "rows that agree in these columns are one document")
     row_separator: Optional[str] = setting(None, "what joins the rows of a document", verbatim=True, may_be_empty=True)
     header: Optional[bool] = setting(None, "whether the first row names the columns")

@@ -24,10 +24,10 @@ class EvaluateConfig:
     )
     num_samples: int = setting(8, "samples in which copies are counted; 0: none", number(at_least=0))
     max_new_tokens: int = setting(256, "longest sample, in tokens", number(at_least=1))
-    temperature: float = setting(0.8, "divides the logits; 0: greedy decoding", TEMPERATURE)
-    top_k: Optional[int] = setting(None, "only so many of the likeliest tokens; null: all", number(at_least=1))
+    temperature: float = setting(0.8, "what the logits are divided by", TEMPERATURE)
+    top_k: Optional[int] = setting(None, "how many of the likeliest tokens may come; null: all", number(at_least=1))
     top_p: Optional[float] = setting(
-        0.95, "only the likeliest tokens that together have this probability; null: all", PROBABILITY
+        0.95, "only the likeliest tokens, which together have this probability, may come; null: all", PROBABILITY
     )
     seed: int = setting(1, "draws the samples", SEED)
 

@@ -18,21 +18,23 @@ TEMPERATURE = Bound(
 
 @dataclass
 class GenerateConfig:
-    """Let a trained model write."""
+    """Generate text with a trained model."""
 
     ckpt: Optional[str] = checkpoint()
     prompt: str = setting("", "text to continue; empty: a document begins", verbatim=True, may_be_empty=True)
     prompt_file: Optional[str] = setting(None, "a file with a prompt per line; -: standard input", verbatim=True)
-    interactive: bool = setting(False, "asks for one prompt after the other")
+    interactive: bool = setting(False, "whether it asks for one prompt after the other")
     format: str = setting(
-        "text", "json: an object per line and sample, with tokens and log-probabilities", one_of("text", "json")
+        "text",
+        "text, or json: one object per sample, with tokens and log-probabilities",
+        one_of("text", "json"),
     )
     num_samples: int = setting(1, "samples per prompt", number(at_least=1))
     max_new_tokens: int = setting(200, "longest sample, in tokens", number(at_least=1))
-    temperature: float = setting(0.8, "divides the logits; 0: greedy decoding", TEMPERATURE)
-    top_k: Optional[int] = setting(None, "only so many of the likeliest tokens; null: all", number(at_least=1))
+    temperature: float = setting(0.8, "what the logits are divided by", TEMPERATURE)
+    top_k: Optional[int] = setting(None, "how many of the likeliest tokens may come; null: all", number(at_least=1))
     top_p: Optional[float] = setting(
-        0.95, "only the likeliest tokens that together have this probability; null: all", PROBABILITY
+        0.95, "only the likeliest tokens, which together have this probability, may come; null: all", PROBABILITY
     )
     min_p: Optional[float] = setting(
         None, "only tokens with this share of the likeliest one's probability; null: all", PROBABILITY

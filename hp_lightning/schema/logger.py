@@ -11,7 +11,7 @@ class LoggerConfig:
     """What is recorded while the run goes on; `metrics.csv` always is."""
 
     tensorboard: bool = setting(True, "whether event files for TensorBoard are written")
-    log_every_steps: int = setting(10, "optimizer steps between training losses", number(at_least=1))
+    log_every_steps: int = setting(10, "optimizer steps between two rows of metrics.csv", number(at_least=1))
     sample_prompts: Optional[list[str]] = setting(
         None,
         'what the model is asked to continue at a validation; "" begins a document; null: that, and the first words of '

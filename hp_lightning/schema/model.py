@@ -17,9 +17,9 @@ class ModelConfig:
     )
     d_model: int = setting(128, "features per token", number(at_least=1))
     num_heads: int = setting(4, "attention heads per layer", number(at_least=1))
-    num_layers: int = setting(4, "transformer blocks", number(at_least=1))
+    num_layers: int = setting(4, "number of transformer blocks", number(at_least=1))
     d_ff: int = setting(512, "features within a feed-forward layer", number(at_least=1))
-    max_seq_len: int = setting(64, "tokens, the longest context", number(at_least=1))
+    max_seq_len: int = setting(64, "longest context, in tokens", number(at_least=1))
     position: str = setting("rotary", "positional embedding", one_of("learned", "sinusoidal", "rotary"))
     norm: str = setting("rms", "LayerNorm or RMSNorm", one_of("layer", "rms"))
     norm_position: str = setting(
@@ -28,7 +28,7 @@ class ModelConfig:
     activation: str = setting(
         "relu_squared", "activation of feed-forward layers", one_of("relu", "gelu", "relu_squared")
     )
-    bias: bool = setting(False, "whether linear layers and LayerNorm have one")
+    bias: bool = setting(False, "whether linear layers and LayerNorm have a bias")
     tie_embeddings: bool = setting(True, "whether the output layer's weights are the embedding table")
     qk_norm: bool = setting(True, "whether queries and keys are normalized")
 

@@ -15,9 +15,11 @@ MOST_L2_DECAY = 0.1  # that Adam, not AdamW, can be told
 class PlateauConfig:
     """`torch.optim.lr_scheduler.ReduceLROnPlateau` on the validation loss."""
 
-    factor: float = setting(0.5, "what the learning rates are multiplied by", PROPER_FRACTION)
+    factor: float = setting(0.5, "what the learning rates are multiplied by on a plateau", PROPER_FRACTION)
     patience: Optional[int] = setting(
-        None, "validations without a better loss; null: the validation loss has no say", number(at_least=0)
+        None,
+        "validations without a better loss that are a plateau; null: none is",
+        number(at_least=0),
     )
     min_lr: float = setting(1e-5, "lowest optim.lr; every other rate falls by the same factor", number(at_least=0))
 

@@ -12,12 +12,12 @@ DROPOUT_PLACES = ("embedding", "attention", "residual")
 class RegularizationConfig:
     """Everything that keeps the network from memorizing its training text."""
 
-    dropout: float = setting(0.1, "rate of the three below, where they say nothing else", RATE)
-    embedding_dropout: Optional[float] = setting(None, "rate behind the embedding; null: dropout", RATE)
-    attention_dropout: Optional[float] = setting(None, "rate of attention weights; null: dropout", RATE)
-    residual_dropout: Optional[float] = setting(None, "rate at the end of residual branches; null: dropout", RATE)
-    weight_decay: float = setting(1.0, "per step, times the learning rate; of matrices only", number(at_least=0))
-    gradient_clip_norm: Optional[float] = setting(1.0, "longest gradient of a step; null: no clipping", POSITIVE)
+    dropout: float = setting(0.1, "dropout rate at every place whose own rate is null", RATE)
+    embedding_dropout: Optional[float] = setting(None, "dropout rate of the embedding; null: dropout", RATE)
+    attention_dropout: Optional[float] = setting(None, "dropout rate of attention weights; null: dropout", RATE)
+    residual_dropout: Optional[float] = setting(None, "dropout rate of residual branches; null: dropout", RATE)
+    weight_decay: float = setting(1.0, "weight decay of matrices, times the learning rate", number(at_least=0))
+    gradient_clip_norm: Optional[float] = setting(1.0, "largest norm of the gradient; null: no clipping", POSITIVE)
     early_stopping_patience: Optional[int] = setting(
         10, "validations without a better loss after which training stops; null: never", number(at_least=1)
     )

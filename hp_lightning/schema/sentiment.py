@@ -39,11 +39,13 @@ class ReviewsConfig:
     """How a CSV of texts to be judged, or of labelled ones, is read."""
 
     delimiter: Optional[str] = setting(None, "what separates the columns; null: found from the file", verbatim=True)
-    encoding: str = setting("utf-8", "encoding of the file")
+    encoding: str = setting("utf-8", "encoding of the file", verbatim=True)
     text_column: Optional[str] = setting(
-        None, "column of the text: its name, or position from 0; null: found from the header"
+        None, "column of the text: its name, or position from 0; null: found from the header", verbatim=True
     )
-    label_column: Optional[str] = setting(None, "column that says positive or negative; null: found from the header")
+    label_column: Optional[str] = setting(
+        None, "column that says positive or negative; null: found from the header", verbatim=True
+    )
 
 
 @dataclass
@@ -56,19 +58,21 @@ class TeachConfig:
         Bound("must be two words, for positive and for negative", lambda labels: len(labels) == 2),
         WORDS,
     )
-    networks: int = setting(5, "networks that differ by seed and rows, whose log-odds are averaged", number(at_least=1))
-    from_weights: bool = setting(False, "whether they begin with the model's weights, or afresh")
+    networks: int = setting(
+        5, "number of networks, by other seeds and rows, whose log-odds are averaged", number(at_least=1)
+    )
+    from_weights: bool = setting(False, "whether they start from the model's weights (false: from random ones)")
     epochs: int = setting(10, "passes through the rows", number(at_least=1))
     batch_size: int = setting(32, "texts per step", number(at_least=1))
     lr: float = setting(2.8e-3, "highest learning rate; it falls linearly to 0", POSITIVE)
     weight_decay: float = setting(0.1, "AdamW's weight decay", number(at_least=0))
-    dropout: float = setting(0.05, "rate of attention and residual branches", RATE)
-    embedding_dropout: float = setting(0.1, "rate behind the embedding", RATE)
+    dropout: float = setting(0.05, "dropout rate of attention and residual branches", RATE)
+    embedding_dropout: float = setting(0.1, "dropout rate of the embedding", RATE)
     word_deletion: float = setting(0.5, "share of a text's words that are left out when it is shown", RATE)
     distillation: float = setting(
         0.5, "share of the target that naive Bayes gives; the rest is the row's own label", FRACTION
     )
-    shuffle: float = setting(0.5, "share of the texts whose words are shown in any order", FRACTION)
+    shuffle: float = setting(0.5, "share of the texts whose words are shown in random order", FRACTION)
     val_fraction: float = setting(
         0.1, "share of the rows that each network does not see, to set the temperature", PROPER_FRACTION
     )
@@ -86,7 +90,7 @@ class SentimentConfig:
     evaluate: Optional[str] = setting(None, "CSV of labelled rows to compare with", verbatim=True)
     train: Optional[str] = setting(None, "CSV of labelled rows to teach a model", verbatim=True)
     out: Optional[str] = setting(
-        None, "where scores, evaluation or the taught model go; null: see docs/sentiment.md", verbatim=True
+        None, "where scores, evaluation or the taught model go; null: next to the checkpoint, or printed", verbatim=True
     )
     data: ReviewsConfig = field(default_factory=ReviewsConfig)
     method: str = setting(
@@ -96,9 +100,9 @@ class SentimentConfig:
         "it's a", "follows a text, before the words, with method=calibrated", verbatim=True, may_be_empty=True
     )
     positive: list[str] = setting(
-        POSITIVE_WORDS, "words of one sentiment; those not in the vocabulary do not count", WORDS
+        POSITIVE_WORDS, "words of positive sentiment; those not in the vocabulary do not count", WORDS
     )
-    negative: list[str] = setting(NEGATIVE_WORDS, "words of the other", WORDS)
+    negative: list[str] = setting(NEGATIVE_WORDS, "words of negative sentiment", WORDS)
     teach: TeachConfig = field(default_factory=TeachConfig)
     seed: int = setting(1, "draws rows and weights", SEED)
 

@@ -27,7 +27,7 @@ def setting(default: Any, meaning: str, *bounds: Bound, verbatim: bool = False, 
         may_be_empty: the empty string is a value
     """
     metadata = {"meaning": meaning, "bounds": bounds, "verbatim": verbatim, "may_be_empty": may_be_empty}
-    if isinstance(default, list):
+    if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -52,10 +52,10 @@ def one_of(*choices: str) -> Bound:
 
 
 def some_of(*choices: str) -> Bound:
-    """A list with at least one of the choices and nothing else."""
+    """A list of at least one of the choices, none twice."""
     return Bound(
         f"must be a list of {', '.join(choices)}",
-        lambda values: bool(values) and set(values) <= set(choices),
+        lambda values: bool(values) and set(values) <= set(choices) and len(set(values)) == len(values),
         "config.unknown_choice",
     )
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from hp_lightning.common.errors import InputError
 from hp_lightning.schema.checks import resolved, validated
-from hp_lightning.schema.setting import Bound, number, setting
+from hp_lightning.schema.setting import SEED, Bound, number, setting
 
 
 @dataclass
@@ -20,13 +20,31 @@ class SweepConfig:
     dir: str = setting("outputs/sweeps/${sweep.name}", "the sweep's folder")
     jobs: Any = setting(
         "auto",
-        "how many run at once; auto: as many as there are GPUs, or what a CPU is fastest with",
+        "how many run at once; auto: one per GPU, or one per two cores",
         Bound("must be auto, or at least 1", lambda jobs: jobs == "auto" or (type(jobs) is int and jobs >= 1)),
     )
     max_failures: Optional[int] = setting(
         None, "failed jobs after which no other is started; null: all jobs are tried", number(at_least=1)
     )
-    job: Optional[str] = setting(None, "the folder of a job, given to it by the sweep")
+    job: Optional[str] = setting(None, "folder of a job; the sweep sets it")
+
+
+@dataclass
+class OptunaConfig:
+    """`hydra/sweeper=optuna`: a search."""
+
+    n_trials: int = setting(20, "jobs", number(at_least=1))
+    seed: int = setting(1, "draws the proposals", SEED)
+    params: dict[str, str] = setting({}, "what is searched, by key, where the command line says nothing")
+
+
+def optuna_config(**given: Any) -> OptunaConfig:
+    """What the sweeper was given, checked.
+
+    Raises:
+        InputError: a value is out of its range
+    """
+    return validated(given, OptunaConfig, prefix="hydra.sweeper.")
 
 
 def sweep_config(cfg: DictConfig) -> SweepConfig:

@@ -19,7 +19,7 @@ class TokenizerConfig:
     min_frequency: int = setting(
         2, "rarer tokens become <UNK>; with bpe, rarer pairs are not merged", number(at_least=1)
     )
-    lowercase: bool = setting(False, "whether capital letters are made small")
+    lowercase: bool = setting(False, "whether the text is lowercased")
     from_run: Optional[str] = setting(
         None, "run folder or checkpoint whose tokenizer is taken as it is; null: one is learned", verbatim=True
     )

@@ -42,7 +42,9 @@ class TrainConfig:
     )
     max_epochs: Optional[int] = setting(10, "passes through the training split", number(at_least=1))
     seed: int = setting(1, "draws the weights, the order of the batches and dropout", SEED)
-    run_dir: Optional[str] = setting(None, "null: outputs/runs/<date>_<time>_<overrides>", verbatim=True)
+    run_dir: Optional[str] = setting(
+        None, "folder of the run; null: outputs/runs/<date>_<time>_<overrides>", verbatim=True
+    )
     resume: Optional[str] = setting(None, "folder of a run to resume, a checkpoint in it, or latest", verbatim=True)
 
 

@@ -53,6 +53,37 @@ def test_options_without_sense_are_refused(words: list[str], code: str, mentione
     expect_refusal(run_in_process(mine, "train", *words), code, mentioned)
 
 
+def test_an_experiment_may_choose_hydras_own_groups(mine: Path) -> None:
+    (mine / "mine" / "experiment" / "search.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /hydra/sweeper: optuna\n"
+    )
+    words = ["--config-dir", "mine", "experiment=search", "--cfg", "hydra", "--package", "hydra.sweeper"]
+    done = run_in_process(mine, "train", *words)
+    assert yaml.safe_load(done.stdout.partition("\n")[2])["n_trials"] == 20, done.stderr
+
+
+def test_options_stand_anywhere(mine: Path) -> None:
+    done = run_in_process(
+        mine, "corpus", "a.csv", "--config-dir", "mine", "model=tiny", "--cfg", "job", "experiment=own"
+    )
+    cfg = yaml.safe_load(done.stdout)
+    assert (cfg["data"]["path"], cfg["model"]["num_heads"]) == ("a.csv", 3), done.stderr
+
+
+@pytest.mark.parametrize("content", [b"a: [1, 2\nb: }", b"\xff\xfe"])
+def test_a_broken_config_of_ones_own_is_one_line(content: bytes, mine: Path) -> None:
+    (mine / "mine" / "experiment" / "own.yaml").write_bytes(content)
+    done = run_in_process(mine, "train", "--config-dir", "mine", "experiment=own")
+    expect_refusal(done, "config.not_yaml")
+
+
+def test_a_root_without_our_schema_leaves_nothing(mine: Path) -> None:
+    (mine / "mine" / "other.yaml").write_text("a: 1\n")
+    done = run_in_process(mine, "train", "--config-dir", "mine", "--config-name", "other")
+    expect_refusal(done, "config.unknown_key", " a:")
+    assert [path.name for path in mine.iterdir()] == ["mine"]
+
+
 def test_a_sweep_hands_hydras_settings_to_its_jobs(mine: Path) -> None:
     """Here and resumed: a job that cannot find `own`, or has the project's 4 heads, tells another reason.
 
