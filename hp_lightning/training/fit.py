@@ -84,8 +84,9 @@ def _train_beside(known: str) -> None:
     """The part of a run that the process of another device has; the first process alone speaks and writes."""
     for name in LIBRARY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    with suppress(Interrupted), warnings.catch_warnings(action="ignore"):
-        _fit(take_over(known))
+    run = take_over(known)
+    with suppress(RunError), warnings.catch_warnings(action="ignore"):
+        _fit(run)
 
 
 def _check_devices_alone(cfg: TrainConfig) -> None:
