@@ -280,9 +280,6 @@ def write_checkpoint(checkpoint: dict[str, Any], last: Path, names: Iterable[Pat
             failpoint("checkpoint.keep_previous")
             last.resolve().replace(RunDir(last.parent.parent).previous_checkpoint)
         failpoint("checkpoint.rename")
-    folder = os.open(last.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
 
 
 class _FirstError:

@@ -99,6 +99,16 @@ def atomic_write(path: Path, *, sole_writer: bool = False) -> Iterator[BufferedR
         os.fsync(file.fileno())
 
 
+def atomic_write_text(path: Path, text: str) -> None:
+    """`atomic_write` of a text, in UTF-8.
+
+    Raises:
+        OSError: nothing was changed; it names `path`
+    """
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Make a folder that takes the place of `path`, where an empty one may be, in the end; or nothing is changed.
@@ -126,6 +136,9 @@ def _taking_the_place_of(path: Path, sole_writer: bool = False) -> Iterator[Path
     try:
         yield unfinished
         unfinished.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)  # it has the name
+        os.close(folder)
     finally:
         with suppress(OSError):  # would hide the first error
             _remove(unfinished)

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from hp_lightning.common.errors import InputError
-from hp_lightning.common.files import atomic_write
+from hp_lightning.common.files import atomic_write_text
 from hp_lightning.common.hydra_grammar import slug
 
 OUTPUTS = Path("outputs")
@@ -138,8 +138,7 @@ class RunDir:
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in summary.items()
         }
-        with atomic_write(self.summary) as file:
-            file.write((json.dumps(plain, indent=2) + "\n").encode())
+        atomic_write_text(self.summary, json.dumps(plain, indent=2) + "\n")
 
     def load_summary(self) -> dict[str, Any]:
         """What `write_summary` wrote.

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from hp_lightning.common.console import log
+from hp_lightning.common.files import atomic_write_text
 from hp_lightning.common.run_dir import RUNS, RunDir
 
 
@@ -26,7 +27,7 @@ def mark(run_dir: RunDir) -> None:
     """Notes in a run folder which job has made it."""
     job = job_id()
     if job is not None:
-        run_dir.slurm_job.write_text(job + "\n", encoding="utf-8")
+        atomic_write_text(run_dir.slurm_job, job + "\n")
 
 
 def run_of_requeued_job(run_dir: str | None) -> Path | None:

@@ -14,7 +14,7 @@ from hp_lightning import checkpoint
 from hp_lightning.checkpoint import LoadedCheckpoint
 from hp_lightning.common.console import log, log_table, messages
 from hp_lightning.common.errors import InputError, RunError
-from hp_lightning.common.files import atomic_write, check_target
+from hp_lightning.common.files import atomic_write_text, check_target
 from hp_lightning.common.hardware import device_of
 from hp_lightning.common.run_dir import find_checkpoint
 from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
@@ -223,8 +223,7 @@ def _file_name(path: str) -> str:
 
 def _write(path: Path, report: dict[str, Any]) -> None:
     try:
-        with atomic_write(path) as file:
-            file.write((json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
+        atomic_write_text(path, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise RunError(
             "output.not_writable",

@@ -13,7 +13,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from hp_lightning.common.command_line import IN_SWEEP
-from hp_lightning.common.files import PROJECT
+from hp_lightning.common.files import PROJECT, atomic_write_text
 from hp_lightning.common.hydra_grammar import quoted
 from hp_lightning.common.run_dir import COMPLETE
 from hp_lightning.sweeps.plan import Job, clear, has_begun, settings_of_hydra
@@ -106,7 +106,7 @@ def record(job: Job, status: str, reason: str | None) -> None:
     with suppress(OSError):
         if not has_begun(job):  # so that a summary of the sweep can tell which job it was
             run_dir.overrides.parent.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(OmegaConf.create(list(job.overrides)), run_dir.overrides)
+            atomic_write_text(run_dir.overrides, OmegaConf.to_yaml(OmegaConf.create(list(job.overrides))))
         run_dir.write_summary({**run_dir.read_summary(), "status": status, "reason": reason})
 
 

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from hp_lightning.common.errors import InputError
-from hp_lightning.common.files import atomic_write
+from hp_lightning.common.files import atomic_write_text
 from hp_lightning.common.hydra_grammar import parted, quoted, slug
 from hp_lightning.common.run_dir import RunDir
 
@@ -185,8 +185,7 @@ def begin(sweep_dir: Path, overrides: list[str]) -> None:
         )
     try:
         sweep_dir.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            file.write(OmegaConf.to_yaml(OmegaConf.create(overrides)).encode())
+        atomic_write_text(path, OmegaConf.to_yaml(OmegaConf.create(overrides)))
     except OSError as error:
         raise InputError(
             "output.not_writable", f"sweep.dir={sweep_dir} cannot be made ({error.strerror}): name another folder"

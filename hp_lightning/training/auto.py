@@ -14,7 +14,7 @@ from filelock import FileLock
 from hp_lightning.common.command_line import IN_SWEEP
 from hp_lightning.common.console import clock
 from hp_lightning.common.errors import InputError
-from hp_lightning.common.files import atomic_write
+from hp_lightning.common.files import atomic_write_text
 from hp_lightning.common.hardware import device_name, device_of, matrix_rate, missing_for_compile
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.data import DataConfig
@@ -77,8 +77,7 @@ def _matrix_rates(device: torch.device) -> dict[str, float]:
     path = Path(sweep_dir) / f".{device_name(device)}.json".replace(" ", "_")
     with FileLock(path.with_suffix(".lock")):
         if not path.is_file():
-            with atomic_write(path) as file:
-                file.write(json.dumps(_measure(device)).encode())
+            atomic_write_text(path, json.dumps(_measure(device)))
         known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
     return known
 

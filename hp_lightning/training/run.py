@@ -20,7 +20,7 @@ from hp_lightning.checkpoint import LoadedCheckpoint
 from hp_lightning.common import slurm
 from hp_lightning.common.console import log
 from hp_lightning.common.errors import InputError
-from hp_lightning.common.files import atomic_write
+from hp_lightning.common.files import atomic_write_text
 from hp_lightning.common.hardware import check_devices
 from hp_lightning.common.hydra_grammar import parted
 from hp_lightning.common.run_dir import RUNS, RunDir, find_checkpoint, find_resumable
@@ -91,10 +91,9 @@ def begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
     settled.reasons.append(_room_line(cfg, RUNS if cfg.run_dir is None else Path(cfg.run_dir), resumed=False))
     run_dir = RunDir.create(cfg.run_dir, overrides)
     held = run_dir.lock()
-    OmegaConf.save(OmegaConf.create(overrides), run_dir.overrides)
-    OmegaConf.save(OmegaConf.create({"hydra": hydra}), run_dir.hydra)
-    with atomic_write(run_dir.config) as file:  # it is what a run can be begun again from
-        file.write(to_yaml(cfg).encode())
+    atomic_write_text(run_dir.overrides, OmegaConf.to_yaml(OmegaConf.create(overrides)))
+    atomic_write_text(run_dir.hydra, OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
+    atomic_write_text(run_dir.config, to_yaml(cfg))  # it is what a run can be begun again from
     slurm.mark(run_dir)
     return Run(cfg, run_dir, data, settled, held)
 

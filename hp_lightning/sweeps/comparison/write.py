@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hp_lightning.common.console import console, log
 from hp_lightning.common.errors import RunError
-from hp_lightning.common.files import atomic_write
+from hp_lightning.common.files import atomic_write, atomic_write_text
 from hp_lightning.sweeps.comparison.compare import FIGURES, Comparison, compare
 from hp_lightning.sweeps.comparison.runs import RunRecord, read_run
 from hp_lightning.sweeps.comparison.table import WIDEST, escaped, log_comparison, markdown_table
@@ -31,12 +31,10 @@ def summarize(folders: Sequence[Path], to: Path) -> None:
     endings = [*_endings(records), *_gaps(comparison, records, len(folders))]
     _say(comparison, lines, endings)
     try:
-        with atomic_write(to / "summary.csv") as file:
-            file.write(_csv(comparison).encode())
+        atomic_write_text(to / "summary.csv", _csv(comparison))
         with atomic_write(to / "summary.png") as file:
             draw(comparison, file)
-        with atomic_write(to / "summary.md") as file:
-            file.write(_markdown(to, comparison, lines, endings).encode())
+        atomic_write_text(to / "summary.md", _markdown(to, comparison, lines, endings))
     except OSError as error:
         raise RunError(
             "output.not_writable", f"{to} cannot be written ({error.strerror}): the summary is shown above only"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hp_lightning.common.errors import InputError, RunError
-from hp_lightning.common.files import atomic_write, check_target
+from hp_lightning.common.files import atomic_write_text, check_target
 from hp_lightning.schema.sentiment import SentimentConfig
 from hp_lightning.tasks.sentiment.classify import Judge, say
 from hp_lightning.tasks.sentiment.metrics import Quality, measure
@@ -47,8 +47,7 @@ def compare(judge: Judge, source: str, cfg: SentimentConfig) -> None:
     print(_described(judge, quality))
     try:
         draw_reliability(probabilities, labels, quality, picture)
-        with atomic_write(report) as file:
-            file.write((json.dumps(_report(judge, source, cfg, quality), indent=2) + "\n").encode())
+        atomic_write_text(report, json.dumps(_report(judge, source, cfg, quality), indent=2) + "\n")
     except OSError as error:
         raise RunError(
             "output.not_writable", f"{report} cannot be written ({error.strerror}): name another place by out="

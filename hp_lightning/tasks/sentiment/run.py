@@ -7,7 +7,7 @@ from pathlib import Path
 from hp_lightning import checkpoint
 from hp_lightning.common.command_line import own_command
 from hp_lightning.common.errors import InputError, RunError
-from hp_lightning.common.files import atomic_write, check_target
+from hp_lightning.common.files import atomic_write_text, check_target
 from hp_lightning.common.run_dir import find_checkpoint
 from hp_lightning.schema.sentiment import SentimentConfig
 from hp_lightning.tasks.sentiment import checkpoint as taught
@@ -74,8 +74,7 @@ def _judge_rows(judge: Judge, rows: Rows, out: str | None) -> None:
     content = io.StringIO(newline="")
     write_scores(rows, scores, content)
     try:
-        with atomic_write(Path(out)) as file:
-            file.write(content.getvalue().encode())
+        atomic_write_text(Path(out), content.getvalue())
     except OSError as error:
         raise RunError(
             "output.not_writable", f"out={out} cannot be written ({error.strerror}): name another file"

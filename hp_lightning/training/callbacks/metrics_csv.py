@@ -11,7 +11,7 @@ import lightning as L
 
 from hp_lightning.common.console import log
 from hp_lightning.common.failpoints import failpoint
-from hp_lightning.common.files import atomic_write, naming
+from hp_lightning.common.files import atomic_write_text, naming
 from hp_lightning.common.run_dir import RunDir
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.training.callbacks.resumable_checkpoint import one_error
@@ -80,8 +80,7 @@ class MetricsCSV(L.Callback):
         writer = csv.DictWriter(content, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-        with atomic_write(self._path) as file:
-            file.write(content.getvalue().encode())
+        atomic_write_text(self._path, content.getvalue())
         if rows and int(rows[-1]["step"]) > self._kept_until:  # of a step whose validation is due
             figures = {key: float(rows[-1][key]) for key in COLUMNS[FIRST_FIGURE:] if rows[-1][key]}
             for logger in trainer.loggers:
