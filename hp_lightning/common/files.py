@@ -1,5 +1,6 @@
 """Files that are written: looked at before the work whose results go there, and whole or not at all."""
 
+import errno
 import glob
 import os
 import secrets
@@ -10,7 +11,7 @@ from contextlib import contextmanager, suppress
 from io import BufferedRandom
 from pathlib import Path
 
-from hp_lightning.common.errors import InputError
+from hp_lightning.common.errors import InputError, RunError
 
 PROJECT = Path(__file__).resolve().parents[2]  # the folder with conf/ and train.py
 SECONDS_UNTIL_ABANDONED = 24 * 3600  # nothing was written into it meanwhile: whoever began it was killed
@@ -46,6 +47,37 @@ def check_target(named: str, path: Path, *sources: Path) -> None:
 
 
 @contextmanager
+def file_refusals(advice: str) -> Iterator[None]:
+    """Turn the error of a file that cannot be written into one line.
+
+    Args:
+        advice: what to do once there is room
+
+    Raises:
+        RunError: a file cannot be written
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RunError(
+            "output.no_room",
+            f"{error.filename or 'a file'} cannot be written ({error.strerror}): make room, then {advice}",
+        ) from error
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give the error of a file its name: that of a write or a flush has none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+@contextmanager
 def atomic_write(path: Path, *, sole_writer: bool = False) -> Iterator[BufferedRandom]:
     """Open a file that takes the place of `path` in the end, whole and on the disk; or nothing is changed.
 
@@ -59,9 +91,9 @@ def atomic_write(path: Path, *, sole_writer: bool = False) -> Iterator[BufferedR
         the file, for writing and reading; its `name` is for libraries that write to a path
 
     Raises:
-        OSError: nothing was changed
+        OSError: nothing was changed; it names `path`
     """
-    with _taking_the_place_of(path, sole_writer) as unfinished, unfinished.open("xb+") as file:
+    with naming(path), _taking_the_place_of(path, sole_writer) as unfinished, unfinished.open("xb+") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())

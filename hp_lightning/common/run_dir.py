@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hp_lightning.common.errors import InputError, RunError
+from hp_lightning.common.errors import InputError
 from hp_lightning.common.files import atomic_write
 from hp_lightning.common.hydra_grammar import slug
 
@@ -43,6 +43,7 @@ class RunDir:
         self.errors = path / "error.txt"  # of a job that failed: all that it said of it
         self.profile = path / "profile"
         self.by_tokens = path / "by_tokens"  # curves whose axis is the number of tokens seen
+        self.events = path / "events.out.tfevents.*"  # SummaryWriter's files
         # The row in the HPARAMS tab: before SummaryWriter's files in the alphabet, so that TensorBoard reads it first.
         self.hparams = path / "events.out.tfevents.0000000000.settings"
         self.embeddings = path / "projector" / "vectors.bytes"
@@ -131,20 +132,14 @@ class RunDir:
         """Write summary.json: flat, one key a figure; what is no finite number is null.
 
         Raises:
-            RunError: it cannot be written
+            OSError: it cannot be written
         """
         plain = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in summary.items()
         }
-        try:
-            with atomic_write(self.summary) as file:
-                file.write((json.dumps(plain, indent=2) + "\n").encode())
-        except OSError as error:
-            raise RunError(
-                "output.not_writable",
-                f"{self.summary} cannot be written ({error.strerror}): make room, then finish by resume={self}",
-            ) from error
+        with atomic_write(self.summary) as file:
+            file.write((json.dumps(plain, indent=2) + "\n").encode())
 
     def load_summary(self) -> dict[str, Any]:
         """What `write_summary` wrote.
@@ -168,11 +163,6 @@ class RunDir:
         """Whether the run was trained, tested and reported to an end after so many steps."""
         summary = self.read_summary()
         return summary.get("status") in COMPLETE and summary.get("steps") == step
-
-    def had_checkpoints(self) -> bool:
-        """Whether a run without one had one once: it makes the folder for the first, and its summary names the best."""
-        is_empty = self.checkpoints.is_dir() and not any(self.checkpoints.iterdir())
-        return is_empty or bool(self.read_summary().get("best/step"))
 
 
 def check_run_dir(wanted: str | None) -> None:
@@ -211,7 +201,7 @@ def find_resumable(resume: str) -> Resumable:
         run_dir = RunDir(path)
         order = (run_dir.last_checkpoint, run_dir.previous_checkpoint, run_dir.best_checkpoint)
         found = [checkpoint for checkpoint in order if os.path.isfile(checkpoint)]
-        if not found and run_dir.had_checkpoints():
+        if not found and run_dir.read_summary().get("best/step"):
             raise InputError(
                 "run.no_checkpoint",
                 f"resume={resume}: the run has no checkpoint any more: bring one back, or begin a new run",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -100,12 +101,13 @@ class JobProcess:
 
 
 def record(job: Job, status: str, reason: str | None) -> None:
-    """Writes down what came of a job, beside the figures that its run has left."""
+    """Writes down what came of a job, beside the figures that its run has left; on a full disk nothing."""
     run_dir = job.run_dir
-    if not has_begun(job):  # so that a summary of the sweep can tell which job it was
-        run_dir.overrides.parent.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(list(job.overrides)), run_dir.overrides)
-    run_dir.write_summary({**run_dir.read_summary(), "status": status, "reason": reason})
+    with suppress(OSError):
+        if not has_begun(job):  # so that a summary of the sweep can tell which job it was
+            run_dir.overrides.parent.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(OmegaConf.create(list(job.overrides)), run_dir.overrides)
+        run_dir.write_summary({**run_dir.read_summary(), "status": status, "reason": reason})
 
 
 def _arguments(job: Job) -> list[str]:

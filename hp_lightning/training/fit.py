@@ -1,6 +1,5 @@
 """One run, from its config to its summary."""
 
-import errno
 import gc
 import logging
 import math
@@ -25,6 +24,7 @@ from hp_lightning.common.command_line import HANDED_OVER, command, own_command
 from hp_lightning.common.console import LIBRARY_LOGGERS, log, messages
 from hp_lightning.common.errors import InputError, Interrupted, RunError
 from hp_lightning.common.failpoints import failpoint
+from hp_lightning.common.files import file_refusals
 from hp_lightning.common.run_dir import OUTPUTS
 from hp_lightning.data.corpus_table import show_corpus
 from hp_lightning.data.downloads import cache_folder
@@ -59,21 +59,22 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
         RunError: the run could not be finished
     """
     _allow_tf32()
-    with messages() as said, _file_refusals():
+    with messages() as said, file_refusals("try again"):
         _check_started_once()
         run = begin(cfg, overrides, hydra) if cfg.resume is None else resume(cfg.resume, cfg, overrides)
         try:
-            said.keep_in(run.dir.log)
-            _describe(run)
-            if run.resumed is None or _has_work_left(run, run.resumed):
-                run.dir.summary.unlink(missing_ok=True)  # of an end that is none any more
-                if run.resumed is not None:
-                    keep_what_is_new(run, run.resumed)
-                known = hand_over(run)
-                torchrun.tell(known)
-                shared = {HANDED_OVER: known} if run.cfg.trainer.devices > 1 else {}
-                with _memory_refusals(run), _environment(shared):
-                    _fit(run)
+            with file_refusals(_going_on(run)):
+                said.keep_in(run.dir.log)
+                _describe(run)
+                if run.resumed is None or _has_work_left(run, run.resumed):
+                    run.dir.summary.unlink(missing_ok=True)  # of an end that is none any more
+                    if run.resumed is not None:
+                        keep_what_is_new(run, run.resumed)
+                    known = hand_over(run)
+                    torchrun.tell(known)
+                    shared = {HANDED_OVER: known} if run.cfg.trainer.devices > 1 else {}
+                    with _memory_refusals(run), _environment(shared):
+                        _fit(run)
         finally:
             if run.lock is not None:
                 run.lock.release()
@@ -183,10 +184,10 @@ def _fit(run: Run) -> None:
     resume_from = None if run.resumed is None else run.resumed.path
     gc.freeze()  # a collection that looks through all that was imported takes longer than a step
     try:
-        trainer.fit(module, datamodule=run.data, ckpt_path=resume_from, weights_only=True)
-        _expect_saved(trainer, checkpoints)
-        figures = _figures(run, trainer, module, run_log, checkpoints)
-        _report(run, trainer, module, checkpoints, board, figures)
+        with file_refusals(_going_on(run)):
+            trainer.fit(module, datamodule=run.data, ckpt_path=resume_from, weights_only=True)
+            figures = _figures(run, trainer, module, run_log, checkpoints)
+            _report(run, trainer, module, checkpoints, board, figures)
     except BaseException as error:
         # Lightning turns a Ctrl-C that comes while no handler of ours is set into sys.exit(1).
         pressed = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
@@ -196,7 +197,7 @@ def _fit(run: Run) -> None:
             figures = _figures(run, trainer, module, run_log, checkpoints)
             reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
             reason = "stopped by SIGINT" if pressed else reason
-            with suppress(RunError):  # would hide the first error
+            with suppress(OSError):  # would hide the first error
                 run.dir.write_summary({"status": status, "reason": reason, **figures})
         if pressed or isinstance(error, SIGTERMException):  # at once, or outside of training
             number = signal.SIGINT if pressed else signal.SIGTERM
@@ -209,28 +210,8 @@ def _fit(run: Run) -> None:
         raise
 
 
-def _expect_saved(trainer: L.Trainer, checkpoints: ResumableCheckpoint) -> None:
-    """A run whose end is not on the disk, for want of room, has one try more."""
-    if checkpoints.error is not None:
-        checkpoints.save(trainer)
-    if checkpoints.error is not None:
-        raise RunError(
-            "checkpoint.not_saved",
-            f"step {trainer.global_step}, the last, could not be saved in {checkpoints.run_dir} "
-            f"({checkpoints.error.strerror}), an older checkpoint is kept; make room, then go on by "
-            f"resume={checkpoints.run_dir}",
-        )
-
-
-@contextmanager
-def _file_refusals() -> Iterator[None]:
-    """Tells in a line what else, but for checkpoints and figures, cannot be read or written."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise RunError("run.file_error", f"{error.filename or 'a file'} cannot be used: {error.strerror}") from error
+def _going_on(run: Run) -> str:
+    return f"resume with resume={run.dir}"
 
 
 @contextmanager

@@ -13,12 +13,13 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from helpers.disk import expect_flushed_before_renamed
 from helpers.errors import expect_line, expect_refusal, refused
 from helpers.processes import launch
-from helpers.runs import curves, metrics, wait_for_step
+from helpers.runs import curves, expect_same_run, finished_run, metrics, wait_for_step, wait_until
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -153,6 +154,17 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_again(run: Path, run_sc
     assert (run / "metrics.csv").read_bytes() == figures
 
 
+def test_a_run_that_had_no_checkpoint_begins_again(run: Path, small_run: Path, run_script: Callable) -> None:
+    """Though it has a folder for them, which an attempt to save has left, and a summary."""
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**summary, "status": "failed", "best/step": 0}))
+    done = run_script("train.py", "resume=run")
+    assert done.returncode == 0, done.stderr
+    expect_same_run(run, small_run)
+
+
 def test_figures_that_are_damaged_are_put_aside(run: Path, run_script: Callable) -> None:
     (run / "metrics.csv").write_bytes(random.Random(1).randbytes(3000))
     done = run_script("train.py", "resume=run", "max_steps=70")
@@ -236,56 +248,46 @@ def fill(disk: Path, process: subprocess.Popen[str]) -> Path:
     return filler
 
 
-@pytest.mark.slow
-def test_training_outlives_a_full_disk(settings: list[str], small_disk: Path, tmp_path: Path) -> None:
-    """Saves fail, figures wait; once there is room again nothing is missing."""
-    more = ["max_steps=1200", "trainer.val_every_steps=100", "checkpoint.every_steps=null", "run_dir=disk/run"]
-    unbroken = launch(tmp_path, "train.py", *settings, *more[:-1])
-    process = launch(tmp_path, "train.py", *settings, *more)
+@pytest.fixture(scope="module")
+def unbroken(settings: list[str], once: Callable) -> Path:
+    """The same run where there is room."""
+    return once("with_room", lambda folder: finished_run(folder, *settings, *LONGER)) / "disk" / "run"
+
+
+LONGER = ("max_steps=400", "trainer.val_every_steps=100", "checkpoint.every_steps=null", "run_dir=disk/run")
+
+
+@pytest.mark.parametrize(("step", "kept"), [(10, 0), (110, 100)])
+def test_a_full_disk_ends_the_run_and_resumed_it_is_the_unbroken_run(
+    step: int, kept: int, settings: list[str], small_disk: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    """The last checkpoint is whole; before the first one the run starts over."""
+    process = launch(tmp_path, "train.py", *settings, *LONGER, stop=("SIGSTOP", "training.step", step))
     run = small_disk / "run"
-    wait_for_step(run, 210)
-    kept = checkpoint.load(run / "checkpoints" / "last.ckpt").step
+    wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
     filler = fill(small_disk, process)
-    for line in process.stdout or ():
-        if "could not be saved" in line:
-            break
-    kept = max(kept, checkpoint.load(run / "checkpoints" / "last.ckpt").step)
-    for line in process.stdout or ():
-        if line.startswith(f"step {kept + 300:>4}/"):
-            break
-    assert checkpoint.load(run / "checkpoints" / "last.ckpt").step == kept, "the one before is kept"
+    expect_no_room(process, run)
+    assert {path.name for path in run.glob("checkpoints/*")} == ({"best.ckpt", "last.ckpt"} if kept else set())
     filler.unlink()
+    process = launch(tmp_path, "train.py", "resume=disk/run")
     output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    assert errors == ""
-    assert "is saved: there is room again" in output
-    assert unbroken.wait(300) == 0
-    assert [row["step"] for row in metrics(run)] == [row["step"] for row in metrics(tmp_path / "run")]
-    assert curves(run) == curves(tmp_path / "run")
-    assert json.loads((run / "summary.json").read_text())["status"] == "completed"
+    assert (process.returncode, errors) == (0, "")
+    assert ("disk/run was stopped before its first checkpoint" in output) == (kept == 0)
+    assert ("resumed at step 100" in output) == (kept == 100)
+    expect_same_run(run, unbroken)
 
 
-@pytest.mark.slow
-def test_a_disk_that_stays_full(settings: list[str], small_disk: Path, run_script: Callable, tmp_path: Path) -> None:
-    """The last line and the status tell; with room the run is finished from what was kept."""
-    process = launch(
-        tmp_path, "train.py", *settings, "max_steps=500", "trainer.val_every_steps=100", "run_dir=disk/run"
-    )
-    run = small_disk / "run"
-    wait_for_step(run, 110)
-    filler = fill(small_disk, process)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 1
-    expect_line(errors, "checkpoint.not_saved", "step 500,", "disk/run (No space left on device)")
-    kept = checkpoint.load(run / "checkpoints" / "last.ckpt").step
-    assert 100 <= kept < 500
-    filler.unlink()
-    done = run_script("train.py", "resume=disk/run")
-    assert done.returncode == 0, done.stderr
-    assert f"resumed at step {kept}" in done.stdout
-    steps = [row["step"] for row in metrics(run)]
-    assert steps == sorted(steps)
-    assert [row["step"] for row in metrics(run) if row["val/loss"]] == [100, 200, 300, 400, 500]
+def expect_no_room(process: subprocess.Popen[str], run: Path) -> None:
+    """It ends with a line that names a file of the run, and how to go on."""
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    line = expect_line(errors, "output.no_room", "(No space left on device)")
+    assert line.partition("]: ")[2].startswith("disk/run/"), line
+    assert line.endswith(": make room, then resume with resume=disk/run")
+    if (run / "summary.json").exists():
+        summary = json.loads((run / "summary.json").read_text())
+        assert (summary["status"], summary["reason"]) == ("failed", line.partition("]: ")[2])
+    assert not list(run.rglob("*.unfinished"))
 
 
 def test_a_signal_on_a_full_disk(settings: list[str], small_disk: Path, tmp_path: Path) -> None:
@@ -293,8 +295,26 @@ def test_a_signal_on_a_full_disk(settings: list[str], small_disk: Path, tmp_path
         tmp_path, "train.py", *settings, "max_steps=100000", "checkpoint.every_steps=null", "run_dir=disk/run"
     )
     wait_for_step(small_disk / "run", 30)
-    fill(small_disk, process)
+    process.send_signal(signal.SIGSTOP)
     process.terminate()
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 143
-    expect_line(errors, "run.interrupted_unsaved", "No space left on device", "resume=disk/run")
+    fill(small_disk, process)
+    expect_no_room(process, small_disk / "run")
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a device of a processor is a core")
+def test_a_full_disk_ends_every_process(settings: list[str], small_disk: Path, tmp_path: Path) -> None:
+    process = launch(
+        tmp_path,
+        "train.py",
+        *settings,
+        "max_steps=100000",
+        "trainer.accelerator=cpu",
+        "trainer.devices=2",
+        "run_dir=disk/run",
+    )
+    wait_for_step(small_disk / "run", 30)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    fill(small_disk, process)
+    expect_no_room(process, small_disk / "run")
+    assert not psutil.wait_procs(children, timeout=20)[1]

@@ -62,7 +62,7 @@ class GracefulShutdown(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Leaves after a validation, which has saved."""
-        if self._checkpoints.tried_step == trainer.global_step and self._stop_is_wanted(trainer):
+        if self._checkpoints.saved_step == trainer.global_step and self._stop_is_wanted(trainer):
             self._leave(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -85,23 +85,18 @@ class GracefulShutdown(L.Callback):
         return wanted_anywhere(trainer, self._received is not None, 1 if on_processor else STEPS_BETWEEN_TALKS)
 
     def _save_and_leave(self, trainer: L.Trainer) -> None:
-        if self._checkpoints.tried_step != trainer.global_step:
+        if self._checkpoints.saved_step != trainer.global_step:
             self._checkpoints.save(trainer, validation_due=self._checkpoints.validation_follows(trainer))
         self._leave(trainer)
 
     def _leave(self, trainer: L.Trainer) -> None:
         run_dir = self._checkpoints.run_dir
         received = self._received or signal.SIGTERM  # where another process received it
-        error = self._checkpoints.error
-        saved = (
-            f"checkpoint saved to {run_dir.last_checkpoint}"
-            if error is None
-            else f"but step {trainer.global_step} could not be saved ({error.strerror}); an older checkpoint is kept"
-        )
+        saved = f"checkpoint saved to {run_dir.last_checkpoint}"
         if received in OF_SLURM and trainer.is_global_zero and IN_SWEEP not in os.environ:
             saved += f"; {slurm.requeue()}"
         raise Interrupted(
-            "run.interrupted" if error is None else "run.interrupted_unsaved",
+            "run.interrupted",
             f"stopped by {signal.Signals(received).name}, {saved}; "
             f"resume with: {own_command('train', f'resume={run_dir}')}",
             received,

@@ -5,16 +5,16 @@ import io
 import math
 import os
 import time
-from contextlib import suppress
 from typing import Any
 
 import lightning as L
 
 from hp_lightning.common.console import log
 from hp_lightning.common.failpoints import failpoint
-from hp_lightning.common.files import atomic_write
+from hp_lightning.common.files import atomic_write, naming
 from hp_lightning.common.run_dir import RunDir
 from hp_lightning.data.datamodule import CorpusDataModule
+from hp_lightning.training.callbacks.resumable_checkpoint import one_error
 from hp_lightning.training.loggers.tensorboard import TensorBoardLogger
 from hp_lightning.training.module import GPTModule
 
@@ -42,8 +42,6 @@ class MetricsCSV(L.Callback):
 
     def __init__(self, run_dir: RunDir, every_steps: int, kept_until: int, flops_share: float) -> None:
         self._path = run_dir.metrics
-        self._unwritten: list[dict[str, float]] = []  # rows for which the disk had no room
-        self._waits = False
         self._every = every_steps
         self._kept_until = kept_until
         self._flops_share = flops_share
@@ -64,8 +62,9 @@ class MetricsCSV(L.Callback):
         self._step = self._logged_step = trainer.global_step
         self.begun = True
         self._clock = self._logged_clock = time.monotonic()
-        if trainer.is_global_zero:
-            self._open(trainer)
+        with one_error(trainer):
+            if trainer.is_global_zero:
+                self._open(trainer)
 
     def _open(self, trainer: L.Trainer) -> None:
         rows = []
@@ -126,7 +125,7 @@ class MetricsCSV(L.Callback):
             "mfu": speed * self._flops_share,
         }
         self._loss_sum, self._losses = self._loss_sum + loss, self._losses + 1
-        self._write(trainer, figures)
+        self._write(trainer, figures, {})
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stops the clock."""
@@ -140,10 +139,7 @@ class MetricsCSV(L.Callback):
         figures = {key: metrics[key].item() for key in VALIDATED} | self._gap(metrics["val/loss"].item())
         if figures["val/loss"] < self.best.get("val/loss", math.inf):
             self.best = {"step": trainer.global_step, **figures}
-        self._write(trainer, figures)
-        for logger in trainer.loggers:
-            best = {f"best/{key}": value for key, value in self.best.items()}
-            logger.log_metrics(best, step=trainer.global_step)
+        self._write(trainer, figures, {f"best/{key}": value for key, value in self.best.items()})
 
     def _gap(self, val_loss: float) -> dict[str, float]:
         """The generalization gap: validation loss minus the mean training loss of the rows since the last validation.
@@ -161,8 +157,7 @@ class MetricsCSV(L.Callback):
         """Brings to the disk what lies before a checkpoint, before the checkpoint: a resumed run writes on after it."""
         if not trainer.is_global_zero:
             return
-        self._append()
-        with suppress(OSError), self._path.open("rb") as file:
+        with naming(self._path), self._path.open("ab") as file:
             os.fsync(file.fileno())
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -190,37 +185,18 @@ class MetricsCSV(L.Callback):
             self.seconds += now - self._clock
             self._clock = now
 
-    def _write(self, trainer: L.Trainer, figures: dict[str, float]) -> None:
+    def _write(self, trainer: L.Trainer, figures: dict[str, float], only_logged: dict[str, float]) -> None:
         self._count_seconds()
         self.latest.update(figures)
-        if not trainer.is_global_zero:
-            return
         step = trainer.global_step
         row = {"step": step, "tokens": step * _data(trainer).tokens_per_step, "seconds": round(self.seconds, 3)}
-        self._unwritten.append({**row, **figures})
-        self._append()
-        for logger in trainer.loggers:
-            logger.log_metrics(figures, step=step)
-
-    def _append(self) -> None:
-        """Writes whole rows, or none: on a full disk they wait."""
-        if not self._unwritten:
-            return
-        failpoint("metrics.append")
-        try:
-            size = self._path.stat().st_size
-            try:
-                with self._path.open("a", newline="") as file:
-                    csv.DictWriter(file, COLUMNS).writerows(self._unwritten)
-            except OSError:
-                os.truncate(self._path, size)
-                raise
-        except OSError as error:
-            if not self._waits:
-                log.warning("%s cannot be written (%s): its rows wait for room", self._path, error.strerror)
-            self._waits = True
-        else:
-            self._unwritten, self._waits = [], False
+        with one_error(trainer):
+            if trainer.is_global_zero:
+                failpoint("metrics.append")
+                with naming(self._path), self._path.open("a", newline="") as file:
+                    csv.DictWriter(file, COLUMNS).writerow({**row, **figures})
+                for logger in trainer.loggers:
+                    logger.log_metrics({**figures, **only_logged}, step=step)
 
 
 def _is_whole(row: dict[str, str | None]) -> bool:

@@ -1,9 +1,8 @@
 """When the state of a run is saved, and how: whole or not at all, whatever happens meanwhile."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from hp_lightning.checkpoint import CHECKPOINT_KEY, LoadedCheckpoint, ValidationHistory, our_part, write_checkpoint
-from hp_lightning.common.console import log
 from hp_lightning.common.failpoints import failpoint
 from hp_lightning.common.run_dir import RunDir
 from hp_lightning.data.datamodule import CorpusDataModule
@@ -20,7 +18,6 @@ from hp_lightning.schema.train import TrainConfig
 from hp_lightning.training.module import GPTModule
 
 STEPS_BETWEEN_TALKS = 10  # in which several processes tell each other that it is time, for which a GPU has to wait
-SECONDS_BEFORE_RETRY = 60  # of a save that failed
 
 
 def wanted_anywhere(trainer: L.Trainer, here: bool, every: int) -> bool:
@@ -33,32 +30,34 @@ def wanted_anywhere(trainer: L.Trainer, here: bool, every: int) -> bool:
     return trainer.global_step % every == 0 and trainer.strategy.reduce_boolean_decision(here, all=False)
 
 
+@contextmanager
+def one_error(trainer: L.Trainer) -> Iterator[None]:
+    """Within it the first process writes: where it cannot, all processes raise its error, and none waits for another.
+
+    Raises:
+        OSError: a file cannot be written
+    """
+    failed: OSError | None = None
+    try:
+        yield
+    except OSError as error:
+        failed = error
+    failed = trainer.strategy.broadcast(failed)
+    if failed is not None:
+        raise failed
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the file, flushes to the disk and renames, so that a checkpoint is whole or absent.
 
-    A file system's error is no reason for a run to end, and of several processes the first alone writes: `error` has
-    that of the last save, None after one that succeeded. `names` are those of further copies of the next file.
+    `names` are those of further copies of the next file.
     """
 
-    error: OSError | None = None
     names: Sequence[Path] = ()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Replaces what stood at `path`, the run's `last.ckpt`, in one step, and keeps it as the checkpoint before."""
-        try:
-            write_checkpoint(checkpoint, Path(path), self.names)
-            self.error = None
-        except OSError as error:
-            self.error = error
-
-
-@dataclass
-class _Owed:
-    """What a validation came to, until it is saved: a later step has other weights."""
-
-    step: int
-    record: ValidationHistory
-    names: list[Path]
+        write_checkpoint(checkpoint, Path(path), self.names)
 
 
 class ResumableCheckpoint(Checkpoint):
@@ -88,9 +87,7 @@ class ResumableCheckpoint(Checkpoint):
     ) -> None:
         self.run_dir = run_dir
         self.record = ValidationHistory() if resumed is None else resumed.record
-        self.tried_step = -1 if resumed is None else resumed.step  # of the last checkpoint, saved or not
-        self.error: OSError | None = None  # of the last save, in whichever process
-        self._owed: _Owed | None = None
+        self.saved_step = -1 if resumed is None else resumed.step
         self._data = data
         self._cfg = cfg.checkpoint
         self._val_every = val_every
@@ -107,7 +104,7 @@ class ResumableCheckpoint(Checkpoint):
         Lightning would go on with the next step; and of an epoch that had no batch left it would take one more, or
         never come to an end.
         """
-        self._plan_next(trainer)
+        self._plan_next()
         epoch_loop = trainer.fit_loop.epoch_loop
         if self.record.validation_due:
             epoch_loop.val_loop.restarting = False  # from its first batch
@@ -127,59 +124,54 @@ class ResumableCheckpoint(Checkpoint):
             self.save(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Notes the loss, then saves."""
+        """Notes the loss and saves; a loss that could not be saved is forgotten."""
         loss, step = trainer.callback_metrics["val/loss"].item(), trainer.global_step
         best = sorted([*self.record.best, (loss, step)])[: self._cfg.top_k]
         since = 0 if loss < self.record.best_loss else self.record.validations_since_best + 1
         names = [self.run_dir.best_checkpoint] if since == 0 else []
         if self._cfg.top_k > 1 and (loss, step) in best:
             names.append(self.run_dir.top_checkpoint(loss, step))
-        before, self._owed = self.record, _Owed(step, ValidationHistory(best, since), names)
-        self.save(trainer)
-        if self._owed is not None:  # what is on the disk is still the best that there is
-            self.record = replace(before, validations_since_best=since, validation_due=False)
+        before, self.record = self.record, ValidationHistory(best, since)
+        try:
+            self.save(trainer, names)
+        except OSError:
+            self.record = before
+            raise
+        if trainer.is_global_zero:
+            self._remove_surpassed()
 
-    def save(self, trainer: L.Trainer, validation_due: bool = False) -> None:
-        """Writes the checkpoint to resume from; says where that failed, and goes on with the one before.
+    def save(self, trainer: L.Trainer, names: Sequence[Path] = (), validation_due: bool = False) -> None:
+        """Writes the checkpoint to resume from.
 
         Args:
             trainer: between two steps
+            names: of further copies
             validation_due: whether the step is one that is validated, and was not yet
+
+        Raises:
+            OSError: it cannot be written, and the one before is still there
         """
         failpoint("checkpoint.save")
         self._check(trainer)
-        if self._owed is not None and self._owed.step != trainer.global_step:
-            self._owed = None  # too late: the weights are others
-        if self._owed is not None:
-            self.record = self._owed.record
-        self._writer.names = [] if self._owed is None else self._owed.names
         self.record.validation_due = validation_due
-        trainer.save_checkpoint(self.run_dir.last_checkpoint)
-        error: OSError | None = trainer.strategy.broadcast(self._writer.error)
-        if error is not None:
-            log.warning(
-                "step %s could not be saved in %s (%s): the checkpoint before it is kept; trying again in a minute, "
-                "and at the next validation", trainer.global_step, self.run_dir, error.strerror,
-            )  # fmt: skip
-        elif self.error is not None:
-            log.warning("step %s is saved: there is room again", trainer.global_step)
-        if error is None and self._owed is not None:
-            self._owed = None
-            if trainer.is_global_zero:
-                self._remove_surpassed()
-        self.error = error
-        self.tried_step = trainer.global_step
-        self._plan_next(trainer)
+        self._writer.names = names
+        with one_error(trainer):
+            try:
+                trainer.save_checkpoint(self.run_dir.last_checkpoint)
+            except OSError:
+                trainer.strategy.barrier()  # where the other processes wait
+                raise
+        self.saved_step = trainer.global_step
+        self._plan_next()
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Makes the file enough by itself."""
         assert isinstance(pl_module, GPTModule)
         checkpoint[CHECKPOINT_KEY] = our_part(pl_module.cfg, self._data.tokenizer, self._data.digest, self.record)
 
-    def _plan_next(self, trainer: L.Trainer) -> None:
+    def _plan_next(self) -> None:
         minutes = self._cfg.every_minutes
-        seconds = float("inf") if minutes is None else 60 * minutes
-        self._next = time.monotonic() + (min(seconds, SECONDS_BEFORE_RETRY) if self.error is not None else seconds)
+        self._next = float("inf") if minutes is None else time.monotonic() + 60 * minutes
 
     def _is_time(self, trainer: L.Trainer) -> bool:
         every = self._cfg.every_steps

@@ -4,6 +4,7 @@ import math
 import re
 import textwrap
 from abc import ABC, abstractmethod
+from contextlib import suppress
 
 import lightning as L
 
@@ -37,7 +38,8 @@ class PeriodicCallback(L.Callback, ABC):
         assert isinstance(pl_module, GPTModule)
         number = math.ceil(trainer.global_step / self.val_every)  # the last one comes sooner
         if number.bit_count() == 1 and number.bit_length() % 2:
-            self.show(pl_module.net, trainer.global_step)
+            with suppress(OSError):  # saving raises it again, in every process
+                self.show(pl_module.net, trainer.global_step)
 
 
 LINE_LENGTH = 100

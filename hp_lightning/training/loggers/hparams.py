@@ -11,7 +11,6 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from hp_lightning.common.console import log
 from hp_lightning.common.files import atomic_write
 from hp_lightning.common.run_dir import RunDir
 from hp_lightning.data.datamodule import CorpusDataModule
@@ -86,12 +85,9 @@ def write_settings(run_dir: RunDir, settings: dict[str, Setting]) -> None:
         Event(wall_time=time.time(), file_version="brain.Event:2"),
         Event(wall_time=time.time(), step=0, summary=Summary(value=[value])),
     )
-    try:
-        with atomic_write(run_dir.hparams) as file:
-            for event in events:
-                RecordWriter(file).write(event.SerializeToString())
-    except OSError as error:
-        log.warning("the run's row for TensorBoard cannot be written in %s (%s)", run_dir, error.strerror)
+    with atomic_write(run_dir.hparams) as file:
+        for event in events:
+            RecordWriter(file).write(event.SerializeToString())
 
 
 def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,6 @@
 
 from tensorboard.plugins.projector.metadata import PROJECTOR_FILENAME
 
-from hp_lightning.common.console import log
 from hp_lightning.common.files import atomic_write
 from hp_lightning.common.run_dir import RunDir
 from hp_lightning.data.datamodule import CorpusDataModule
@@ -28,14 +27,11 @@ def write_projector(run_dir: RunDir, net: GPT, data: CorpusDataModule) -> None:
     rows = ["token\trank", *(f"{word}\t{rank}" for rank, word in enumerate(words, start=1))]
     shown = (run_dir.embeddings, run_dir.embedding_labels)
     config = CONFIG.format(*vectors.shape, *(path.relative_to(run_dir.path) for path in shown))
-    try:
-        run_dir.embeddings.parent.mkdir(exist_ok=True)
-        for path, content in (
-            (run_dir.embeddings, vectors.tobytes()),
-            (run_dir.embedding_labels, ("\n".join(rows) + "\n").encode()),
-            (run_dir.path / PROJECTOR_FILENAME, config.encode()),
-        ):
-            with atomic_write(path) as file:
-                file.write(content)
-    except OSError as error:
-        log.warning("the embeddings for TensorBoard cannot be written in %s (%s)", run_dir, error.strerror)
+    run_dir.embeddings.parent.mkdir(exist_ok=True)
+    for path, content in (
+        (run_dir.embeddings, vectors.tobytes()),
+        (run_dir.embedding_labels, ("\n".join(rows) + "\n").encode()),
+        (run_dir.path / PROJECTOR_FILENAME, config.encode()),
+    ):
+        with atomic_write(path) as file:
+            file.write(content)
