@@ -38,10 +38,23 @@ def build_optimizer(
 
     if cfg.name != "muon":
         return build_adam(matrices, other)
-    tables = [layer for name, layer in module.named_modules() if name == "head" or isinstance(layer, nn.Embedding)]
-    looked_up, hidden = _parted(matrices, tables)
+    looked_up, hidden = _parted(matrices, _tables(module))
     muon = Muon(hidden["params"], cfg.muon_lr, weight_decay, cfg.muon_momentum, dtype)
     return MuonWithAdamW(build_adam(looked_up, other), muon)
+
+
+def state_bytes(module: nn.Module, cfg: OptimConfig) -> int:
+    """Size of the weights and of what the optimizer keeps for each: two averages, of Muon's one; all in float32."""
+    numbers = 3 * sum(parameter.numel() for parameter in module.parameters())
+    if cfg.name == "muon":
+        _, hidden = _parted(parameter_groups(module, 0.0)[0], _tables(module))
+        numbers -= sum(parameter.numel() for parameter in hidden["params"])
+    return 4 * numbers
+
+
+def _tables(module: nn.Module) -> list[nn.Module]:
+    """The layers whose matrices have a row per token or position."""
+    return [layer for name, layer in module.named_modules() if name == "head" or isinstance(layer, nn.Embedding)]
 
 
 def _parted(group: Group, layers: list[nn.Module]) -> tuple[Group, Group]:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,15 +23,17 @@ from hp_lightning.common.errors import InputError
 from hp_lightning.common.files import atomic_write
 from hp_lightning.common.hardware import check_devices
 from hp_lightning.common.hydra_grammar import parted
-from hp_lightning.common.run_dir import RunDir, find_checkpoint, find_resumable
+from hp_lightning.common.run_dir import RUNS, RunDir, find_checkpoint, find_resumable
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
 from hp_lightning.data.ngram_baseline import counted_loss
 from hp_lightning.data.sources import absolute_path
+from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.tokenizer import TokenizerConfig
 from hp_lightning.schema.train import TrainConfig, from_plain, from_yaml, to_plain, to_yaml
 from hp_lightning.tokenizers import Tokenizer
 from hp_lightning.training.auto import ResolvedConfig, resolve_auto
+from hp_lightning.training.optim import state_bytes
 
 # What a resumed run may be told again; everything else belongs to the weights it goes on with.
 RESUMABLE = {
@@ -73,7 +76,7 @@ def begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
     """A new run; makes its folder, with the config in it.
 
     Raises:
-        InputError: corpus, machine and config do not fit together; nothing was written
+        InputError: corpus, machine and config do not fit together, or the disk is too full; nothing was written
     """
     check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     cfg, tokenizer = chosen_tokenizer(cfg, overrides)
@@ -85,6 +88,7 @@ def begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
     )
     settled = resolve_auto(cfg, len(corpus.streams["train"]))
     cfg, data = settled.cfg, _data(settled.cfg, corpus)
+    settled.reasons.append(_room_line(cfg, RUNS if cfg.run_dir is None else Path(cfg.run_dir), resumed=False))
     run_dir = RunDir.create(cfg.run_dir, overrides)
     held = run_dir.lock()
     OmegaConf.save(OmegaConf.create(overrides), run_dir.overrides)
@@ -93,6 +97,29 @@ def begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
         file.write(to_yaml(cfg).encode())
     slurm.mark(run_dir)
     return Run(cfg, run_dir, data, settled, held)
+
+
+def _room_line(cfg: TrainConfig, folder: Path, resumed: bool) -> str:
+    """Of the head of a run: how large a checkpoint is.
+
+    There must be room for two, `last.ckpt` and the one before it, and for `best.ckpt`; a run that is resumed has them,
+    and each save writes two of them anew before they take their places.
+
+    Raises:
+        InputError: the disk has no room for them
+    """
+    with torch.device("meta"):
+        size = state_bytes(GPT(cfg.model), cfg.optim)
+    while not os.path.exists(folder):
+        folder = folder.parent
+    needed, free = (2 if resumed else 3) * size, shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            "output.no_room",
+            f"the checkpoints of the run need {needed / 1e6:,.1f} MB, and {folder} has {free / 1e6:,.1f} MB free: make "
+            "room" + ("" if resumed else ", or name a folder on another disk by run_dir="),
+        )
+    return f"checkpoint {size / 1e6:,.1f} MB each, {free / 1e6:,.0f} MB free"
 
 
 def _data(cfg: TrainConfig, corpus: TokenizedCorpus) -> CorpusDataModule:
@@ -129,7 +156,7 @@ def resume(wanted: str, given: TrainConfig, overrides: list[str]) -> Run:
 
     Raises:
         InputError: there is no such run, it is being trained already, its corpus has changed, it was told what cannot
-            change, or none of its checkpoints is whole
+            change, none of its checkpoints is whole, or the disk is too full
     """
     found = find_resumable(wanted)
     held = found.run_dir.lock()
@@ -138,6 +165,7 @@ def resume(wanted: str, given: TrainConfig, overrides: list[str]) -> Run:
     check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     corpus = tokenize_corpus(cfg.data, chosen_tokenizer(cfg, [])[1] if trained is None else trained.tokenizer)
     settled = resolve_auto(cfg, len(corpus.streams["train"]))
+    settled.reasons.append(_room_line(settled.cfg, found.run_dir.path, resumed=trained is not None))
     run = Run(settled.cfg, found.run_dir, _data(settled.cfg, corpus), settled, held, trained)
     if trained is not None:
         _check_goes_on(run, trained)

@@ -1,5 +1,6 @@
 """A checkpoint is whole or absent: damaged files, full disks, files that are meant to do harm."""
 
+import io
 import json
 import os
 import pickle
@@ -27,7 +28,9 @@ from hp_lightning import checkpoint
 from hp_lightning.checkpoint import write_checkpoint
 from hp_lightning.common.errors import InputError
 from hp_lightning.common.run_dir import RunDir
-from hp_lightning.schema.train import from_plain, from_yaml, to_yaml
+from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.train import TrainConfig, from_plain, from_yaml, to_yaml
+from hp_lightning.training.optim import build_optimizer, state_bytes
 
 SETTINGS = (
     "experiment=smoke",
@@ -318,3 +321,45 @@ def test_a_full_disk_ends_every_process(settings: list[str], small_disk: Path, t
     fill(small_disk, process)
     expect_no_room(process, small_disk / "run")
     assert not psutil.wait_procs(children, timeout=20)[1]
+
+
+def test_a_disk_without_room_for_checkpoints_is_refused(
+    settings: list[str], small_disk: Path, run_script: Callable
+) -> None:
+    """At the start, before anything is written; a run that is resumed likewise."""
+    larger = [*settings, "model.d_model=256", "model.num_layers=4", "run_dir=disk/run"]
+    expect_refusal(run_script("train.py", *larger), "output.no_room", "MB, and disk has 8.4 MB free", "run_dir=")
+    assert not list(small_disk.iterdir())
+    done = run_script("train.py", *settings, "run_dir=disk/run", "max_steps=20")
+    assert done.returncode == 0, done.stderr
+    (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 1_000_000))
+    before = {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()}
+    done = run_script("train.py", "resume=disk/run", "max_steps=30")
+    expect_refusal(done, "output.no_room", "MB, and disk/run has 1.0 MB free: make room")
+    assert before == {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_job_of_a_sweep_without_room_has_failed_and_is_tried_again(
+    settings: list[str], small_disk: Path, run_script: Callable
+) -> None:
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "filler").write_bytes(bytes(free - 1_000_000))
+    settings = [setting for setting in settings if not setting.startswith("run_dir=")]
+    done = run_script("train.py", "-m", *settings, "max_steps=20", "sweep.dir=disk/sweep")
+    expect_refusal(done, "sweep.failed_jobs", "1 of 1 jobs", "1.0 MB free", status=1)
+    (small_disk / "filler").unlink()
+    done = run_script("train.py", "-m", "resume_sweep=disk/sweep")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_size_of_a_checkpoint_is_foreseen(optimizer: str, make_config: Callable[..., TrainConfig]) -> None:
+    cfg = make_config("model=tiny", f"optim={optimizer}", "model.vocab_size=500")
+    net = GPT(cfg.model)
+    optimizer_of_net = build_optimizer(net, cfg.optim, 0.1)
+    net(torch.zeros(1, 8, dtype=torch.long)).sum().backward()
+    optimizer_of_net.step()
+    file = io.BytesIO()
+    torch.save([net.state_dict(), optimizer_of_net.state_dict()], file)
+    assert state_bytes(net, cfg.optim) == pytest.approx(file.tell(), rel=0.1)
