@@ -144,7 +144,7 @@ def test_other_corpus_is_read_as_it_is_and_told_apart(
     evaluated(run_dir, *data, "parts=[train,val,test]")
     report = json.loads((run_dir / "checkpoints" / "best.evaluation.other.json").read_text())
     assert not report["trained_on_this_corpus"]
-    assert "not the corpus that the model was trained on" in capsys.readouterr().out
+    assert "not the corpus that this model was trained on" in capsys.readouterr().out
     documents = [document for part in report["parts"].values() for document in part["documents"]]
     assert len(documents) == 60, "the three parts are the whole corpus"
     assert report["copied_n_grams"] == {}, "from the text that it was trained on, which is not here"

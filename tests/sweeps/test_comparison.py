@@ -175,7 +175,7 @@ def test_reasons_are_told(sweep: Path, add_run: AddRun) -> None:
     lines = verdict_of(sweep)
     assert "Best: model=small regularization=light: validation loss 4.000, perplexity 54.6." in lines
     assert "Runner-up: model=small regularization=none, 0.100 worse" in lines
-    assert "only several seeds tell (seed=1,2,3)" in lines
+    assert "run several seeds to tell this from noise (seed=1,2,3)" in lines
     assert "regularization=none instead of light +0.100; model=tiny instead of small +0.300." in lines
     assert (
         "again after its best: model=small regularization=none (by 12.2%, to 1.600 above the training loss)." in lines

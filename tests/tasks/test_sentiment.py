@@ -215,7 +215,7 @@ def test_text_is_judged_and_what_is_unknown_named(ckpt: Path, capsys: pytest.Cap
     sentiment(f"ckpt={ckpt}", "text='a  good \"movie\"'")
     said = capsys.readouterr()
     assert 'a good "movie"' in said.out
-    assert "one of the positive words with" in said.out
+    assert "P(next word is positive) = " in said.out
     assert "confidence" in said.out
     assert "read as <UNK>: " in said.err
     assert "movie" in said.err
