@@ -51,8 +51,13 @@ command: str | None = None  # the word after hp-lightning; None in train.py and 
 
 TOLD = (HydraException, OmegaConfBaseException, RunError)  # in one line; some of Hydra's are OSErrors, too
 
-for root, root_schema in SCHEMAS.items():  # each is named in the defaults list of conf/<root>.yaml
-    ConfigStore.instance().store(name=f"{root}_schema", node=root_schema)
+
+def store_schema(root: str) -> None:
+    """Makes the schema of `conf/<root>.yaml` known to Hydra; only where needed, for Hydra copies all that it knows."""
+    ConfigStore.instance().store(name=f"{root}_schema", node=SCHEMAS[root])
+
+
+store_schema("train")  # of every program that composes a run's config
 OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
 
 
@@ -60,6 +65,7 @@ def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], None]], Cal
     """`@hydra.main` with the config of that name in `conf/`; an expected end of the job is told by `run` alone."""
 
     def decorator(task: Callable[[DictConfig], None]) -> Callable[[], None]:
+        store_schema(config_name)
         decorated: Callable[[], None] = hydra.main(
             version_base="1.3", config_path=str(PROJECT / "conf"), config_name=config_name
         )(job(task))
