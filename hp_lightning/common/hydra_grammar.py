@@ -26,9 +26,14 @@ def typed(value: Any) -> str:
     return "null" if value is None else str(value).lower()
 
 
+def without_interpolation(text: str) -> str:
+    """The text, in which OmegaConf sees no interpolation any more: ${ is what somebody typed."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
 def quoted(value: str) -> str:
     """The value as a string in Hydra's grammar, whatever is in it."""
-    value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
+    value = without_interpolation(value)
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", r"\'"), value)
     return f"'{escaped}'"
 

@@ -172,7 +172,7 @@ def check_run_dir(wanted: str | None) -> None:
     """
     if wanted is not None and os.path.isdir(wanted) and os.listdir(wanted):
         run_dir = RunDir(Path(wanted))
-        advice = f"go on with its run by resume={run_dir}, or " if os.path.isfile(run_dir.config) else ""
+        advice = f"resume its run with resume={run_dir}, or " if os.path.isfile(run_dir.config) else ""
         raise InputError("output.not_empty", f"run_dir={run_dir} is not empty: {advice}name a new folder")
 
 

@@ -1,7 +1,6 @@
 """A composed config as its checked dataclass."""
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any, TypeVar, cast
@@ -9,7 +8,7 @@ from typing import Any, TypeVar, cast
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from hp_lightning.common.errors import InputError
-from hp_lightning.common.hydra_grammar import typed
+from hp_lightning.common.hydra_grammar import typed, without_interpolation
 
 Schema = TypeVar("Schema")
 
@@ -20,12 +19,12 @@ def resolved(cfg: DictConfig) -> Any:
 
 
 def escaped(value: Any) -> Any:
-    """The same value, in which OmegaConf sees no interpolation any more: ${ is text that somebody typed."""
+    """The same value, `without_interpolation` in any text of it."""
     if isinstance(value, dict):
         return {key: escaped(item) for key, item in value.items()}
     if isinstance(value, list):
         return [escaped(item) for item in value]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+    return without_interpolation(value) if isinstance(value, str) else value
 
 
 def no_rules(cfg: Any) -> Iterator[InputError]:
