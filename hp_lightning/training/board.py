@@ -20,23 +20,22 @@ class Board:
     Args:
         run: its folder, config and corpus
         net: what is trained
-        kept_until: the last step whose figures a resumed run keeps; -1 for a new run
     """
 
-    def __init__(self, run: Run, net: GPT, kept_until: int) -> None:
+    def __init__(self, run: Run, net: GPT) -> None:
         cfg, data = run.cfg, run.data
         self._run_dir, self._data, self._net = run.dir, data, net
-        self.curves = TensorBoardLogger(run.dir, kept_until, data.tokens_per_step, run.kneser_ney_loss)
-        self.curves.text("config", code_block(to_yaml(cfg)), kept_until + 1)  # of this session
-        if kept_until < 0:
-            self.curves.text("corpus", corpus_in_markdown(cfg.data.path, data.corpus, run.kneser_ney_loss), 0)
-            self.curves.layout()
+        self.logger = TensorBoardLogger(run.dir, run.kept_until, data.tokens_per_step, run.kneser_ney_loss)
+        self.logger.text("config", code_block(to_yaml(cfg)), run.kept_until + 1)  # of this session
+        if run.kept_until < 0:
+            self.logger.text("corpus", corpus_in_markdown(cfg.data.path, data.corpus, run.kneser_ney_loss), 0)
+            self.logger.layout()
         write_settings(run.dir, settings(cfg, data, net.num_parameters(), run.total_steps, run.val_every))
-        self.exhibits: list[PeriodicCallback] = []
+        self.callbacks: list[PeriodicCallback] = []
         if cfg.logger.sample_tokens:
-            self.exhibits.append(LogSamples(self.curves, run.val_every, cfg.logger, data))
+            self.callbacks.append(LogSamples(self.logger, run.val_every, cfg.logger, data))
         if cfg.logger.images:
-            self.exhibits.append(LogPlots(self.curves, run.val_every, data))
+            self.callbacks.append(LogPlots(self.logger, run.val_every, data))
 
     def show_best(self, last_step: int, tested: Mapping[str, float]) -> None:
         """What there is to see of the best checkpoint, whose weights the network has by now.
@@ -47,9 +46,9 @@ class Board:
             last_step: of the run
             tested: the figures of the test split
         """
-        self.curves.log_metrics(tested, last_step + 1)
-        for exhibit in self.exhibits:
-            exhibit.show(self._net, last_step + 1)
-        self.curves.flush()
+        self.logger.log_metrics(tested, last_step + 1)
+        for callback in self.callbacks:
+            callback.show(self._net, last_step + 1)
+        self.logger.flush()
         failpoint("end.embeddings")
         write_projector(self._run_dir, self._net, self._data)

@@ -4,7 +4,6 @@ import gc
 import logging
 import math
 import os
-import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +13,6 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from hp_lightning import checkpoint
@@ -22,7 +20,7 @@ from hp_lightning.checkpoint import LoadedCheckpoint
 from hp_lightning.common import torchrun
 from hp_lightning.common.command_line import HANDED_OVER, command, own_command
 from hp_lightning.common.console import LIBRARY_LOGGERS, log, messages
-from hp_lightning.common.errors import InputError, Interrupted, RunError
+from hp_lightning.common.errors import InputError, RunError
 from hp_lightning.common.failpoints import failpoint
 from hp_lightning.common.files import file_refusals
 from hp_lightning.common.run_dir import OUTPUTS
@@ -36,22 +34,23 @@ from hp_lightning.training.callbacks.divergence import DivergenceGuard
 from hp_lightning.training.callbacks.early_stopping import EarlyStopping
 from hp_lightning.training.callbacks.graceful_shutdown import GracefulShutdown
 from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
-from hp_lightning.training.callbacks.profiler import Profile
+from hp_lightning.training.callbacks.profiler import StepProfiler
 from hp_lightning.training.callbacks.progress_bar import ProgressDisplay
 from hp_lightning.training.callbacks.resumable_checkpoint import AtomicCheckpointIO, ResumableCheckpoint
 from hp_lightning.training.callbacks.samples import prompts
 from hp_lightning.training.compile import keep_compiled_in
+from hp_lightning.training.ending import classify
 from hp_lightning.training.module import GPTModule
-from hp_lightning.training.run import Run, begin, hand_over, keep_what_is_new, resume, take_over
+from hp_lightning.training.run import Run, apply_overrides_to_checkpoint, hand_over, resume, start, take_over
 from hp_lightning.training.summary import show_summary
 
 
 def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
-    """Trains, or goes on with the run `cfg.resume`; leaves a run folder that is complete in itself.
+    """Train a new run, or resume the run `cfg.resume`; leave a run folder that is complete in itself.
 
     Args:
         cfg: the checked config
-        overrides: the command line's, which name the run and say what a resumed run is told again
+        overrides: the command line's, which name the run and say which keys of a resumed run change
         hydra: Hydra's own config, kept in the run folder
 
     Raises:
@@ -59,33 +58,40 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
         RunError: the run could not be finished
     """
     _allow_tf32()
-    with messages() as said, file_refusals("try again"):
+    with messages() as log_file, file_refusals("try again"):
         _check_started_once()
-        run = begin(cfg, overrides, hydra) if cfg.resume is None else resume(cfg.resume, cfg, overrides)
+        run = start(cfg, overrides, hydra) if cfg.resume is None else resume(cfg.resume, cfg, overrides)
+        assert run.lock is not None
         try:
-            with file_refusals(_going_on(run)):
-                said.keep_in(run.dir.log)
+            log_file.keep_in(run.dir.log)
+            with file_refusals(_resume_advice(run)), _out_of_memory_refusal(run):
                 _describe(run)
                 if run.resumed is None or _has_work_left(run, run.resumed):
-                    run.dir.summary.unlink(missing_ok=True)  # of an end that is none any more
-                    if run.resumed is not None:
-                        keep_what_is_new(run, run.resumed)
-                    known = hand_over(run)
-                    torchrun.tell(known)
-                    shared = {HANDED_OVER: known} if run.cfg.trainer.devices > 1 else {}
-                    with _memory_refusals(run), _environment(shared):
-                        _fit(run)
+                    _train_on_every_device(run)
         finally:
-            if run.lock is not None:
-                run.lock.release()
+            run.lock.release()
 
 
-def train_beside(known: str) -> None:
-    """The part of a run that the process of another device has; the first process alone speaks and writes."""
+def _train_on_every_device(run: Run) -> None:
+    run.dir.summary.unlink(missing_ok=True)  # of an earlier end
+    if run.resumed is not None:
+        apply_overrides_to_checkpoint(run, run.resumed)
+    handed_over = hand_over(run)
+    torchrun.tell(handed_over)
+    with _environment({HANDED_OVER: handed_over} if run.cfg.trainer.devices > 1 else {}):
+        _fit(run)
+
+
+def train_beside(handed_over: str) -> None:
+    """Train the share of another device in a run; the first process alone speaks and writes.
+
+    Args:
+        handed_over: what `hand_over` gave in the first process
+    """
     _allow_tf32()
     for name in LIBRARY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    run = take_over(known)
+    run = take_over(handed_over)
     with suppress(RunError), warnings.catch_warnings(action="ignore"):  # they end together
         _fit(run)
 
@@ -121,7 +127,7 @@ def _describe(run: Run) -> None:
     data = run.data
     log.info("run     %s", run.dir)
     show_corpus(run.cfg.data.path, data.corpus, run.kneser_ney_loss)
-    for reason in run.settled.reasons:
+    for reason in run.machine.reasons:
         log.info("%s", reason)
     log.info(
         "length     %s steps of %s tokens, %s steps per epoch",
@@ -174,94 +180,64 @@ def _command_to_go_on(run: Run, step: int, validations_since_best: int) -> str:
 
 
 def _fit(run: Run) -> None:
-    """Trains, tests and reports; the summary also tells of a run that did not end well, and why."""
+    """Train, test and report; the summary also tells of a run that did not end well, and why."""
     keep_compiled_in(cache_folder(run.cfg.data) / "compiled")
     L.seed_everything(run.cfg.seed, verbose=False)
     module = GPTModule(run.cfg)
-    run_log = MetricsCSV(run.dir, run.cfg.logger.log_every_steps, _kept_until(run), _flops_share(run, module))
-    board = _make_board(run, module)
-    trainer, checkpoints = _make_trainer(run, run_log, board)
+    # Tokens per second, times this, are the share of the machine's matrix rate.
+    flops_share = module.net.flops_per_token(run.cfg.data.seq_len) / run.machine.peak_flops
+    metrics_csv = MetricsCSV(run.dir, run.cfg.logger.log_every_steps, run.kept_until, flops_share)
+    board = Board(run, module.net) if run.cfg.logger.tensorboard and run.speaks else None
+    trainer, checkpoints = _make_trainer(run, metrics_csv, board)
     resume_from = None if run.resumed is None else run.resumed.path
     gc.freeze()  # a collection that looks through all that was imported takes longer than a step
     try:
-        with file_refusals(_going_on(run)):
+        with file_refusals(_resume_advice(run)):
             trainer.fit(module, datamodule=run.data, ckpt_path=resume_from, weights_only=True)
-            figures = _figures(run, trainer, module, run_log, checkpoints)
-            _report(run, trainer, module, checkpoints, board, figures)
+            _report(run, trainer, module, checkpoints, board, _metrics(run, trainer, module, metrics_csv, checkpoints))
     except BaseException as error:
-        # Lightning turns a Ctrl-C that comes while no handler of ours is set into sys.exit(1).
-        pressed = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
-        if run_log.begun and trainer.is_global_zero:
-            stopped = pressed or isinstance(error, (Interrupted, SIGTERMException))
-            status = "interrupted" if stopped else "failed"
-            figures = _figures(run, trainer, module, run_log, checkpoints)
-            reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-            reason = "stopped by SIGINT" if pressed else reason
+        ending = classify(error, run.dir)
+        if metrics_csv.has_started and trainer.is_global_zero:
+            summary = {"status": ending.status, "reason": ending.reason}
             with suppress(OSError):  # would hide the first error
-                run.dir.write_summary({"status": status, "reason": reason, **figures})
-        if pressed or isinstance(error, SIGTERMException):  # at once, or outside of training
-            number = signal.SIGINT if pressed else signal.SIGTERM
-            going_on = own_command("train", f"resume={run.dir}")
-            raise Interrupted(
-                "run.interrupted_at_once",
-                f"stopped by {number.name}; go on from the last checkpoint with: {going_on}",
-                number,
-            ) from error
+                run.dir.write_summary(summary | _metrics(run, trainer, module, metrics_csv, checkpoints))
+        if ending.interrupted is not None:
+            raise ending.interrupted from error
         raise
+    finally:
+        if torch.distributed.is_initialized():  # its threads must not meet the end of Python
+            torch.distributed.destroy_process_group()
 
 
-def _going_on(run: Run) -> str:
+def _resume_advice(run: Run) -> str:
     return f"resume with resume={run.dir}"
 
 
 @contextmanager
-def _memory_refusals(run: Run) -> Iterator[None]:
-    """Tells in a line what to lower where the memory does not suffice, for the network or for a step."""
+def _out_of_memory_refusal(run: Run) -> Iterator[None]:
+    """Say in a line what to lower where the memory does not suffice, for the network or for a step."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        # On a processor PyTorch has no error of its own for it.
+        is_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+        if not is_of_memory:
             raise
-        raise RunError("machine.out_of_memory", _out_of_memory(run)) from error
+        tokens, seq_len = run.data.tokens_per_step, run.cfg.data.seq_len
+        sequences = tokens // seq_len // run.cfg.trainer.accumulate_grad_batches  # a small corpus has no more
+        raise RunError(
+            "machine.out_of_memory",
+            f"out of memory with data.batch_size={sequences} sequences of data.seq_len={seq_len} tokens in a forward "
+            f"pass: lower data.batch_size and set data.batch_tokens={tokens}, which keeps the optimizer step and makes "
+            "it in smaller passes; or lower data.seq_len, or take a smaller model",
+        ) from error
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """On a processor PyTorch has no error of its own for it."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-
-
-def _out_of_memory(run: Run) -> str:
-    tokens = run.data.tokens_per_step
-    windows = tokens // run.cfg.data.seq_len // run.cfg.trainer.accumulate_grad_batches  # a small corpus has no more
-    return (
-        f"out of memory, with data.batch_size={windows} windows of data.seq_len={run.cfg.data.seq_len} tokens in a "
-        f"forward pass: lower data.batch_size, with data.batch_tokens={tokens} "
-        "beside it for the same optimizer step in smaller passes; or lower data.seq_len, or take a smaller model"
-    )
-
-
-def _kept_until(run: Run) -> int:
-    """The last step whose figures stay."""
-    return -1 if run.resumed is None else run.resumed.keeps_figures_until
-
-
-def _flops_share(run: Run, module: GPTModule) -> float:
-    """What a token a second is of the machine's matrix rate."""
-    return module.net.flops_per_token(run.cfg.data.seq_len) / run.settled.peak_flops
-
-
-def _make_board(run: Run, module: GPTModule) -> Board | None:
-    if not run.cfg.logger.tensorboard or not run.speaks:
-        return None
-    return Board(run, module.net, _kept_until(run))
-
-
-def _make_trainer(run: Run, run_log: MetricsCSV, board: Board | None) -> tuple[L.Trainer, ResumableCheckpoint]:
+def _make_trainer(run: Run, metrics_csv: MetricsCSV, board: Board | None) -> tuple[L.Trainer, ResumableCheckpoint]:
     cfg = run.cfg
-    writer = AtomicCheckpointIO()
     assert cfg.model.vocab_size is not None
     divergence = DivergenceGuard(cfg.model.vocab_size, cfg.logger.log_every_steps, str(run.dir))
-    checkpoints = ResumableCheckpoint(run.dir, run.data, cfg, run.val_every, run.resumed, writer, divergence.check)
+    checkpoints = ResumableCheckpoint(run.dir, run.data, cfg, run.val_every, run.resumed, divergence.check)
     trainer = L.Trainer(
         accelerator=cfg.trainer.accelerator,
         devices=cfg.trainer.devices,
@@ -274,20 +250,20 @@ def _make_trainer(run: Run, run_log: MetricsCSV, board: Board | None) -> tuple[L
         check_val_every_n_epoch=None,
         val_check_interval=run.val_every * cfg.trainer.accumulate_grad_batches,
         num_sanity_val_steps=0,
-        logger=False if board is None else board.curves,
+        logger=False if board is None else board.logger,
         log_every_n_steps=1,  # of no use to us, but Lightning warns where an epoch is shorter
         callbacks=[
             divergence,
-            run_log,
-            *([ProgressDisplay(run_log, run.total_steps)] if run.speaks else []),
-            *([] if board is None else board.exhibits),
-            *([Profile(run.dir.profile)] if cfg.trainer.profile and run.speaks else []),
+            metrics_csv,
+            *([ProgressDisplay(metrics_csv, run.total_steps)] if run.speaks else []),
+            *([] if board is None else board.callbacks),
+            *([StepProfiler(run.dir.profile)] if cfg.trainer.profile and run.speaks else []),
             GracefulShutdown(checkpoints),
             checkpoints,
             EarlyStopping(cfg.regularization.early_stopping_patience, checkpoints),
         ],
         # A cluster's own environment would expect a task for each device, and take the signals over.
-        plugins=[writer, LightningEnvironment()],
+        plugins=[AtomicCheckpointIO(), LightningEnvironment()],
         default_root_dir=run.dir.path,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -295,19 +271,22 @@ def _make_trainer(run: Run, run_log: MetricsCSV, board: Board | None) -> tuple[L
     return trainer, checkpoints
 
 
-def _figures(
-    run: Run, trainer: L.Trainer, module: GPTModule, run_log: MetricsCSV, checkpoints: ResumableCheckpoint
+def _metrics(
+    run: Run, trainer: L.Trainer, module: GPTModule, metrics_csv: MetricsCSV, checkpoints: ResumableCheckpoint
 ) -> dict[str, Any]:
-    """What the run has come to so far."""
+    """The metrics of the run so far, as summary.json has them."""
     data, step = run.data, trainer.global_step
     record = checkpoints.record
     best = record.best_loss if math.isfinite(record.best_loss) else math.nan
     return {
-        **{f"val/{name}": run_log.latest.get(f"val/{name}") for name in ("loss", "perplexity", "bits_per_char", "gap")},
+        **{
+            f"val/{name}": metrics_csv.latest.get(f"val/{name}")
+            for name in ("loss", "perplexity", "bits_per_char", "gap")
+        },
         "best/val/loss": best,
         "best/val/perplexity": perplexity(best),
         "best/val/bits_per_char": data.bits_per_char("val", best),
-        "best/val/gap": run_log.best.get("val/gap") if run_log.best.get("step") == record.best_step else None,
+        "best/val/gap": metrics_csv.best.get("val/gap") if metrics_csv.best.get("step") == record.best_step else None,
         "best/step": record.best_step,
         "unigram/val_loss": data.unigram_loss("val"),
         "kneser_ney/val_loss": run.kneser_ney_loss,
@@ -315,7 +294,7 @@ def _figures(
         "parameters": module.net.num_parameters(),
         "steps": step,
         "tokens_seen": step * data.tokens_per_step,
-        "seconds": round(run_log.seconds, 1),
+        "seconds": round(metrics_csv.seconds, 1),
     }
 
 
@@ -325,17 +304,17 @@ def _report(
     module: GPTModule,
     checkpoints: ResumableCheckpoint,
     board: Board | None,
-    figures: dict[str, Any],
+    metrics: dict[str, Any],
 ) -> None:
-    """Tests the best checkpoint, lets it write, and shows everything."""
+    """Test the best checkpoint, generate a sample from it, and print the summary."""
     failpoint("end.test")
     checkpoint.load_weights(module.net, checkpoint.load(run.dir.best_checkpoint))
     tested: dict[str, float] = {}
     if run.data.num_tokens("test"):
         trainer.test(module, datamodule=run.data, verbose=False)
         tested = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
-        figures.update(tested)
-        figures["test/unk_rate"] = run.data.unk_rate("test")
+        metrics.update(tested)
+        metrics["test/unk_rate"] = run.data.unk_rate("test")
     if not trainer.is_global_zero:
         return
     if board is not None:
@@ -343,7 +322,7 @@ def _report(
         board.show_best(trainer.global_step, tested)
     has_stalled = checkpoints.record.has_stalled(run.cfg.regularization.early_stopping_patience)
     status = "stopped early" if has_stalled else "completed"
-    summary = {"status": status, "reason": None, **figures}
+    summary = {"status": status, "reason": None, **metrics}
     prompt, context = next(iter(prompts(run.cfg.logger, run.data)), ""), run.cfg.data.seq_len
     [sample] = continue_text(module.net, run.data.tokenizer, prompt, context, Sampling())
     failpoint("end.summary")

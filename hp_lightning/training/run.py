@@ -50,7 +50,7 @@ class Run:
     cfg: TrainConfig  # `cfg.model.vocab_size` is set, nothing is `auto`
     dir: RunDir
     data: CorpusDataModule
-    settled: ResolvedConfig
+    machine: ResolvedConfig
     lock: FileLock | None  # of the process that writes
     resumed: LoadedCheckpoint | None = None
     speaks: bool = True  # false in the processes that a run starts for its other devices
@@ -66,13 +66,18 @@ class Run:
         """Optimizer steps between two validations."""
         return self.cfg.trainer.val_every_steps or self.data.steps_per_epoch
 
+    @property
+    def kept_until(self) -> int:
+        """The last step whose metrics a resumed run keeps; -1 for a new run."""
+        return -1 if self.resumed is None else self.resumed.keeps_figures_until
+
     @cached_property
     def kneser_ney_loss(self) -> float | None:
         """Cross-entropy, in nats per token, that counting n-grams comes to on the validation split."""
         return counted_loss(self.data.cfg, self.data.corpus)
 
 
-def begin(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
+def start(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
     """A new run; makes its folder, with the config in it.
 
     Raises:
@@ -171,7 +176,7 @@ def resume(wanted: str, given: TrainConfig, overrides: list[str]) -> Run:
     return run
 
 
-def keep_what_is_new(run: Run, trained: LoadedCheckpoint) -> None:
+def apply_overrides_to_checkpoint(run: Run, trained: LoadedCheckpoint) -> None:
     """Makes the checkpoint the run's last, with the new settings: all holds even if the run is killed at once."""
     path = run.dir.last_checkpoint
     if run.cfg == trained.cfg and trained.path == path:

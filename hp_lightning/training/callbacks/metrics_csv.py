@@ -45,7 +45,7 @@ class MetricsCSV(L.Callback):
         self._every = every_steps
         self._kept_until = kept_until
         self._flops_share = flops_share
-        self.begun = False  # whether a step was taken up; until then nothing of an older session is touched
+        self.has_started = False  # whether a step was taken up; until then nothing of an older session is touched
         self._loss_sum, self._losses = 0.0, 0  # of the rows with a training loss since the last validation
         self._paused: float | None = None  # since when a validation stops the clock
         self.seconds = 0.0  # of training, without validation, over all sessions
@@ -60,7 +60,7 @@ class MetricsCSV(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Opens metrics.csv, without the rows that a resumed run will write again."""
         self._step = self._logged_step = trainer.global_step
-        self.begun = True
+        self.has_started = True
         self._clock = self._logged_clock = time.monotonic()
         with one_error(trainer):
             if trainer.is_global_zero:

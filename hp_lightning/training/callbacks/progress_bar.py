@@ -16,8 +16,8 @@ SECONDS_BETWEEN_LINES = 60  # where there is no live display, a line at least so
 class ProgressDisplay(L.Callback):
     """A live bar in a terminal; a line after each validation, which is all that a log file gets to see."""
 
-    def __init__(self, run_log: MetricsCSV, total_steps: int) -> None:
-        self._run_log = run_log
+    def __init__(self, metrics_csv: MetricsCSV, total_steps: int) -> None:
+        self._metrics_csv = metrics_csv
         self._total = total_steps
         self._live = console.is_terminal
         self._bar = Progress(
@@ -72,7 +72,7 @@ class ProgressDisplay(L.Callback):
         log.info("step %*d/%d  %s%s", len(str(self._total)), step, self._total, figures, left)
 
     def _figures(self, *keys: str) -> str:
-        latest = self._run_log.latest
+        latest = self._metrics_csv.latest
         shown = [f"{key} {_short(latest[key])}" for key in keys if key in latest]
         if "tokens_per_second" in latest:
             shown.append(f"{latest['tokens_per_second']:,.0f} tokens/s  mfu {latest['mfu']:.0%}")

@@ -48,16 +48,15 @@ def one_error(trainer: L.Trainer) -> Iterator[None]:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the file, flushes to the disk and renames, so that a checkpoint is whole or absent.
-
-    `names` are those of further copies of the next file.
-    """
-
-    names: Sequence[Path] = ()
+    """Writes a file of another name, flushes it to the disk and renames it: a checkpoint is whole or absent."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Replaces what stood at `path`, the run's `last.ckpt`, in one step, and keeps it as the checkpoint before."""
-        write_checkpoint(checkpoint, Path(path), self.names)
+        """Replace what stood at `path`, the run's `last.ckpt`, in one step, and keep it as the previous checkpoint.
+
+        Args:
+            storage_options: the paths of further copies
+        """
+        write_checkpoint(checkpoint, Path(path), storage_options)
 
 
 class ResumableCheckpoint(Checkpoint):
@@ -71,7 +70,6 @@ class ResumableCheckpoint(Checkpoint):
         cfg: the run's config
         val_every: optimizer steps between two validations
         resumed: the checkpoint that the run goes on from; None for a new run
-        writer: by which the trainer writes
         check: raises where the run has gone wrong; asked before anything is saved
     """
 
@@ -82,7 +80,6 @@ class ResumableCheckpoint(Checkpoint):
         cfg: TrainConfig,
         val_every: int,
         resumed: LoadedCheckpoint | None,
-        writer: AtomicCheckpointIO,
         check: Callable[[L.Trainer], None],
     ) -> None:
         self.run_dir = run_dir
@@ -91,7 +88,6 @@ class ResumableCheckpoint(Checkpoint):
         self._data = data
         self._cfg = cfg.checkpoint
         self._val_every = val_every
-        self._writer = writer
         self._check = check
 
     def validation_follows(self, trainer: L.Trainer) -> bool:
@@ -154,10 +150,9 @@ class ResumableCheckpoint(Checkpoint):
         failpoint("checkpoint.save")
         self._check(trainer)
         self.record.validation_due = validation_due
-        self._writer.names = names
         with one_error(trainer):
             try:
-                trainer.save_checkpoint(self.run_dir.last_checkpoint)
+                trainer.save_checkpoint(self.run_dir.last_checkpoint, storage_options=names)
             except OSError:
                 trainer.strategy.barrier()  # where the other processes wait
                 raise
