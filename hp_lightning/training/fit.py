@@ -127,7 +127,7 @@ def _describe(run: Run) -> None:
     data = run.data
     log.info("run     %s", run.dir)
     show_corpus(run.cfg.data.path, data.corpus, run.kneser_ney_loss)
-    for reason in run.machine.reasons:
+    for reason in run.reasons:
         log.info("%s", reason)
     log.info(
         "length     %s steps of %s tokens, %s steps per epoch",
@@ -185,7 +185,7 @@ def _fit(run: Run) -> None:
     L.seed_everything(run.cfg.seed, verbose=False)
     module = GPTModule(run.cfg)
     # Tokens per second, times this, are the share of the machine's matrix rate.
-    flops_share = module.net.flops_per_token(run.cfg.data.seq_len) / run.machine.peak_flops
+    flops_share = module.net.flops_per_token(run.cfg.data.seq_len) / run.peak_flops
     metrics_csv = MetricsCSV(run.dir, run.cfg.logger.log_every_steps, run.kept_until, flops_share)
     board = Board(run, module.net) if run.cfg.logger.tensorboard and run.speaks else None
     trainer, checkpoints = _make_trainer(run, metrics_csv, board)

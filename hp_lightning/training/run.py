@@ -1,9 +1,10 @@
-"""A run made ready to begin or to go on: checked against the corpus, the machine and what was saved."""
+"""A run made ready to start or to resume: checked against the corpus, the machine and what was saved."""
 
 import json
 import math
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,10 +33,10 @@ from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.tokenizer import TokenizerConfig
 from hp_lightning.schema.train import TrainConfig, from_plain, from_yaml, to_plain, to_yaml
 from hp_lightning.tokenizers import Tokenizer
-from hp_lightning.training.auto import ResolvedConfig, resolve_auto
+from hp_lightning.training.auto import resolve_auto
 from hp_lightning.training.optim import state_bytes
 
-# What a resumed run may be told again; everything else belongs to the weights it goes on with.
+# Keys that may change when a run is resumed; everything else belongs to its weights.
 RESUMABLE = {
     "data.path", "data.cache_dir", "max_steps", "max_epochs", "logger", "checkpoint", "trainer.accelerator",
     "trainer.devices", "trainer.precision", "trainer.compile", "trainer.profile", "trainer.val_every_steps",
@@ -45,15 +46,20 @@ RESUMABLE = {
 
 @dataclass
 class Run:
-    """A run that can begin: its settings, its folder, its corpus."""
+    """A run that is ready: its config, its folder, its corpus."""
 
     cfg: TrainConfig  # `cfg.model.vocab_size` is set, nothing is `auto`
     dir: RunDir
     data: CorpusDataModule
-    machine: ResolvedConfig
-    lock: FileLock | None  # of the process that writes
+    lock: FileLock | None = None  # of the process that writes; None in those of the run's other devices
     resumed: LoadedCheckpoint | None = None
-    speaks: bool = True  # false in the processes that a run starts for its other devices
+    peak_flops: float = 1.0  # as `ResolvedConfig` has it; measured by the process that writes
+    reasons: Sequence[str] = ()  # a line for each choice that was made for the run
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this process prints and writes."""
+        return self.lock is not None
 
     @property
     def total_steps(self) -> int:
@@ -73,12 +79,12 @@ class Run:
 
     @cached_property
     def kneser_ney_loss(self) -> float | None:
-        """Cross-entropy, in nats per token, that counting n-grams comes to on the validation split."""
+        """Cross-entropy of the n-gram baseline on the validation split, in nats per token."""
         return counted_loss(self.data.cfg, self.data.corpus)
 
 
 def start(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
-    """A new run; makes its folder, with the config in it.
+    """Make a new run ready, and its folder, with the config in it.
 
     Raises:
         InputError: corpus, machine and config do not fit together, or the disk is too full; nothing was written
@@ -91,23 +97,23 @@ def start(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
         model=replace(cfg.model, vocab_size=_vocab_size(cfg, corpus.tokenizer)),
         data=replace(cfg.data, path=absolute_path(cfg.data.path)),  # resumed from anywhere
     )
-    settled = resolve_auto(cfg, len(corpus.streams["train"]))
-    cfg, data = settled.cfg, _data(settled.cfg, corpus)
-    settled.reasons.append(_room_line(cfg, RUNS if cfg.run_dir is None else Path(cfg.run_dir), resumed=False))
+    resolved = resolve_auto(cfg, len(corpus.streams["train"]))
+    cfg, data = resolved.cfg, _data(resolved.cfg, corpus)
+    room = _check_room(cfg, RUNS if cfg.run_dir is None else Path(cfg.run_dir), resumed=False)
     run_dir = RunDir.create(cfg.run_dir, overrides)
-    held = run_dir.lock()
+    lock = run_dir.lock()
     atomic_write_text(run_dir.overrides, OmegaConf.to_yaml(OmegaConf.create(overrides)))
     atomic_write_text(run_dir.hydra, OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
-    atomic_write_text(run_dir.config, to_yaml(cfg))  # it is what a run can be begun again from
+    atomic_write_text(run_dir.config, to_yaml(cfg))  # a run that has no checkpoint starts over from it
     slurm.mark(run_dir)
-    return Run(cfg, run_dir, data, settled, held)
+    return Run(cfg, run_dir, data, lock, None, resolved.peak_flops, [*resolved.reasons, room])
 
 
-def _room_line(cfg: TrainConfig, folder: Path, resumed: bool) -> str:
-    """Of the head of a run: how large a checkpoint is.
+def _check_room(cfg: TrainConfig, folder: Path, resumed: bool) -> str:
+    """Say how large a checkpoint is, where there is room for those of the run.
 
-    There must be room for two, `last.ckpt` and the one before it, and for `best.ckpt`; a run that is resumed has them,
-    and each save writes two of them anew before they take their places.
+    These are `last.ckpt`, the one before it, and `best.ckpt`; a run that is resumed has them, and each save writes two
+    of them before they replace those.
 
     Raises:
         InputError: the disk has no room for them
@@ -131,10 +137,10 @@ def _data(cfg: TrainConfig, corpus: TokenizedCorpus) -> CorpusDataModule:
 
 
 def chosen_tokenizer(cfg: TrainConfig, overrides: list[str]) -> tuple[TrainConfig, Tokenizer | TokenizerConfig]:
-    """The tokenizer of the run `tokenizer.from_run`, its settings in the config; else the settings to learn one by.
+    """The config, and the tokenizer of the run `tokenizer.from_run`; where that is null, the settings to learn one by.
 
     Raises:
-        InputError: there is no such run, or other settings of the tokenizer were given beside it
+        InputError: there is no such run, or other settings of the tokenizer were given, too
     """
     if cfg.tokenizer.from_run is None:
         return cfg, cfg.tokenizer
@@ -151,7 +157,7 @@ def chosen_tokenizer(cfg: TrainConfig, overrides: list[str]) -> tuple[TrainConfi
 
 
 def resume(wanted: str, given: TrainConfig, overrides: list[str]) -> Run:
-    """A run that goes on in its folder, from its last whole checkpoint; from its beginning where it has none.
+    """Make a run ready to resume, in its folder, from its last whole checkpoint; to start over where it has none.
 
     Args:
         wanted: a run folder, a checkpoint in one, or `latest`
@@ -159,44 +165,49 @@ def resume(wanted: str, given: TrainConfig, overrides: list[str]) -> Run:
         overrides: which of it the command line says
 
     Raises:
-        InputError: there is no such run, it is being trained already, its corpus has changed, it was told what cannot
+        InputError: there is no such run, it is being trained already, its corpus has changed, it was given what cannot
             change, none of its checkpoints is whole, or the disk is too full
     """
-    found = find_resumable(wanted)
-    held = found.run_dir.lock()
-    trained = checkpoint.load_first_whole(found.checkpoints) if found.checkpoints else None
-    cfg = _resumed_config(_begun_config(found.run_dir) if trained is None else trained.cfg, given, overrides)
+    resumable = find_resumable(wanted)
+    run_dir, lock = resumable.run_dir, resumable.run_dir.lock()
+    trained = checkpoint.load_first_whole(resumable.checkpoints) if resumable.checkpoints else None
+    cfg = _resumed_config(_first_config(run_dir) if trained is None else trained.cfg, given, overrides)
     check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
-    corpus = tokenize_corpus(cfg.data, chosen_tokenizer(cfg, [])[1] if trained is None else trained.tokenizer)
-    settled = resolve_auto(cfg, len(corpus.streams["train"]))
-    settled.reasons.append(_room_line(settled.cfg, found.run_dir.path, resumed=trained is not None))
-    run = Run(settled.cfg, found.run_dir, _data(settled.cfg, corpus), settled, held, trained)
+    corpus = _tokenize_again(cfg, trained)
+    resolved = resolve_auto(cfg, len(corpus.streams["train"]))
+    room = _check_room(resolved.cfg, run_dir.path, resumed=trained is not None)
+    data, reasons = _data(resolved.cfg, corpus), [*resolved.reasons, room]
+    run = Run(resolved.cfg, run_dir, data, lock, trained, resolved.peak_flops, reasons)
     if trained is not None:
-        _check_goes_on(run, trained)
+        _check_fits(run, trained)
     return run
 
 
+def _tokenize_again(cfg: TrainConfig, trained: LoadedCheckpoint | None) -> TokenizedCorpus:
+    """The corpus by the checkpoint's tokenizer, or by the one that the run started with."""
+    return tokenize_corpus(cfg.data, chosen_tokenizer(cfg, [])[1] if trained is None else trained.tokenizer)
+
+
 def apply_overrides_to_checkpoint(run: Run, trained: LoadedCheckpoint) -> None:
-    """Makes the checkpoint the run's last, with the new settings: all holds even if the run is killed at once."""
-    path = run.dir.last_checkpoint
-    if run.cfg == trained.cfg and trained.path == path:
+    """Write the checkpoint again as the run's last, with its new config, which holds even if the run is killed now."""
+    last = run.dir.last_checkpoint
+    if run.cfg == trained.cfg and trained.path == last:
         return
     contents = trained.contents
     _set_rates(run, trained, contents["schedule"])
-    contents[checkpoint.CHECKPOINT_KEY]["config"] = to_plain(run.cfg)
-    best, names = run.dir.best_checkpoint, []
+    ours = contents[checkpoint.CHECKPOINT_KEY]
+    ours["config"] = to_plain(run.cfg)
+    copies = []
     if trained.step == trained.record.best_step:
-        names = [best]
-    elif trained.path != path and not _is_of_step(best, trained.record.best_step):
-        contents[checkpoint.CHECKPOINT_KEY]["record"][
-            "best"
-        ] = []  # it was surpassed by what the run does not go on from
-    checkpoint.write_checkpoint(contents, path, names)
-    run.resumed = replace(trained, path=path, cfg=run.cfg)
+        copies = [run.dir.best_checkpoint]
+    elif trained.path != last and not _is_of_step(run.dir.best_checkpoint, trained.record.best_step):
+        ours["record"]["best"] = []  # a later checkpoint took its place, which the run does not resume from
+    checkpoint.write_checkpoint(contents, last, copies)
+    run.resumed = replace(trained, path=last, cfg=run.cfg)
 
 
 def _set_rates(run: Run, trained: LoadedCheckpoint, schedule: dict[str, Any]) -> None:
-    """A new rate holds as it was told, not as the plateau had lowered the old one; the other rate stays lowered."""
+    """Take a new rate as it was given, not as the plateau had lowered the old one; the other rate stays lowered."""
     optim, before = run.cfg.optim, trained.cfg.optim
     same = {key: getattr(optim, key) for key in ("lr", "muon_lr") if getattr(optim, key) == getattr(before, key)}
     if len(same) < 2:
@@ -212,24 +223,24 @@ def _is_of_step(path: Path, step: int) -> bool:
         return False
 
 
-def _begun_config(run_dir: RunDir) -> TrainConfig:
-    """The config that a run began with."""
+def _first_config(run_dir: RunDir) -> TrainConfig:
+    """The config that a run started with."""
     log.info("%s was stopped before its first checkpoint; starting over", run_dir)
     try:
         return from_yaml(run_dir.config.read_text(encoding="utf-8"))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException, InputError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            "run.damaged_config", f"{run_dir.config} is not the config of a run ({reason}): begin a new run"
+            "run.damaged_config", f"{run_dir.config} is not the config of a run ({reason}): start a new run"
         ) from error
 
 
-def _check_goes_on(run: Run, trained: LoadedCheckpoint) -> None:
+def _check_fits(run: Run, trained: LoadedCheckpoint) -> None:
     if run.data.digest != trained.corpus:
         raise InputError(
             "data.changed",
-            f"data.path={run.cfg.data.path} has changed since the run {run.dir} began: resumed, the run might be "
-            "validated on what it was trained on; bring the old file back, or begin a new run",
+            f"data.path={run.cfg.data.path} has changed since the run {run.dir} started: resumed, the run might be "
+            "validated on what it was trained on; bring the old file back, or start a new run",
         )
     unvalidated = trained.record.validation_due or not os.path.isfile(run.dir.best_checkpoint)
     if trained.step >= run.total_steps and unvalidated:
@@ -239,7 +250,7 @@ def _check_goes_on(run: Run, trained: LoadedCheckpoint) -> None:
 
 
 def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]) -> TrainConfig:
-    """The saved config with what the command line says anew; a new bound on the length replaces both old ones."""
+    """The saved config with what the command line overrides; a new bound on the length replaces both old ones."""
     keys = [key for key, _ in map(parted, overrides) if key != "resume"]
     refused = [key for key in keys if not any(f"{key}.".startswith(f"{known}.") for known in RESUMABLE)]
     if refused:
@@ -274,18 +285,15 @@ def _vocab_size(cfg: TrainConfig, tokenizer: Tokenizer) -> int:
 
 
 def hand_over(run: Run) -> str:
-    """What the processes of the other devices need to know of the run."""
+    """What the processes of the other devices need to know of the run, for `take_over`."""
     resumed = None if run.resumed is None else os.path.abspath(run.resumed.path)
     return json.dumps({"config": to_plain(run.cfg), "dir": os.path.abspath(run.dir.path), "resumed": resumed})
 
 
-def take_over(known: str) -> Run:
+def take_over(handed_over: str) -> Run:
     """The run of the first process, for another device."""
-    parts = json.loads(known)
-    cfg = from_plain(parts["config"])
-    trained = None if parts["resumed"] is None else checkpoint.load(Path(parts["resumed"]))
-    corpus = tokenize_corpus(cfg.data, chosen_tokenizer(cfg, [])[1] if trained is None else trained.tokenizer)
-    settled = ResolvedConfig(
-        cfg, torch.device("cpu"), peak_flops=1.0, reasons=[]
-    )  # the first process measures and tells
-    return Run(cfg, RunDir(Path(parts["dir"])), _data(cfg, corpus), settled, None, trained, speaks=False)
+    known = json.loads(handed_over)
+    cfg = from_plain(known["config"])
+    trained = None if known["resumed"] is None else checkpoint.load(Path(known["resumed"]))
+    data = _data(cfg, _tokenize_again(cfg, trained))
+    return Run(cfg, RunDir(Path(known["dir"])), data, resumed=trained)

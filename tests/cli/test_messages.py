@@ -97,6 +97,6 @@ def test_a_run_whose_corpus_has_changed(interrupted: Finished) -> None:
         file.write("One line more.,The Ferry to Vesperhold,1 Fog on the Quay\n")
     done = run_in_process(folder, "train.py", "resume=run")
     assert done.stderr == (
-        f"train.py: error[data.changed]: data.path={folder}/corpus.csv has changed since the run run began: resumed, "
-        "the run might be validated on what it was trained on; bring the old file back, or begin a new run\n"
+        f"train.py: error[data.changed]: data.path={folder}/corpus.csv has changed since the run run started: resumed, "
+        "the run might be validated on what it was trained on; bring the old file back, or start a new run\n"
     )

@@ -23,7 +23,7 @@ Machine = Callable[..., None]
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """Settles on a machine that is described: how fast, and what is missing for compiling."""
+    """Resolves on a machine that is described: how fast, and what is missing for compiling."""
 
     def describe(float32: float = 1e11, bfloat16: float = 2e11, missing: str | None = None) -> None:
         rates = {torch.float32: float32, torch.bfloat16: bfloat16}
@@ -45,13 +45,13 @@ def cfg(make_config: MakeConfig) -> Callable[..., TrainConfig]:
     return make
 
 
-def reason(settled: ResolvedConfig, name: str) -> str:
-    [line] = [line for line in settled.reasons if line.startswith(name)]
+def reason(resolved: ResolvedConfig, name: str) -> str:
+    [line] = [line for line in resolved.reasons if line.startswith(name)]
     return line
 
 
-def batch(settled: ResolvedConfig) -> tuple[int | None, int]:
-    return settled.cfg.data.batch_size, settled.cfg.trainer.accumulate_grad_batches
+def batch(resolved: ResolvedConfig) -> tuple[int | None, int]:
+    return resolved.cfg.data.batch_size, resolved.cfg.trainer.accumulate_grad_batches
 
 
 # Precision
@@ -64,18 +64,18 @@ def test_bfloat16_where_the_machine_gains_by_it(
     machine: Machine, cfg: MakeConfig, bfloat16: float, precision: str
 ) -> None:
     machine(float32=1e11, bfloat16=bfloat16)
-    settled = resolve_auto(cfg(), EPOCH)
-    assert settled.cfg.trainer.precision == precision
-    assert f"{bfloat16 / 1e11:.1f} times as fast" in reason(settled, "precision")
+    resolved = resolve_auto(cfg(), EPOCH)
+    assert resolved.cfg.trainer.precision == precision
+    assert f"{bfloat16 / 1e11:.1f} times as fast" in reason(resolved, "precision")
 
 
 @pytest.mark.parametrize("bfloat16", [1e10, 1e12])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 def test_a_precision_that_is_chosen_stays(machine: Machine, cfg: MakeConfig, precision: str, bfloat16: float) -> None:
     machine(bfloat16=bfloat16)
-    settled = resolve_auto(cfg(f"trainer.precision={precision}"), EPOCH)
-    assert settled.cfg.trainer.precision == precision
-    assert "auto" not in reason(settled, "precision")
+    resolved = resolve_auto(cfg(f"trainer.precision={precision}"), EPOCH)
+    assert resolved.cfg.trainer.precision == precision
+    assert "auto" not in reason(resolved, "precision")
 
 
 @pytest.mark.parametrize(("precision", "rate"), [("32-true", 1e11), ("bf16-mixed", 4e11), ("bf16-true", 4e11)])
@@ -97,9 +97,9 @@ def test_a_long_run_is_compiled_and_a_short_one_is_not(machine: Machine, cfg: Ma
     assert resolve_auto(cfg("max_epochs=1"), 10**12).cfg.trainer.compile is True
     # What is long on one machine is short on a faster one.
     machine(float32=1e18, bfloat16=2e18)
-    settled = resolve_auto(cfg(LONG, "max_epochs=null"), EPOCH)
-    assert settled.cfg.trainer.compile is False
-    assert "compiling takes about half a minute" in reason(settled, "compile")
+    resolved = resolve_auto(cfg(LONG, "max_epochs=null"), EPOCH)
+    assert resolved.cfg.trainer.compile is False
+    assert "compiling takes about half a minute" in reason(resolved, "compile")
 
 
 def test_every_pass_of_a_step_is_work(machine: Machine, cfg: MakeConfig) -> None:
@@ -114,16 +114,16 @@ def test_every_pass_of_a_step_is_work(machine: Machine, cfg: MakeConfig) -> None
 
 def test_in_float32_a_processor_gains_too_little_by_compiling(machine: Machine, cfg: MakeConfig) -> None:
     machine(float32=1e11, bfloat16=1e11)
-    settled = resolve_auto(cfg(LONG, "max_epochs=null"), EPOCH)
-    assert settled.cfg.trainer.compile is False
-    assert "in float32 it gains too little" in reason(settled, "compile")
+    resolved = resolve_auto(cfg(LONG, "max_epochs=null"), EPOCH)
+    assert resolved.cfg.trainer.compile is False
+    assert "in float32 it gains too little" in reason(resolved, "compile")
 
 
 def test_what_is_missing_for_compiling_is_named(machine: Machine, cfg: MakeConfig) -> None:
     machine(missing="a C++ compiler (g++)")
-    settled = resolve_auto(cfg(LONG, "max_epochs=null"), EPOCH)
-    assert settled.cfg.trainer.compile is False
-    assert "a C++ compiler (g++) is not there" in reason(settled, "compile")
+    resolved = resolve_auto(cfg(LONG, "max_epochs=null"), EPOCH)
+    assert resolved.cfg.trainer.compile is False
+    assert "a C++ compiler (g++) is not there" in reason(resolved, "compile")
     assert resolve_auto(cfg("trainer.compile=false"), EPOCH).cfg.trainer.compile is False
     with refused("machine.no_compiler", "trainer.compile=true ", "a C++ compiler (g++)"):
         resolve_auto(cfg("trainer.compile=true"), EPOCH)
@@ -132,37 +132,37 @@ def test_what_is_missing_for_compiling_is_named(machine: Machine, cfg: MakeConfi
 @pytest.mark.parametrize("length", [LONG, SHORT])
 @pytest.mark.parametrize("chosen", [True, False])
 def test_compiling_that_is_chosen_stays(machine: Machine, cfg: MakeConfig, chosen: bool, length: str) -> None:
-    settled = resolve_auto(cfg(f"trainer.compile={chosen}", length, "max_epochs=null"), EPOCH)
-    assert settled.cfg.trainer.compile is chosen
-    assert "auto" not in reason(settled, "compile")
+    resolved = resolve_auto(cfg(f"trainer.compile={chosen}", length, "max_epochs=null"), EPOCH)
+    assert resolved.cfg.trainer.compile is chosen
+    assert "auto" not in reason(resolved, "compile")
 
 
 # Batches
 
 
-def test_without_a_wish_a_batch_has_16_windows(machine: Machine, cfg: MakeConfig) -> None:
+def test_without_a_wish_a_batch_has_16_sequences(machine: Machine, cfg: MakeConfig) -> None:
     assert batch(resolve_auto(cfg(), EPOCH)) == (16, 1)
     assert batch(resolve_auto(cfg("data.batch_size=7", "trainer.accumulate_grad_batches=3"), EPOCH)) == (7, 3)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3])
-@pytest.mark.parametrize("windows", [6, 48, 6 * 31])
+@pytest.mark.parametrize("sequences", [6, 48, 6 * 31])
 def test_a_smaller_batch_size_means_more_passes_of_the_same_step(
-    machine: Machine, cfg: MakeConfig, windows: int, devices: int
+    machine: Machine, cfg: MakeConfig, sequences: int, devices: int
 ) -> None:
-    given = (f"data.batch_tokens={32 * windows}", f"trainer.devices={devices}")
+    given = (f"data.batch_tokens={32 * sequences}", f"trainer.devices={devices}")
     found = []
     for most in ("null", 1000, 20, 7, 1):
-        settled = resolve_auto(cfg(*given, f"data.batch_size={most}"), EPOCH)
-        size, accumulate = batch(settled)
+        resolved = resolve_auto(cfg(*given, f"data.batch_size={most}"), EPOCH)
+        size, accumulate = batch(resolved)
         assert size is not None
-        assert size * accumulate == windows
+        assert size * accumulate == sequences
         assert size % devices == 0
-        assert f"{size} windows of 32 tokens" in reason(settled, "batch")
-        assert ("one forward pass" in reason(settled, "batch")) == (accumulate == 1)
+        assert f"{size} sequences of 32 tokens" in reason(resolved, "batch")
+        assert ("1 forward pass " in reason(resolved, "batch")) == (accumulate == 1)
         found.append(size)
     assert found == sorted(found, reverse=True)
-    assert found[0] == windows
+    assert found[0] == sequences
     assert found[-1] == devices
 
 
@@ -174,7 +174,7 @@ def test_batch_size_bounds_a_pass(machine: Machine, cfg: MakeConfig) -> None:
 
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("tokens", [1, 33, 99_999])
-def test_no_whole_number_of_windows_is_refused_with_one_that_is(
+def test_no_whole_number_of_sequences_is_refused_with_one_that_is(
     machine: Machine, cfg: MakeConfig, tokens: int, devices: int
 ) -> None:
     with refused("data.indivisible_batch", f"data.batch_tokens={tokens} ") as refusal:
@@ -199,7 +199,7 @@ def test_accumulation_is_worked_out_or_given(cfg: MakeConfig) -> None:
         cfg("data.batch_tokens=1536", "trainer.accumulate_grad_batches=2")
 
 
-# What a settled config is
+# What a resolved config is
 
 
 @pytest.mark.parametrize(
@@ -213,15 +213,15 @@ def test_accumulation_is_worked_out_or_given(cfg: MakeConfig) -> None:
         ["trainer.precision=bf16-true", "trainer.compile=true", "data.batch_size=3"],
     ],
 )
-def test_what_is_settled_stays_on_any_machine(machine: Machine, cfg: MakeConfig, overrides: list[str]) -> None:
+def test_what_is_resolved_stays_on_any_machine(machine: Machine, cfg: MakeConfig, overrides: list[str]) -> None:
     """A run that goes on elsewhere computes as it did."""
-    settled = resolve_auto(cfg(*overrides), EPOCH).cfg
-    assert "auto" not in (settled.trainer.precision, settled.trainer.compile)
-    assert resolve_auto(settled, EPOCH).cfg == settled
-    assert from_plain(to_plain(settled)) == settled
+    resolved = resolve_auto(cfg(*overrides), EPOCH).cfg
+    assert "auto" not in (resolved.trainer.precision, resolved.trainer.compile)
+    assert resolve_auto(resolved, EPOCH).cfg == resolved
+    assert from_plain(to_plain(resolved)) == resolved
     for there in ({"bfloat16": 1e9}, {"bfloat16": 1e13}, {"float32": 1e18}):
         machine(**there)
-        assert resolve_auto(from_plain(to_plain(settled)), EPOCH).cfg == settled
+        assert resolve_auto(from_plain(to_plain(resolved)), EPOCH).cfg == resolved
 
 
 def test_nothing_else_of_a_config_is_touched(machine: Machine, cfg: MakeConfig) -> None:
@@ -235,7 +235,7 @@ def test_nothing_else_of_a_config_is_touched(machine: Machine, cfg: MakeConfig) 
 
 
 def test_settling_draws_no_random_numbers(machine: Machine, cfg: MakeConfig) -> None:
-    """Else the weights of a run would depend on how it was settled."""
+    """Else the weights of a run would depend on how it was resolved."""
     torch.manual_seed(1)
     state = torch.get_rng_state()
     resolve_auto(cfg("data.batch_tokens=1536"), EPOCH)
@@ -253,6 +253,6 @@ def test_a_run_says_and_keeps_what_auto_came_to(run_script: Callable, first_book
     for told in (done.stdout, (tmp_path / "run" / "train.log").read_text()):
         assert re.search(r"machine +.*float32 .*FLOP/s, bfloat16 .*FLOP/s", told)
         assert re.search(rf"precision +{kept.trainer.precision} \(auto: bfloat16 is [\d.]+ times as fast", told)
-        assert re.search(rf"batch +{kept.data.batch_size} windows of 64 tokens.*data\.batch_tokens=1024", told)
+        assert re.search(rf"batch +{kept.data.batch_size} sequences of 64 tokens, ", told)
         assert re.search(r"compile +off \(auto: ", told)
         assert re.search(r"length +3 steps of 1,024 tokens", told)
