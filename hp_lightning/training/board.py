@@ -1,4 +1,4 @@
-"""All that TensorBoard shows of a run, put together."""
+"""Everything that TensorBoard shows of a run."""
 
 from collections.abc import Mapping
 
@@ -38,13 +38,13 @@ class Board:
             self.callbacks.append(LogPlots(self.logger, run.val_every, data))
 
     def show_best(self, last_step: int, tested: Mapping[str, float]) -> None:
-        """What there is to see of the best checkpoint, whose weights the network has by now.
+        """Log the plots, samples and embeddings of the best checkpoint, whose weights the network has by now.
 
-        It stands one step after the last, so that a run that goes on from there takes it away and writes it again.
+        They stand one step after the last: a run that is resumed from there removes them and writes them again.
 
         Args:
             last_step: of the run
-            tested: the figures of the test split
+            tested: the metrics of the test split
         """
         self.logger.log_metrics(tested, last_step + 1)
         for callback in self.callbacks:

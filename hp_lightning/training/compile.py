@@ -1,4 +1,4 @@
-"""Compiling what a training step computes, and going on without where that fails."""
+"""Compile what a training step computes; train without where that fails."""
 
 import functools
 import os
@@ -14,11 +14,11 @@ from hp_lightning.common.console import log
 
 
 def keep_compiled_in(folder: Path) -> None:
-    """What was compiled is kept there, so that a second start is quick; PyTorch's own place is emptied with /tmp.
+    """Keep what is compiled in a folder, for a second start to be quick; PyTorch's own is emptied with /tmp.
 
-    Read by PyTorch when it first compiles; a place that the person has chosen stays. (Importing Lightning sets the
-    variable to PyTorch's own place.) Without the second setting the loss, an `autograd.Function`, is traced and
-    differentiated anew in every process, which takes 3 s; the key has the code of its way back, too.
+    Read by PyTorch when it first compiles; a folder that the person has chosen stays. (Importing Lightning sets the
+    variable to PyTorch's own.) Without the second setting the loss, an `autograd.Function`, is traced and
+    differentiated again in every process, which takes 3 s; the key has the code of its backward pass, too.
     """
     usual = default_cache_dir()
     if os.environ.get("TORCHINDUCTOR_CACHE_DIR", usual) == usual:
@@ -29,7 +29,7 @@ def keep_compiled_in(folder: Path) -> None:
 def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The function, compiled for the shapes of its first call; the random numbers on a processor stay PyTorch's own.
 
-    The reason why it cannot be compiled is told once, and from then on the function itself is called.
+    Where it cannot be compiled, the reason is logged once, and from then on the function itself is called.
     """
     on_processor = torch.compile(function, dynamic=False, options={"fallback_random": True})
     elsewhere = torch.compile(function, dynamic=False)
@@ -47,7 +47,7 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
                     raise
                 works = False
                 reason = str(error).strip().partition("\n")[0]
-                log.warning("compiling failed, going on without (trainer.compile=false): %s", reason)
+                log.warning("compiling failed; training without (trainer.compile=false): %s", reason)
         return function(*arguments)
 
     return call

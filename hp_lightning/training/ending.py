@@ -12,12 +12,12 @@ from hp_lightning.common.run_dir import RunDir
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of a run that did not come to its last step.
+    """The end of a run that did not reach its last step.
 
     Args:
         status: `interrupted` or `failed`
         reason: one line
-        interrupted: what takes the place of the error where that says nothing to a person
+        interrupted: raised instead of the error where that says nothing to a person
     """
 
     status: str

@@ -139,7 +139,7 @@ def _describe(run: Run) -> None:
 
 
 def _remarks_on_length(run: Run) -> list[str]:
-    """What may surprise: a bound that comes before another, a warm-up that is long for the run."""
+    """Remarks on bounds that may surprise: one that comes before another, a warm-up that is long for the run."""
     total, cfg = run.total_steps, run.cfg
     remarks = []
     if cfg.max_steps is not None and total < cfg.max_steps:
@@ -161,12 +161,12 @@ def _has_work_left(run: Run, trained: LoadedCheckpoint) -> bool:
         log.info("resumed at step %s", trained.step)
         return True
     log.info("Run already finished (%s steps). To train further:", f"{trained.step:,}")
-    log.info("%s", _command_to_go_on(run, trained.step, trained.record.validations_since_best))
+    log.info("%s", _command_to_resume(run, trained.step, trained.record.validations_since_best))
     return False
 
 
 def _bounds_reached(run: Run, step: int, validations_since_best: int) -> list[str]:
-    """The settings that end the run where it stands, each with a value that would let it go on."""
+    """The settings that end the run where it stands, each with a value that would let it train further."""
     patience = run.cfg.regularization.early_stopping_patience
     wider = [f"max_steps={2 * step}"] if step >= run.total_steps else []
     if patience is not None and validations_since_best >= patience:
@@ -174,7 +174,7 @@ def _bounds_reached(run: Run, step: int, validations_since_best: int) -> list[st
     return wider
 
 
-def _command_to_go_on(run: Run, step: int, validations_since_best: int) -> str:
+def _command_to_resume(run: Run, step: int, validations_since_best: int) -> str:
     wider = _bounds_reached(run, step, validations_since_best)
     return own_command("train", f"resume={run.dir}", *wider)
 
@@ -331,11 +331,11 @@ def _report(
 
 
 def _commands(run: Run, step: int, validations_since_best: int) -> dict[str, str]:
-    """What can be done with the run next."""
+    """Commands for what can be done with the run next, by purpose."""
     shown = OUTPUTS if run.dir.path.is_relative_to(OUTPUTS) else run.dir
     watch = {"Monitor:": command("tensorboard", "--logdir", str(shown))} if run.cfg.logger.tensorboard else {}
     return {
         **watch,
         "Generate:": own_command("generate", f"ckpt={run.dir}", "prompt=The lantern"),
-        "Resume:": _command_to_go_on(run, step, validations_since_best),
+        "Resume:": _command_to_resume(run, step, validations_since_best),
     }

@@ -41,12 +41,12 @@ class GPTModule(L.LightningModule):
         self._training_loss = compiled(language_model_loss) if cfg.trainer.compile else language_model_loss
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Begins the random numbers of a batch, by (seed, device, step, place in the step) alone.
+        """Seed the random numbers of a batch, by (seed, device, step, pass of the step) alone.
 
-        So a run that is resumed at any step draws what the unbroken one draws, and no state of them has to be kept.
+        A run that is resumed at any step draws what the unbroken one draws, and no state of them has to be kept.
         """
-        place = batch_idx % self.cfg.trainer.accumulate_grad_batches
-        origin = (self.cfg.seed, self.trainer.global_rank, self.trainer.global_step, place)
+        pass_of_step = batch_idx % self.cfg.trainer.accumulate_grad_batches
+        origin = (self.cfg.seed, self.trainer.global_rank, self.trainer.global_step, pass_of_step)
         seed = int(np.random.SeedSequence(origin).generate_state(1)[0])
         torch.default_generator.manual_seed(seed)  # `torch.manual_seed` takes 80 times as long
         if self.device.type != "cpu":
@@ -64,35 +64,35 @@ class GPTModule(L.LightningModule):
         return float(self.trainer.strategy.reduce(self.train_loss.clone(), reduce_op="mean"))  # in place
 
     def on_train_batch_end(self, *args: Any) -> None:
-        """Ends the run by asking for a stop, upon which Lightning validates the last step, whatever the interval."""
+        """End the run by asking for a stop, upon which Lightning validates the last step, whatever the interval."""
         if self.trainer.global_step >= self.trainer.max_steps:
             self.trainer.should_stop = True
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds the batch to the mean over all tokens."""
+        """Add the batch to the mean over all tokens."""
         failpoint("validation.step")
         self._evaluate(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds the batch to the mean over all tokens."""
+        """Add the batch to the mean over all tokens."""
         failpoint("validation.step")
         self._evaluate(batch)
 
     def on_validation_epoch_start(self) -> None:
-        """Begins a sum."""
-        self._begin_sums()
+        """Reset the sum."""
+        self._reset_sums()
 
     def on_test_epoch_start(self) -> None:
-        """Begins a sum."""
-        self._begin_sums()
+        """Reset the sum."""
+        self._reset_sums()
 
     def on_validation_epoch_end(self) -> None:
-        """Steps the plateau here, before the checkpoints of this validation are written."""
-        self.schedule.after_validation(self.trainer.global_step, self._log_part("val"))
+        """Step the plateau here, before the checkpoints of this validation are written."""
+        self.schedule.after_validation(self.trainer.global_step, self._log_metrics("val"))
 
     def on_test_epoch_end(self) -> None:
-        """Logs the test split's metrics."""
-        self._log_part("test")
+        """Log the metrics of the test split."""
+        self._log_metrics("test")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer alone: the schedule is stepped here, see `Schedule`."""
@@ -105,12 +105,12 @@ class GPTModule(L.LightningModule):
         return optimizer
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Sets the learning rate, then takes the step."""
+        """Set the learning rate, then take the step."""
         self.schedule.before_step(self.trainer.global_step)
         super().optimizer_step(*args, **kwargs)
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> None:
-        """Clips, and keeps the norm.
+        """Clip the gradients, and keep their norm.
 
         Lightning's own clipping gives no norm, and refuses fused optimizers in bf16-mixed, where there is no loss
         scale that would stand in the way.
@@ -119,14 +119,14 @@ class GPTModule(L.LightningModule):
         self.grad_norm = clip_gradients(optimizer, self.cfg.regularization.gradient_clip_norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the schedule's memory."""
+        """Add the schedule's state."""
         checkpoint["schedule"] = self.schedule.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the schedule's memory until the schedule is there."""
+        """Keep the schedule's state until the schedule is there."""
         self._schedule_state = checkpoint["schedule"]
 
-    def _begin_sums(self) -> None:
+    def _reset_sums(self) -> None:
         precise = torch.float32 if self.device.type == "mps" else torch.float64  # a Mac's GPU has no other
         self._sums = torch.zeros(2, dtype=precise, device=self.device)
 
@@ -135,15 +135,15 @@ class GPTModule(L.LightningModule):
         # In place: small tensors kept from every batch would hold all the memory that its logits were in.
         self._sums += torch.stack([loss.to(self._sums.dtype) * count, count.to(self._sums.dtype)])
 
-    def _log_part(self, part: str) -> float:
+    def _log_metrics(self, split: str) -> float:
         data: CorpusDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         # Not by torchmetrics' MeanMetric, which leaves NaN out, and sums in the precision of the network.
         total, count = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
         loss: float = total / count
         metrics = {
-            f"{part}/loss": loss,
-            f"{part}/perplexity": perplexity(loss),
-            f"{part}/bits_per_char": data.bits_per_char(part, loss),
+            f"{split}/loss": loss,
+            f"{split}/perplexity": perplexity(loss),
+            f"{split}/bits_per_char": data.bits_per_char(split, loss),
         }
         self.log_dict(metrics, logger=False, sync_dist=True)
         return loss

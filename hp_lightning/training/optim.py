@@ -38,7 +38,7 @@ def build_optimizer(
 
     if cfg.name != "muon":
         return build_adam(matrices, other)
-    looked_up, hidden = _parted(matrices, _tables(module))
+    looked_up, hidden = _split_off(matrices, _tables(module))
     muon = Muon(hidden["params"], cfg.muon_lr, weight_decay, cfg.muon_momentum, dtype)
     return MuonWithAdamW(build_adam(looked_up, other), muon)
 
@@ -47,7 +47,7 @@ def state_bytes(module: nn.Module, cfg: OptimConfig) -> int:
     """Size of the weights and of what the optimizer keeps for each: two averages, of Muon's one; all in float32."""
     numbers = 3 * sum(parameter.numel() for parameter in module.parameters())
     if cfg.name == "muon":
-        _, hidden = _parted(parameter_groups(module, 0.0)[0], _tables(module))
+        _, hidden = _split_off(parameter_groups(module, 0.0)[0], _tables(module))
         numbers -= sum(parameter.numel() for parameter in hidden["params"])
     return 4 * numbers
 
@@ -57,13 +57,13 @@ def _tables(module: nn.Module) -> list[nn.Module]:
     return [layer for name, layer in module.named_modules() if name == "head" or isinstance(layer, nn.Embedding)]
 
 
-def _parted(group: Group, layers: list[nn.Module]) -> tuple[Group, Group]:
-    """The weights of some layers, and those of all others, with the group's settings each."""
-    own = {id(layer.weight) for layer in layers}
+def _split_off(group: Group, layers: list[nn.Module]) -> tuple[Group, Group]:
+    """The weights of some layers, and all others, each with the settings of the group."""
+    ids = {id(layer.weight) for layer in layers}
     parameters = group["params"]
     return (
-        {**group, "params": [p for p in parameters if id(p) in own]},
-        {**group, "params": [p for p in parameters if id(p) not in own]},
+        {**group, "params": [p for p in parameters if id(p) in ids]},
+        {**group, "params": [p for p in parameters if id(p) not in ids]},
     )
 
 
@@ -71,7 +71,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """Muon for the hidden matrices, AdamW for all others, as one optimizer.
 
     Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) makes the step of a matrix orthogonal. Both parts
-    share this one's groups and state, so that what saves, restores or reads those sees a single optimizer.
+    share this one's groups and state: what saves, restores or reads those sees a single optimizer.
     """
 
     grad_scale: Tensor | None = None  # by which the gradients are divided in the step
@@ -87,7 +87,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self._adamw.state = self._muon.state = self.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up what `state_dict` gave, for both."""
+        """Load what `state_dict` gave, for both."""
         super().load_state_dict(state_dict)
         self._share()
 

@@ -22,7 +22,7 @@ class Schedule:
       et al. 2024, arXiv:2405.18392).
 
     The plateau's factor falls where the validation loss stands still, whatever the schedule. Lightning steps a plateau
-    scheduler after it has written the checkpoints of the same validation, so that a resumed run would lose that step;
+    scheduler after it has written the checkpoints of the same validation, and a resumed run would lose that step;
     this one is stepped by `GPTModule`, before.
 
     Args:

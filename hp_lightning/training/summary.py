@@ -8,21 +8,21 @@ from hp_lightning.common.run_dir import RunDir
 
 
 def show_summary(run_dir: RunDir, summary: dict[str, Any], sample: str, commands: dict[str, str]) -> None:
-    """Prints what was reached, what the model writes, and the commands for what can be done next, by purpose."""
+    """Print the metrics, a sample, and the commands for what can be done next, by purpose."""
     rows = []
     for metric, form in (("loss", ".4f"), ("perplexity", ",.2f"), ("bits_per_char", ".4f")):
-        values = [summary.get(f"{part}/{metric}") for part in ("best/val", "val", "test")]
+        values = [summary.get(f"{split}/{metric}") for split in ("best/val", "val", "test")]
         rows.append([metric.replace("_", " "), *("" if value is None else format(value, form) for value in values)])
     rate = f"{summary['unk_rate']:.2%}"
     tested = "" if "test/unk_rate" not in summary else f"{summary['test/unk_rate']:.2%}"
     rows.append(["<UNK> rate", rate, rate, tested])
     rows.append(["unigram model's loss", f"{summary['unigram/val_loss']:.4f}", "", ""])
-    counted = summary["kneser_ney/val_loss"]
-    if counted is not None:
-        rows.append(["Kneser-Ney model's loss", f"{counted:.4f}", "", ""])
+    baseline = summary["kneser_ney/val_loss"]
+    if baseline is not None:
+        rows.append(["Kneser-Ney model's loss", f"{baseline:.4f}", "", ""])
     log_table(["", "validation, best", "validation, last", "test"], rows, f"{run_dir}: {summary['status']}")
-    if counted is not None:
-        log.info("%s", _beside_counting(summary["best/val/loss"], counted))
+    if baseline is not None:
+        log.info("%s", _compare_with_baseline(summary["best/val/loss"], baseline))
     log.info(
         "%s parameters, %s steps (best at %s), %s tokens seen, training time %s\n",
         f"{summary['parameters']:,}", f"{summary['steps']:,}", f"{summary['best/step']:,}",
@@ -33,10 +33,10 @@ def show_summary(run_dir: RunDir, summary: dict[str, Any], sample: str, commands
         log.info("%-14s %s", purpose, command)
 
 
-def _beside_counting(loss: float, counted: float) -> str:
-    """Whether the network is worth its training."""
-    if loss < counted:
-        return f"Beats the 5-gram Kneser-Ney baseline: perplexity {1 - math.exp(loss - counted):.0%} lower."
+def _compare_with_baseline(loss: float, baseline: float) -> str:
+    """Whether the network predicts better than counting n-grams does."""
+    if loss < baseline:
+        return f"Beats the 5-gram Kneser-Ney baseline: perplexity {1 - math.exp(loss - baseline):.0%} lower."
     return (
         "Does not beat the 5-gram Kneser-Ney baseline, whose loss on the same tokens is lower; "
         "train longer, or take a larger model"

@@ -68,7 +68,9 @@ def expect_same_run(run_dir: Path, unbroken: Path) -> None:
         expect_equal(ours[part], theirs[part], part)
     loaders = [contents["loops"]["fit_loop"]["state_dict"]["combined_loader"] for contents in (ours, theirs)]
     expect_equal(*loaders, "where the loader is")
-    figures = [{key: contents["callbacks"]["RunLog"][key] for key in ("best", "losses")} for contents in (ours, theirs)]
+    figures = [
+        {key: contents["callbacks"]["MetricsCSV"][key] for key in ("best", "losses")} for contents in (ours, theirs)
+    ]
     expect_equal(*figures, "what the next figures are made of")
     assert curves(run_dir) == curves(unbroken)
     rows = [

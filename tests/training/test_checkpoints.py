@@ -200,7 +200,7 @@ def test_a_checkpoint_that_runs_code_is_refused_unread(run: Path, run_script: Ca
 
 
 def test_no_value_names_what_is_built(run: Path) -> None:
-    """Neither in a checkpoint nor in the config of a run that is begun again."""
+    """Neither in a checkpoint nor in the config of a run that starts over."""
     path = run / "checkpoints" / "last.ckpt"
     contents = torch.load(path, weights_only=True)
     config = contents["hp_lightning"]["config"]

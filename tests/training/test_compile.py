@@ -66,7 +66,7 @@ def test_a_compiled_run_is_quiet_and_learns_the_same(
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    [warning] = [line for line in done.stdout.splitlines() if "compiling failed, going on without" in line]
+    [warning] = [line for line in done.stdout.splitlines() if "compiling failed; training without" in line]
     assert "trainer.compile=false" in warning
     assert warning in (tmp_path / "run" / "train.log").read_text()
     assert best_loss(compiled) == pytest.approx(best_loss(tmp_path / "run"), rel=0.01)

@@ -284,7 +284,7 @@ def test_what_it_writes_has_a_tag_for_each_prompt(board: TBContext, corpus: Corp
     words = first_words(corpus)
     tags = ask(TextPlugin(board), "/tags").json[RUNS[0]]
     beginning, continued = sorted(tag.removesuffix("/text_summary") for tag in tags if tag.startswith("sample/"))
-    assert beginning == "sample/1_beginning_of_a_document"
+    assert beginning == "sample/1_start_of_a_document"
     assert continued == "sample/2_" + "_".join(re.findall(r"\w+", words[:40]))
     for tag in (beginning, continued):
         shown = texts(board, RUNS[0], tag)

@@ -1,1 +1,1 @@
-"""What the trainer calls while it trains."""
+"""Callbacks of the Trainer."""

@@ -1,4 +1,4 @@
-"""Ending a run whose loss is no number any more, or far above that of guessing."""
+"""End a run whose loss is not finite, or far above that of guessing."""
 
 import math
 from typing import Any
@@ -16,15 +16,15 @@ NAMED_DOCUMENTS = 5
 
 
 class DivergenceGuard(L.Callback):
-    """Looks for the first step with a loss or gradient that is not finite, or with a loss beyond hope.
+    """Finds the first step with a loss or gradient that is not finite, or with a loss beyond hope.
 
-    The figures of each step are looked at where they are, on the device; a GPU is waited for only every `every_steps`
-    steps and before a checkpoint is written, so that none holds weights from after it.
+    The numbers of each step are compared where they are, on the device; a GPU is waited for only every `every_steps`
+    steps and before a checkpoint is written: no checkpoint holds weights from after that step.
 
     Args:
         vocab_size: tokens that the network chooses among
         every_steps: optimizer steps between two looks, where a look costs a wait
-        run: how the run is named in the advice
+        run: its folder, for the advice
     """
 
     def __init__(self, vocab_size: int, every_steps: int, run: str) -> None:
@@ -33,28 +33,28 @@ class DivergenceGuard(L.Callback):
         self._run = run
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Nothing was seen so far."""
+        """Reset the first bad step."""
         self._step = trainer.global_step
         self._first = torch.full((3,), torch.nan, device=pl_module.device)  # step, loss and gradient norm
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Notes the figures of the first bad step."""
+        """Keep the numbers of the first bad step."""
         assert isinstance(pl_module, GPTModule)
         if trainer.global_step == self._step:  # gradients are being accumulated
             return
         self._step = trainer.global_step
         loss, norm = pl_module.train_loss.float(), pl_module.grad_norm
         bad = ~((loss < self._bound) & norm.isfinite())
-        figures = torch.stack([torch.full_like(loss, self._step), loss, norm])
-        self._first = torch.where(bad & self._first[0].isnan(), figures, self._first)
+        numbers = torch.stack([torch.full_like(loss, self._step), loss, norm])
+        self._first = torch.where(bad & self._first[0].isnan(), numbers, self._first)
         waits = pl_module.device.type != "cpu" or trainer.world_size > 1
         if not waits or self._step % self._every == 0:
             self.check(trainer)
 
     def check(self, trainer: L.Trainer) -> None:
-        """Waits for the figures of all devices.
+        """Compare the numbers of all devices, for which they wait.
 
         Raises:
             RunError: there was a bad step
@@ -71,23 +71,23 @@ class DivergenceGuard(L.Callback):
         if loss < self._bound:
             what = f"the gradients are not finite at step {step:.0f}, the training loss is {loss:.4g}"
         else:
-            what = f"the training loss is {_told(loss)} at step {step:.0f}, the gradient norm {norm:.4g}"
+            what = f"the training loss is {_described(loss)} at step {step:.0f}, the gradient norm {norm:.4g}"
         raise RunError(
             "run.gradients_not_finite" if loss < self._bound else "run.diverged",
             f"{what}, on a batch from {named}{others}; {self._advice(trainer)}",
         )
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Looks, before anything is made with weights that are no good."""
+        """Check, before anything is made with bad weights."""
         self.check(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Looks at the validation loss, before a checkpoint is written."""
+        """Check the validation loss, before a checkpoint is written."""
         loss = trainer.callback_metrics["val/loss"].item()
         if not loss < self._bound:
             raise RunError(
                 "run.validation_diverged",
-                f"the validation loss is {_told(loss)} after step {trainer.global_step}; {self._advice(trainer)}",
+                f"the validation loss is {_described(loss)} after step {trainer.global_step}; {self._advice(trainer)}",
             )
 
     def _advice(self, trainer: L.Trainer) -> str:
@@ -103,5 +103,5 @@ class DivergenceGuard(L.Callback):
         )
 
 
-def _told(loss: float) -> str:
+def _described(loss: float) -> str:
     return f"{loss:.4g}" if not math.isfinite(loss) else f"{loss:.4g}, far above that of guessing,"

@@ -1,4 +1,4 @@
-"""Ending a run whose validation loss stands still."""
+"""End a run whose validation loss has stopped falling."""
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
@@ -9,7 +9,7 @@ from hp_lightning.training.callbacks.resumable_checkpoint import ResumableCheckp
 class EarlyStopping(Checkpoint):
     """Stops training after `patience` validations without a better loss (Prechelt 1998, Early Stopping: But When?).
 
-    The validations are counted in the record that every checkpoint has, so that a resumed run counts on. It is a
+    The validations are counted in the record that every checkpoint has: a resumed run counts on. It is a
     `Checkpoint` because Lightning calls those after all other callbacks, in their order: this one after the one that
     records the loss.
 
@@ -23,11 +23,11 @@ class EarlyStopping(Checkpoint):
         self._checkpoints = checkpoints
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A run that was out of patience when it was stopped does not begin another step."""
+        """Take no further step in a run that was out of patience when it was stopped."""
         self._stop_if_due(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Ends the run where this validation was the last that it had patience for."""
+        """End the run where this validation was the last that it had patience for."""
         self._stop_if_due(trainer)
 
     def _stop_if_due(self, trainer: L.Trainer) -> None:

@@ -1,4 +1,4 @@
-"""Ending a run on a signal, with nothing lost."""
+"""End a run on a signal, with nothing lost."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ OF_SLURM = (signal.SIGUSR1, signal.SIGUSR2)  # the second is submitit's
 class GracefulShutdown(L.Callback):
     """On a signal the step that is under way is finished, `last.ckpt` is written, and the run ends.
 
-    Between the last step and its validation there is nothing to go on with: that one validation is finished first.
+    Between the last step and its validation there is nothing to resume from: that one validation is finished first.
     SIGUSR1 in a job of SLURM means that its time is nearly up: there the job asks to be started again, too. A second
     signal, a second later or more, ends the process at once.
     """
@@ -35,7 +35,7 @@ class GracefulShutdown(L.Callback):
         self._received_at = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes the signals over from Lightning, which ends without a checkpoint and, on SIGTERM, with status 0."""
+        """Take the signals over from Lightning, which ends without a checkpoint and, on SIGTERM, with status 0."""
         numbers = SIGNALS if slurm.job_id() is None else (*SIGNALS, *OF_SLURM)
         for number in numbers:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
@@ -46,7 +46,7 @@ class GracefulShutdown(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves and leaves, unless gradients are being accumulated."""
+        """Save and leave, unless gradients are being accumulated."""
         between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if between_steps and trainer.global_step < trainer.max_steps and self._stop_is_wanted(trainer):
             self._save_and_leave(trainer)
@@ -54,19 +54,19 @@ class GracefulShutdown(L.Callback):
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Leaves a validation, which is made again later; several processes, which would have to agree, finish it."""
+        """Leave a validation, which is made again later; several processes, which would have to agree, finish it."""
         if self._received is not None and trainer.world_size == 1 and trainer.global_step < trainer.max_steps:
             self._save_and_leave(trainer)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Leaves after a validation, which has saved."""
+        """Leave after a validation, which has saved."""
         if self._checkpoints.saved_step == trainer.global_step and self._stop_is_wanted(trainer):
             self._leave(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leaves before the test."""
+        """Leave before the test."""
         if trainer.strategy.reduce_boolean_decision(self._received is not None, all=False):
             self._leave(trainer)
 
@@ -80,7 +80,7 @@ class GracefulShutdown(L.Callback):
         self._received, self._received_at = number, time.monotonic()
 
     def _stop_is_wanted(self, trainer: L.Trainer) -> bool:
-        """Whether this process, or one beside it, has received a signal: all of them must leave at the same step."""
+        """Whether any process of the run has received a signal: all of them must leave at the same step."""
         on_processor = trainer.strategy.root_device.type == "cpu"
         return wanted_anywhere(trainer, self._received is not None, 1 if on_processor else STEPS_BETWEEN_TALKS)
 

@@ -24,7 +24,7 @@ class ProgressDisplay(L.Callback):
             TextColumn("[bold]step"),
             MofNCompleteColumn(),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[metrics]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -32,10 +32,10 @@ class ProgressDisplay(L.Callback):
             disable=not self._live,
             expand=True,
         )
-        self._task = self._bar.add_task("train", total=total_steps, figures="")
+        self._task = self._bar.add_task("train", total=total_steps, metrics="")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Shows the bar."""
+        """Show the bar."""
         self._first_step, self._begin = trainer.global_step, time.monotonic()
         self._last_line = self._last_move = self._begin
         self._bar.start()
@@ -43,35 +43,35 @@ class ProgressDisplay(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves the bar, but no oftener than one can see: a small network takes a hundred steps per second."""
+        """Move the bar, but no oftener than one can see: a small network takes a hundred steps per second."""
         now = time.monotonic()
         if self._live and now - self._last_move > SECONDS_BETWEEN_MOVES:
             self._last_move = now
-            self._bar.update(self._task, completed=trainer.global_step, figures=self._figures("train/loss", "val/loss"))
+            self._bar.update(self._task, completed=trainer.global_step, metrics=self._metrics("train/loss", "val/loss"))
         if not self._live and now - self._last_line > SECONDS_BETWEEN_LINES:
-            self._line(trainer.global_step, self._figures("train/loss"))
+            self._line(trainer.global_step, self._metrics("train/loss"))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._bar.update(self._task, completed=trainer.global_step)
         keys = ("train/loss", "val/loss", "val/perplexity", "val/bits_per_char", "lr")
-        self._line(trainer.global_step, self._figures(*keys))
+        self._line(trainer.global_step, self._metrics(*keys))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes the bar away."""
+        """Remove the bar."""
         self._bar.stop()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Takes the bar away."""
+        """Remove the bar."""
         self._bar.stop()
 
-    def _line(self, step: int, figures: str) -> None:
+    def _line(self, step: int, metrics: str) -> None:
         self._last_line = time.monotonic()
         done = step - self._first_step
         left = f"  {clock((self._total - step) * (self._last_line - self._begin) / done)} left" if done else ""
-        log.info("step %*d/%d  %s%s", len(str(self._total)), step, self._total, figures, left)
+        log.info("step %*d/%d  %s%s", len(str(self._total)), step, self._total, metrics, left)
 
-    def _figures(self, *keys: str) -> str:
+    def _metrics(self, *keys: str) -> str:
         latest = self._metrics_csv.latest
         shown = [f"{key} {_short(latest[key])}" for key in keys if key in latest]
         if "tokens_per_second" in latest:

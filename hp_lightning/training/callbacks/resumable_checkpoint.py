@@ -1,4 +1,4 @@
-"""When the state of a run is saved, and how: whole or not at all, whatever happens meanwhile."""
+"""Save the state of a run: when, and whole or not at all, whatever happens meanwhile."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ STEPS_BETWEEN_TALKS = 10  # in which several processes tell each other that it i
 
 
 def wanted_anywhere(trainer: L.Trainer, here: bool, every: int) -> bool:
-    """Whether this process, or one beside it, wants something that all of them must do at the same step.
+    """Whether any process of the run wants something that all of them must do at the same step.
 
     Several processes ask each other every so many steps.
     """
@@ -62,14 +62,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class ResumableCheckpoint(Checkpoint):
     """Saves `last.ckpt` at every validation and between them, `best.ckpt` at the lowest loss.
 
-    Paths are not part of the record, so that a run folder can be moved.
+    The record holds no paths: a run folder can be moved.
 
     Args:
         run_dir: the run's folder
         data: what is trained on
         cfg: the run's config
         val_every: optimizer steps between two validations
-        resumed: the checkpoint that the run goes on from; None for a new run
+        resumed: the checkpoint that the run resumes from; None for a new run
         check: raises where the run has gone wrong; asked before anything is saved
     """
 
@@ -95,10 +95,10 @@ class ResumableCheckpoint(Checkpoint):
         return trainer.global_step % self._val_every == 0 or trainer.global_step >= trainer.max_steps
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Starts the clock; makes up for the validation before which a resumed run was stopped.
+        """Start the clock; make the validation before which a resumed run was stopped.
 
-        Lightning would go on with the next step; and of an epoch that had no batch left it would take one more, or
-        never come to an end.
+        Lightning would continue with the next step; and of an epoch that had no batch left it would take one more, or
+        never end.
         """
         self._plan_next()
         epoch_loop = trainer.fit_loop.epoch_loop
@@ -114,13 +114,13 @@ class ResumableCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves where it is time, unless gradients are being accumulated or the validation that follows will save."""
+        """Save where it is time, unless gradients are being accumulated or the validation that follows will save."""
         between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if between_steps and not self.validation_follows(trainer) and self._is_time(trainer):
             self.save(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Notes the loss and saves; a loss that could not be saved is forgotten."""
+        """Record the loss and save; a loss that could not be saved is forgotten."""
         loss, step = trainer.callback_metrics["val/loss"].item(), trainer.global_step
         best = sorted([*self.record.best, (loss, step)])[: self._cfg.top_k]
         since = 0 if loss < self.record.best_loss else self.record.validations_since_best + 1
@@ -137,7 +137,7 @@ class ResumableCheckpoint(Checkpoint):
             self._remove_surpassed()
 
     def save(self, trainer: L.Trainer, names: Sequence[Path] = (), validation_due: bool = False) -> None:
-        """Writes the checkpoint to resume from.
+        """Write the checkpoint to resume from.
 
         Args:
             trainer: between two steps
@@ -160,7 +160,7 @@ class ResumableCheckpoint(Checkpoint):
         self._plan_next()
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Makes the file enough by itself."""
+        """Add what makes the file enough by itself."""
         assert isinstance(pl_module, GPTModule)
         checkpoint[CHECKPOINT_KEY] = our_part(pl_module.cfg, self._data.tokenizer, self._data.digest, self.record)
 
@@ -175,7 +175,7 @@ class ResumableCheckpoint(Checkpoint):
         return wanted_anywhere(trainer, time.monotonic() >= self._next, STEPS_BETWEEN_TALKS)
 
     def _remove_surpassed(self) -> None:
-        """Of the best `top_k`, those that are it no more; or that a run which was killed had written too soon."""
+        """Remove checkpoints that are no longer among the best `top_k`, or that a killed run had written too soon."""
         kept = {self.run_dir.top_checkpoint(loss, step) for loss, step in self.record.best}
         for path in self.run_dir.top_checkpoints():
             if path not in kept or self._cfg.top_k == 1:

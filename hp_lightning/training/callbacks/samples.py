@@ -1,4 +1,4 @@
-"""What is shown of a network while it learns, less and less often, and the text it writes for fixed prompts."""
+"""Samples of generated text while a run trains; and how often samples and plots are made."""
 
 import math
 import re
@@ -31,10 +31,10 @@ class PeriodicCallback(L.Callback, ABC):
 
     @abstractmethod
     def show(self, net: GPT, step: int) -> None:
-        """Makes it and writes it down, without a trace in the network or in the random numbers of training."""
+        """Make it and log it, without a trace in the network or in the random numbers of training."""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Shows it where the number of the validation is a power of 4."""
+        """Show it where the number of the validation is a power of 4."""
         assert isinstance(pl_module, GPTModule)
         number = math.ceil(trainer.global_step / self.val_every)  # the last one comes sooner
         if number.bit_count() == 1 and number.bit_length() % 2:
@@ -44,13 +44,13 @@ class PeriodicCallback(L.Callback, ABC):
 
 LINE_LENGTH = 100
 WORDS = 10  # of a prompt from the corpus
-MOST_CHARACTERS = 80  # where words are not parted by spaces
+MOST_CHARACTERS = 80  # where words are not separated by spaces
 TOKENS_LOOKED_AT = 5_000
 TAG_LENGTH = 40
 
 
 class LogSamples(PeriodicCallback):
-    """Texts that begin with `logger.sample_prompts`."""
+    """Texts that continue `logger.sample_prompts`."""
 
     def __init__(self, curves: TensorBoardLogger, val_every: int, cfg: LoggerConfig, data: CorpusDataModule) -> None:
         super().__init__(curves, val_every)
@@ -59,14 +59,14 @@ class LogSamples(PeriodicCallback):
         self._data = data
 
     def show(self, net: GPT, step: int) -> None:
-        """Samples, by a generator of its own."""
+        """Log the samples, drawn by their own generator."""
         for number, prompt in enumerate(self._prompts, start=1):
             [text] = continue_text(net, self._data.tokenizer, prompt, self._data.cfg.seq_len, self._sampling)
             self.curves.text(_tag(number, prompt), code_block(_wrapped(text)), step)
 
 
 def prompts(cfg: LoggerConfig, data: CorpusDataModule) -> list[str]:
-    """The prompts of a run: as they were set; else none, which begins a document, and words of the validation split."""
+    """The prompts of a run: as they were set; else the empty one, which starts a document, and words to validate on."""
     if cfg.sample_prompts is not None:
         return cfg.sample_prompts
     return list(dict.fromkeys(["", first_words(data)]))
@@ -76,18 +76,18 @@ def first_words(data: CorpusDataModule) -> str:
     """The first ten words of the first line of the validation split that has as many and knows them all.
 
     Of the validation split, since what was trained on could be continued by heart. Where no line is long enough, the
-    first of which all is known; empty where there is none.
+    first line of which every token is known; empty where there is none.
     """
     text = data.tokenizer.decode(data.streams["val"][1:TOKENS_LOOKED_AT].tolist())
-    beginnings = [" ".join(line.split()[:WORDS]) for line in text.split("\n")]
-    known = [words for words in beginnings if words and UNK not in words]
+    prompts = [" ".join(line.split()[:WORDS]) for line in text.split("\n")]
+    known = [words for words in prompts if words and UNK not in words]
     long_enough = [words for words in known if len(words.split()) == WORDS]
     return next(iter([*long_enough, *known]), "")[:MOST_CHARACTERS]
 
 
 def _tag(number: int, prompt: str) -> str:
     words = re.sub(r"\W+", "_", prompt[:TAG_LENGTH]).strip("_")
-    return f"sample/{number}_{words or 'beginning_of_a_document'}"
+    return f"sample/{number}_{words or 'start_of_a_document'}"
 
 
 def _wrapped(text: str) -> str:

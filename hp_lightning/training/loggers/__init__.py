@@ -1,1 +1,1 @@
-"""What TensorBoard reads."""
+"""Writers of TensorBoard's files."""

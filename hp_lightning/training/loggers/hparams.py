@@ -23,7 +23,7 @@ Setting = bool | int | float | str
 def settings(
     cfg: TrainConfig, data: CorpusDataModule, parameters: int, total_steps: int, val_every: int
 ) -> dict[str, Setting]:
-    """What runs are compared by: what a person may sweep, and what it came to on this corpus.
+    """The settings that runs are compared by: those that a person may sweep, and what follows from them on this corpus.
 
     Every run has the same keys, each with values of one type, or TensorBoard would lose columns: what is null stands
     as the number that says the same.
@@ -62,10 +62,10 @@ def settings(
 
 
 def write_settings(run_dir: RunDir, settings: dict[str, Setting]) -> None:
-    """Puts the row into a file of its own, in the place of the one before.
+    """Write the row into its own file, over that of an earlier session.
 
-    Of a run's rows TensorBoard takes the first that it finds and leaves all others, so that a resumed run whose
-    settings have changed cannot add one. A TensorBoard that is running shows the new row when it is started again.
+    Of a run's rows TensorBoard takes the first and ignores the others: a resumed run whose settings have changed cannot
+    add one. A TensorBoard that is running shows the new row when it is started again.
 
     There is no list of all columns, as torch's writer makes it: TensorBoard would take that of one run for all. It
     makes up its own from the rows, and puts first what differs; the metrics are the run's scalars, in alphabetical
@@ -91,9 +91,9 @@ def write_settings(run_dir: RunDir, settings: dict[str, Setting]) -> None:
 
 
 def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested dicts by their keys, lists by their places, from 1 on."""
+    """Flatten nested dicts by their keys, lists by their indices, from 1 on."""
     if isinstance(settings, list):
-        settings = {str(place): value for place, value in enumerate(settings, start=1)}
+        settings = {str(number): value for number, value in enumerate(settings, start=1)}
     for key, value in settings.items():
         if isinstance(value, (dict, list)):
             yield from _flat(value, f"{prefix}{key}.")
@@ -102,5 +102,5 @@ def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _names(path: Any) -> str:
-    """Of a file or several, without their folders."""
+    """The names of a file or several, without their folders."""
     return ", ".join(Path(one).name for one in (path if isinstance(path, list) else [path]))

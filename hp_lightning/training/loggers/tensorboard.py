@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: curves over steps and over tokens, texts, images."""
+"""TensorBoard's curves over steps and over tokens, texts and images of a run."""
 
 import os
 import textwrap
@@ -32,14 +32,16 @@ LAYOUT = {
 
 
 class TensorBoardLogger(Logger):
-    """Writes into the run folder, so that a run has its folder's name; a resumed run takes away what it will do again.
+    """Writes into the run folder: a run has its folder's name; a resumed run removes what it will write again.
 
-    TensorBoard knows one axis, the step, and takes away by steps: curves over tokens are a file in a folder below.
+    TensorBoard knows one axis, the step, and purges by steps: curves over tokens are a file in a folder below.
+    Lightning's own logger writes hparams.yaml into the run folder, and turns the error of a full disk into one about
+    the metric.
 
     Args:
         run_dir: the run's folder
-        kept_until: the last step whose figures a resumed run keeps; -1 for a new run, which takes away, too, what it
-            wrote before it was killed and began again
+        kept_until: the last step whose metrics a resumed run keeps; -1 for a new run, which also removes what it wrote
+            before it was killed and started over
         tokens_per_step: that an optimizer step sees
         kneser_ney_loss: of the validation split, drawn as a level line into the charts of the loss; None leaves it out
     """
@@ -63,14 +65,14 @@ class TensorBoardLogger(Logger):
         with naming(self._events):
             for name, value in metrics.items():
                 self._by_steps.add_scalar(name, value, step)
-                part, _, figure = name.partition("/")
-                if figure == "loss" and part in ("train", "val"):
-                    self._by_tokens.add_scalar(f"loss_by_tokens/{part}", value, step * self._tokens_per_step)
+                split, _, metric = name.partition("/")
+                if metric == "loss" and split in ("train", "val"):
+                    self._by_tokens.add_scalar(f"loss_by_tokens/{split}", value, step * self._tokens_per_step)
                 if name == "val/loss":
                     self._level(step)
 
     def _level(self, step: int) -> None:
-        """A point of the Kneser-Ney model's line: with each validation, so that a resumed run has it once."""
+        """Add a point to the line of the n-gram baseline: with each validation, and a resumed run has it once."""
         if self._kneser_ney_loss is not None:
             self._by_steps.add_scalar(KNESER_NEY, self._kneser_ney_loss, step)
             tokens = step * self._tokens_per_step
