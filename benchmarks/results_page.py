@@ -15,7 +15,7 @@ sys.path.insert(0, str(PROJECT))
 from hp_lightning.sweeps.comparison.compare import Comparison, Configuration, compare
 from hp_lightning.sweeps.comparison.plot import COLOURS
 from hp_lightning.sweeps.comparison.runs import RunRecord, find_run_folders, read_run
-from hp_lightning.sweeps.comparison.table import markdown_table, named
+from hp_lightning.sweeps.comparison.table import named, table
 
 COMMAND = "python benchmarks/results.py --data DIR --nanogpt DIR"
 DPI = 110
@@ -66,7 +66,7 @@ def write_page(to: Path, found: dict[str, Measured]) -> None:
             f"## {measured.plan.title}",
             measured.plan.about,
             *_beside(comparison, measured, _counted(records)),
-            markdown_table(comparison),
+            _markdown(*table(comparison)),
         ]
         if any(len(run.curve) > 1 for run in records):
             picture = to / "images" / f"results_{name}.png"
@@ -76,8 +76,13 @@ def write_page(to: Path, found: dict[str, Measured]) -> None:
     (to / "RESULTS.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("<", "\\<")
+
+
 def _counted(records: list[RunRecord]) -> float:
-    return next((loss for run in records if math.isfinite(loss := run.figure("kneser_ney/val_loss"))), math.nan)
+    return next((loss for run in records if math.isfinite(loss := run.metric("kneser_ney/val_loss"))), math.nan)
 
 
 def _beside(comparison: Comparison, measured: Measured, counted: float) -> list[str]:
@@ -106,7 +111,7 @@ def _sooner(comparison: Comparison, parameters: int, loss: float, seconds: float
         (validation.seconds, each)
         for each in comparison.configurations
         for run in each.counted
-        if abs(run.figure("parameters") / parameters - 1) < SAME_SIZE
+        if abs(run.metric("parameters") / parameters - 1) < SAME_SIZE
         for validation in run.curve
         if validation.loss <= loss
     ]

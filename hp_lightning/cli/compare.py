@@ -7,7 +7,7 @@ DIR is a run folder, or a folder with run folders anywhere below it, as in
     hp-lightning compare outputs/sweeps/2026-11-23_10-00-00
     hp-lightning compare outputs/runs to=docs
 
-summary.csv, summary.md and summary.png are written into the folder that to= names; without it into the one named
+summary.csv and summary.png are written into the folder that to= names; without it into the one named
 folder, or into the one that holds all the named ones.
 """
 
@@ -28,7 +28,7 @@ def main() -> None:
     found = find_run_folders(folders)
     to = to or _shared(folders)
     if not to.is_dir():
-        raise InputError("output.no_folder", f"to={to} is no folder: make it, or name another")
+        raise InputError("output.no_folder", f"to={to} is not a folder: make it, or name another")
     with messages():
         summarize(found, to)
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,6 @@ from hp_lightning.common.errors import RunError
 from hp_lightning.schema.train import TrainConfig, to_yaml
 from hp_lightning.sweeps.comparison.compare import Comparison, compare
 from hp_lightning.sweeps.comparison.runs import find_run_folders, read_run
-from hp_lightning.sweeps.comparison.table import log_comparison
 from hp_lightning.sweeps.comparison.verdict import verdict
 from hp_lightning.sweeps.comparison.write import summarize
 
@@ -31,7 +31,7 @@ MakeConfig = Callable[..., TrainConfig]
 AddRun = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
 COLUMNS = ("step", "tokens", "seconds", "train/loss", "tokens_per_second", "val/loss", "val/perplexity")
-COLUMNS += ("val/bits_per_char",)
+COLUMNS += ("val/bits_per_char", "val/gap")
 GROUPS = {"data": "books", "tokenizer": "word", "model": "tiny", "regularization": "strong", "optim": "muon"}
 
 
@@ -66,7 +66,12 @@ def add_run(sweep: Path, make_config: MakeConfig) -> AddRun:
             for step, loss in enumerate(losses, start=1):
                 common = {"step": 10 * step, "tokens": 1000 * step, "seconds": 6 * step}
                 rows.writerow({**common, "train/loss": train, "tokens_per_second": speed})
-                figures = {"val/loss": loss, "val/perplexity": math.exp(loss), "val/bits_per_char": loss / 2}
+                figures = {
+                    "val/loss": loss,
+                    "val/perplexity": math.exp(loss),
+                    "val/bits_per_char": loss / 2,
+                    "val/gap": loss - train,
+                }
                 rows.writerow({**common, **figures})
         if summary:
             (folder / "summary.json").write_text(json.dumps({"reason": None, **summary}), encoding="utf-8")
@@ -132,21 +137,9 @@ def test_seeds_are_averaged(sweep: Path, add_run: AddRun, capsys: Capture) -> No
     assert (best["parameters_mean"], best["seeds"], best["status"]) == ("1000.0", "3", "completed")
     assert (other["best_val_loss_mean"], other["best_val_loss_std"], other["seeds"]) == ("5.0", "", "1")
     assert float(other["gap_mean"]) == 1.0
-    text = (sweep / "summary.md").read_text(encoding="utf-8")
     said = capsys.readouterr().out
-    for shown in (said, text):
-        assert "4.133 ± 0.153" in shown
-        assert "Best: model=small: validation loss 4.133 ± 0.153 over 3 seeds" in shown
-    assert "| small | 1,000 | 4.133 ± 0.153 |" in text
-
-
-def test_gap_of_the_run_is_taken(sweep: Path, add_run: AddRun) -> None:
-    folder = add_run(**done((5.0, 4.0)))
-    lines = (folder / "metrics.csv").read_text().splitlines()
-    gaps = {0: "val/gap", 2: "1.5", 4: "0.75"}
-    (folder / "metrics.csv").write_text("".join(f"{line},{gaps.get(n, '')}\n" for n, line in enumerate(lines)))
-    [row] = summary_of(sweep)
-    assert row["gap_mean"] == "0.75"
+    assert re.search(r"small +│ 4\.133 ± 0\.153 │", said)
+    assert "Best: model=small: validation loss 4.133 ± 0.153 over 3 seeds" in said
 
 
 @pytest.mark.parametrize(
@@ -193,29 +186,13 @@ def test_a_rate_too_high_is_no_overfitting(sweep: Path, add_run: AddRun) -> None
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
-        if row["train/loss"] and row["step"] == "20":
-            row["train/loss"] = "3.5"
+        if row["val/loss"] and row["step"] == "20":
+            row["val/gap"] = "1.1"
     with table.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     assert "Overfitting" not in verdict_of(sweep)
-
-
-def test_narrow_terminal_gets_what_fits(sweep: Path, add_run: AddRun, capsys: Capture) -> None:
-    add_run("optim.lr=0.1", **done((4.5, 4.0)))
-    add_run("optim.lr=0.2", losses=(4.6,), status="failed", reason="a long story")
-    texts = {}
-    for width in (200, 90, 40):
-        with messages():
-            log_comparison(comparison_of(sweep), width)
-        texts[width] = capsys.readouterr().out
-        assert max(map(len, texts[width].rstrip().splitlines())) <= width
-        assert "4.000" in texts[width]
-    assert "failed: a long story" in texts[200]
-    assert "gap" in texts[90]
-    assert "tokens/s" not in texts[90]
-    assert "gap" not in texts[40]
 
 
 def test_failed_runs_are_told_of(sweep: Path, add_run: AddRun, capsys: Capture) -> None:
@@ -229,18 +206,16 @@ def test_failed_runs_are_told_of(sweep: Path, add_run: AddRun, capsys: Capture) 
     add_run("optim.lr=0.01", "model.num_heads=4", "seed=1", **done((6.0,), status="stopped early"))
     rows = summary_of(sweep)
     assert [(row["optim.lr"], row["model.num_heads"], row["status"]) for row in rows] == [
-        ("0.1", "4", "2 completed, 2 failed"),
+        ("0.1", "4", "2 completed, 1 failed"),
         ("0.01", "4", "stopped early"),
         ("0.9", "4", "failed"),  # though its loss was the lowest
-        ("0.1", "3", "failed"),
+        ("1e-1", "3", "failed"),
+        ("0.1", "4", "failed"),  # refused: a row of its own
     ]
     assert (rows[0]["best_val_loss_mean"], rows[0]["seeds"]) == ("5.0", "2")
     assert "num_heads=3 does not divide" in rows[3]["reasons"]
-    text = (sweep / "summary.md").read_text(encoding="utf-8")
-    assert "2 completed, 2 failed: the training loss is 60.1 at step 5, the gradient norm 3," in text
     said = capsys.readouterr().out
     assert f"failed: {sweep}/2_run: {' '.join(reason.split())}\n" in said
-    assert r"try 2 \| 4" in text
     assert "Best: optim.lr=0.1 model.num_heads=4: validation loss 5.000" in said
 
 
@@ -268,7 +243,7 @@ def test_damaged_folders_are_no_obstacle(sweep: Path, add_run: AddRun, capsys: C
     add_run("model=small", **done((4.0,)))
     torn = add_run("model=base", **done((5.0, 4.5)))
     (torn / "summary.json").write_text('{"status": "comp')
-    lost = add_run("model=tiny", **done((4.6,), **{"best/val/perplexity": 99.5}))
+    lost = add_run("model=tiny", **done((4.6,)))
     (lost / "metrics.csv").write_bytes(b"\xff\x00,\nstep\n\x00\x01,1\n")
     nan = add_run("model=gpt2", losses=(4.8, math.nan), status="completed", **{"best/val/loss": None, "best/step": 10})
     (nan / ".hydra" / "hydra.yaml").write_text("hydra: [")
@@ -278,11 +253,10 @@ def test_damaged_folders_are_no_obstacle(sweep: Path, add_run: AddRun, capsys: C
     assert [(model, row["best_val_loss_mean"], row["status"]) for model, row in rows.items()] == [
         ("small", "4.0", "completed"),
         ("base", "4.5", "not finished"),
-        ("tiny", "4.6", "completed"),
         ("gpt2", "4.8", "completed"),
         ("roadmap", "4.9", "completed"),
+        ("tiny", "", "completed"),
     ]
-    assert rows["tiny"]["perplexity_mean"] == "99.5"
     said = capsys.readouterr().out
     for path in (torn / "summary.json", nan / ".hydra" / "hydra.yaml", broken / ".hydra" / "config.yaml"):
         assert f"{path} is damaged: " in said
@@ -343,13 +317,13 @@ def test_tokenizers_are_compared_by_bits_per_character(sweep: Path, add_run: Add
     add_run("tokenizer=char", **done((1.6,), **{"unigram/val_loss": 3.0, "unk_rate": 0.0}))
     words = add_run("tokenizer=word", **done((4.0,), **{"unk_rate": 0.038}))
     text = (words / "metrics.csv").read_text()
-    (words / "metrics.csv").write_text(text.replace(",2.0\n", ",0.7\n"))
+    (words / "metrics.csv").write_text(text.replace(",2.0,", ",0.7,"))
     rows = summary_of(sweep)
     assert [(row["tokenizer"], row["bits_per_char_mean"]) for row in rows] == [("word", "0.7"), ("char", "0.8")]
     said = capsys.readouterr().out
     assert "The tokenizers differ" in said
     assert "bits per character 0.700" in said
-    assert r"\<UNK>" in (sweep / "summary.md").read_text(encoding="utf-8")
+    assert "<UNK>" in said
     assert "3.80%" in said
 
 
@@ -424,7 +398,7 @@ def test_run_that_was_trained(tmp_path: Path, first_book: Path) -> None:
     assert float(row["parameters_mean"]) == summary["parameters"]
     assert abs(float(row["gap_mean"])) < 1
     assert (row["status"], row["runs"]) == ("completed", "outputs/runs/one")
-    for kind in ("csv", "md", "png"):
+    for kind in ("csv", "png"):
         assert f"summary.{kind}" in summarized.stdout
     # By name, twice: into the folder that holds both.
     shutil.copytree(run, run.with_name("two"))

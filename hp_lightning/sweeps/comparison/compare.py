@@ -1,4 +1,4 @@
-"""Configurations beside each other: in which order, by which figure, and what forbids to compare them."""
+"""Runs grouped by configuration, and configurations in order; or why they cannot be compared."""
 
 import json
 import math
@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
 from hp_lightning.sweeps.comparison.runs import NO_HYPERPARAMETERS, RunRecord
 
 # What runs of one configuration may differ in: the seed, where files lie, what is written down;
@@ -20,15 +17,12 @@ APART = {"seed", "data.cache_dir", *NO_HYPERPARAMETERS}
 MACHINE = {"trainer.accelerator", "trainer.devices", "trainer.precision", "trainer.compile", "trainer.profile"}
 PASSES = {"data.batch_size", "trainer.accumulate_grad_batches"}  # of one step, where data.batch_tokens says how large
 
-UNKNOWN = None  # a setting of a run that was refused before it had a config; null is the text "null"
-ABSENT = "–"  # a setting of which the version that made a run knew nothing
-
-FIGURES: dict[str, Callable[[RunRecord], float]] = {
-    "parameters": lambda run: run.figure("parameters"),
+METRICS: dict[str, Callable[[RunRecord], float]] = {
+    "parameters": lambda run: run.metric("parameters"),
     "best_val_loss": lambda run: math.nan if run.best is None else run.best.loss,
     "perplexity": lambda run: math.nan if run.best is None else run.best.perplexity,
     "bits_per_char": lambda run: math.nan if run.best is None else run.best.bits_per_char,
-    "unk_rate": lambda run: run.figure("unk_rate"),
+    "unk_rate": lambda run: run.metric("unk_rate"),
     "gap": lambda run: math.nan if run.best is None else run.best.gap,
     "steps_to_best": lambda run: math.nan if run.best is None else run.best.step,
     "minutes_to_best": lambda run: math.nan if run.best is None else run.best.seconds / 60,
@@ -38,7 +32,7 @@ FIGURES: dict[str, Callable[[RunRecord], float]] = {
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over the seeds."""
+    """A metric over the seeds."""
 
     mean: float  # NaN: not known of any
     std: float | None  # of the sample; None of fewer than two
@@ -53,14 +47,14 @@ class Configuration:
 
     @cached_property
     def counted(self) -> list[RunRecord]:
-        """Those that the figures are of: the complete ones; where there is none, those that did not fail."""
+        """The runs that the metrics are of: the complete ones; where there is none, those that did not fail."""
         complete = [run for run in self.runs if run.is_complete]
         return complete or [run for run in self.runs if run.status != "failed"] or self.runs
 
     @cached_property
-    def figures(self) -> dict[str, Spread]:
-        """Each of `FIGURES`."""
-        return {name: _spread(map(figure, self.counted)) for name, figure in FIGURES.items()}
+    def metrics(self) -> dict[str, Spread]:
+        """Each of `METRICS`."""
+        return {name: _spread(map(metric, self.counted)) for name, metric in METRICS.items()}
 
     @property
     def is_complete(self) -> bool:
@@ -69,12 +63,12 @@ class Configuration:
 
     @property
     def has_failed(self) -> bool:
-        """Whether no seed came to anything."""
+        """Whether every seed failed."""
         return all(run.status == "failed" for run in self.runs)
 
     @property
     def seeds(self) -> int:
-        """How many the figures are of."""
+        """How many runs the metrics are of."""
         return len(self.counted)
 
     @property
@@ -86,27 +80,21 @@ class Configuration:
         return ", ".join(f"{count} {status}" for status, count in counts.most_common())
 
 
-def put_together(records: Sequence[RunRecord]) -> tuple[list[Configuration], list[RunRecord]]:
-    """The configurations of the runs, in their order, and the runs that another of the same seed stands for.
+def group_by_configuration(records: Sequence[RunRecord]) -> tuple[list[Configuration], list[RunRecord]]:
+    """Group runs in which everything that they learn by agrees.
 
-    Runs are of one configuration where all that they learn by agrees; one that was refused before it had a config is
-    of that whose command line differs from its own in nothing but the seed.
+    Returns:
+        the configurations, in the order of their runs; and runs that are left out, for another has the same seed
     """
     keys = _overridden(records)
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
-        if record.settings is not None:
-            groups.setdefault(_identity(record, keys), []).append(record)
-    by_command_line = {_command_line(run): name for name, group in groups.items() for run in group}
-    for record in records:
-        if record.settings is None:
-            line = _command_line(record)
-            groups.setdefault(by_command_line.get(line, line), []).append(record)
-    columns = _columns(list(groups.values()), keys)
+        groups.setdefault(_identity(record, keys), []).append(record)
+    columns = _columns([group[0] for group in groups.values()], keys)
     repeated: list[RunRecord] = []
     configurations = []
     for group in groups.values():
-        kept = _one_a_seed(group)
+        kept = _one_per_seed(group)
         repeated.extend(run for run in group if run not in kept)
         configurations.append(Configuration({key: _value(group[0], key) for key in columns}, kept))
     return configurations, repeated
@@ -114,68 +102,44 @@ def put_together(records: Sequence[RunRecord]) -> tuple[list[Configuration], lis
 
 def _overridden(records: Iterable[RunRecord]) -> list[str]:
     """The keys that some command line sets; a whole node by its leaves."""
-    leaves = {key: None for record in records for key in record.settings or {}}
+    leaves = {key: None for record in records for key in record.settings}
     keys: dict[str, None] = {}
     for record in records:
         for key in record.overrides:
             below = [leaf for leaf in leaves if leaf.startswith(f"{key}.")]
             is_group = any(key in other.choices for other in records)
             keys.update(dict.fromkeys(below if below and not is_group else [key]))
-    return [key for key in keys if not _is_apart(key)]
-
-
-def _is_apart(key: str) -> bool:
-    return key in APART or key.partition(".")[0] in APART
+    return [key for key in keys if key not in APART and key.partition(".")[0] not in APART]
 
 
 def _identity(record: RunRecord, keys: list[str]) -> str:
     """Equal for runs of one configuration."""
-    assert record.settings is not None
     machine = {key for key in MACHINE if key not in keys and "trainer" not in keys}
     ignored = APART | machine | (PASSES if record.settings.get("data.batch_tokens") else set())
     learned_by = {key: value for key, value in record.settings.items() if key not in ignored}
     return json.dumps(learned_by, sort_keys=True, default=str)
 
 
-def _command_line(record: RunRecord) -> str:
-    typed = {key: value for key, value in record.overrides.items() if not _is_apart(key)}
-    return json.dumps(typed, sort_keys=True)
+def _columns(firsts: list[RunRecord], keys: list[str]) -> list[str]:
+    """The keys that tell the configurations apart: those that were set; other leaves where these do not suffice."""
 
+    def differ(key: str, records: Iterable[RunRecord]) -> bool:
+        return len({_value(record, key) for record in records} - {None}) > 1
 
-def _columns(groups: list[list[RunRecord]], keys: list[str]) -> list[str]:
-    """The keys by which the groups can be told apart: those that were set; other leaves where these do not suffice."""
-    firsts = [group[0] for group in groups]
-    columns = [key for key in keys if len({_value(record, key) for record in firsts} - {UNKNOWN}) > 1]
+    columns = [key for key in keys if differ(key, firsts)]
     alike: dict[tuple[str | None, ...], list[RunRecord]] = {}
     for record in firsts:
         alike.setdefault(tuple(_value(record, key) for key in columns), []).append(record)
-    known: set[tuple[str | None, ...]] = set()
-    for key in dict.fromkeys(key for record in firsts for key in record.settings or {}):
-        values = tuple(_value(record, key) for record in firsts)
-        differs = any(len({_value(record, key) for record in others} - {UNKNOWN}) > 1 for others in alike.values())
-        if differs and key not in APART | MACHINE and values not in known:  # regularization.dropout sets three
-            known.add(values)
-            columns.append(key)
-    return columns
+    leaves = dict.fromkeys(key for record in firsts for key in record.settings)
+    others = [key for key in leaves if key not in APART | MACHINE and any(differ(key, same) for same in alike.values())]
+    return list(dict.fromkeys([*columns, *others]))
 
 
 def _value(record: RunRecord, key: str) -> str | None:
-    """A setting as one would type it; of a config group, what was chosen."""
+    """A setting as one would type it, of a config group what was chosen; None where it is not known."""
     if key in record.choices:
         return record.choices[key]
-    if record.settings is not None and key in record.settings:
-        return shown(record.settings[key])
-    if key in record.overrides:
-        return _typed(key, record.overrides[key])
-    return UNKNOWN if record.settings is None else ABSENT
-
-
-def _typed(key: str, value: str) -> str:
-    """What stands in a command line, in the form that it would have had in the config."""
-    try:
-        return shown(OverridesParser.create().parse_override(f"{key}={value}").value())
-    except HydraException:
-        return value
+    return shown(record.settings[key]) if key in record.settings else record.overrides.get(key)
 
 
 def shown(value: Any) -> str:
@@ -187,15 +151,15 @@ def shown(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def _one_a_seed(group: list[RunRecord]) -> list[RunRecord]:
-    """Of runs with the same seed the one that came to its end, and of several the newest."""
+def _one_per_seed(group: list[RunRecord]) -> list[RunRecord]:
+    """Of runs with the same seed one that is complete, and of several the newest."""
     chosen: dict[str, RunRecord] = {}
-    for run in sorted(group, key=lambda run: (run.is_complete, run.status != "failed", _begun(run))):
+    for run in sorted(group, key=lambda run: (run.is_complete, run.status != "failed", _started(run))):
         chosen[run.seed] = run
     return [run for run in group if run in chosen.values()]
 
 
-def _begun(run: RunRecord) -> float:
+def _started(run: RunRecord) -> float:
     try:
         return run.folder.stat().st_mtime
     except OSError:
@@ -218,16 +182,16 @@ DIGITS = 5  # of the unigram losses that are compared: sums may be rounded other
 
 @dataclass(frozen=True)
 class Comparison:
-    """Configurations from the best to the worst; those that came to nothing last."""
+    """Configurations from the best to the worst; failed ones last."""
 
     configurations: list[Configuration]
     repeated: list[RunRecord]  # not counted: another run of the same configuration and seed is
     tokenizers_differ: bool  # losses are then of different tokens
-    unlike: str | None  # why no figures are comparable
+    unlike: str | None  # why no metrics are comparable
 
     @property
-    def figure(self) -> str:
-        """Which of the figures they are sorted by."""
+    def metric(self) -> str:
+        """The metric that they are sorted by."""
         return "bits_per_char" if self.tokenizers_differ else "best_val_loss"
 
     @property
@@ -237,12 +201,12 @@ class Comparison:
 
     def value(self, configuration: Configuration) -> float:
         """The mean of the best values that it is ranked by; NaN before the first validation."""
-        return configuration.figures[self.figure].mean
+        return configuration.metrics[self.metric].mean
 
 
 def compare(records: Sequence[RunRecord]) -> Comparison:
-    """Puts runs together by configuration and sorts these."""
-    configurations, repeated = put_together(records)
+    """Group runs by configuration, and sort the configurations."""
+    configurations, repeated = group_by_configuration(records)
     comparison = Comparison(configurations, repeated, _tokenizers_differ(records), _unlike(records))
     configurations.sort(key=lambda each: (each.has_failed, _last_if_unknown(comparison.value(each))))
     return comparison
@@ -253,43 +217,42 @@ def _last_if_unknown(value: float) -> float:
 
 
 def _tokenizers_differ(records: Iterable[RunRecord]) -> bool:
-    """By their settings; what another run's tokenizer learned is told from the unigram loss."""
-    settings = {_tokenizer(record) for record in records if record.settings is not None}
+    """Whether their settings differ; or, of tokenizers taken from other runs, the unigram losses."""
+    settings = {_tokenizer(record) for record in records if record.has_config}
     return len(settings) > 1 or (_unigrams_differ(records) and _is_taken(records))
 
 
 def _unlike(records: Iterable[RunRecord]) -> str | None:
-    texts = [_text(record) for record in records if record.settings is not None]
+    texts = [_text(record) for record in records if record.has_config]
     keys = [key for key in dict.fromkeys(key for text in texts for key in text) if len({t.get(key) for t in texts}) > 1]
     if keys:
-        return f"the runs differ in {', '.join(keys)}, so that they are validated on different texts"
+        return f"the runs differ in {', '.join(keys)}, and are validated on different texts"
     if _unigrams_differ(records) and not _is_taken(records):
         return "the corpus changed between the runs: their unigram losses differ, though their settings agree"
     return None
 
 
 def _text(record: RunRecord) -> dict[str, str]:
-    """What decides on the text that a run is validated on."""
-    settings = record.settings or {}
-    return {key: str(value) for key, value in settings.items() if key.startswith("data.") and key not in CUTTING}
+    """The settings that decide on the text that a run is validated on."""
+    return {key: str(value) for key, value in record.settings.items() if key.startswith("data.") and key not in CUTTING}
 
 
 def _tokenizer(record: RunRecord) -> str:
-    settings = record.settings or {}
-    return str(
-        sorted((key, str(settings[key])) for key in settings if key.startswith("tokenizer.") and key != FROM_RUN)
-    )
+    """The settings of the tokenizer."""
+    settings = {key: value for key, value in record.settings.items() if key.startswith("tokenizer.")}
+    settings.pop(FROM_RUN, None)
+    return json.dumps(settings, sort_keys=True, default=str)
 
 
 def _is_taken(records: Iterable[RunRecord]) -> bool:
     """Whether some run has another run's tokenizer."""
-    return any((record.settings or {}).get(FROM_RUN) is not None for record in records)
+    return any(record.settings.get(FROM_RUN) is not None for record in records)
 
 
 def _unigrams_differ(records: Iterable[RunRecord]) -> bool:
     """Whether runs that should see the same tokens do not: a unigram model has different losses on them."""
-    found: dict[str, set[float]] = {}
+    by_tokenizer: dict[str, set[float]] = {}
     for record in records:
-        if math.isfinite(loss := record.figure("unigram/val_loss")):
-            found.setdefault(_tokenizer(record), set()).add(round(loss, DIGITS))
-    return any(len(losses) > 1 for losses in found.values())
+        if math.isfinite(loss := record.metric("unigram/val_loss")):
+            by_tokenizer.setdefault(_tokenizer(record), set()).add(round(loss, DIGITS))
+    return any(len(losses) > 1 for losses in by_tokenizer.values())

@@ -67,7 +67,7 @@ def _draw_curves(axes: Axes, comparison: Comparison, colours: list[Any]) -> None
                 axes.plot(*zip(*points, strict=True), color=colour, linewidth=width)
                 axes.plot(*best, "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.7)
                 drawn.append((points, best))
-    axes.set(xlabel="optimizer steps" if by_steps else "tokens seen", ylabel=NAMES[comparison.figure])
+    axes.set(xlabel="optimizer steps" if by_steps else "tokens seen", ylabel=NAMES[comparison.metric])
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     _frame(axes)
     if drawn:
@@ -83,7 +83,7 @@ def _steps_are_alike(comparison: Comparison) -> bool:
 
 
 def _draw_values(axes: Axes, comparison: Comparison, colours: list[Any], rows: list[str]) -> None:
-    """A row per configuration: a dot a seed, mean and standard deviation, and the value in figures."""
+    """A row per configuration: a dot a seed, mean and standard deviation, and the value in digits."""
     means = [mean for mean in map(comparison.value, comparison.configurations) if math.isfinite(mean)]
     end = _cut(min(means), means) if means else math.inf
     at_side = axes.get_yaxis_transform()  # x from 0 to 1 over the axes, y a row
@@ -94,12 +94,12 @@ def _draw_values(axes: Axes, comparison: Comparison, colours: list[Any], rows: l
         else:
             drawn.extend(_draw_row(axes, comparison, configuration, place, colour))
         state = "" if configuration.is_complete else configuration.status
-        told = f"{with_spread(configuration, comparison.figure, '.3f')}  {state}".strip()
+        told = f"{with_spread(configuration, comparison.metric, '.3f')}  {state}".strip()
         axes.text(1.04, place, told, transform=at_side, va="center", fontsize=SMALL)
     axes.set_yticks(range(-1, len(rows) - 1), rows, fontsize=SMALL, family="monospace", parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(rows) - 1.4, -1.6)
-    axes.set_xlabel(f"best {NAMES[comparison.figure]} ± standard deviation")
+    axes.set_xlabel(f"best {NAMES[comparison.metric]} ± standard deviation")
     _frame(axes)
     if drawn:
         _limit(axes.set_xlim, min(drawn), max(drawn))
@@ -108,7 +108,7 @@ def _draw_values(axes: Axes, comparison: Comparison, colours: list[Any], rows: l
 def _draw_row(axes: Axes, comparison: Comparison, configuration: Configuration, place: int, colour: Any) -> list[float]:
     """Gives back what has to be in the picture."""
     seeds = [_value(comparison, run.best) for run in configuration.counted if run.best is not None]
-    mean, std = configuration.figures[comparison.figure].mean, configuration.figures[comparison.figure].std
+    mean, std = configuration.metrics[comparison.metric].mean, configuration.metrics[comparison.metric].std
     axes.plot(seeds, [place] * len(seeds), "o", color=colour, markersize=5, alpha=1 if std is None else 0.5)
     if std is None:
         return seeds
@@ -117,7 +117,7 @@ def _draw_row(axes: Axes, comparison: Comparison, configuration: Configuration, 
 
 
 def _value(comparison: Comparison, point: Validation) -> float:
-    return point.loss if comparison.figure == "best_val_loss" else point.bits_per_char
+    return point.loss if comparison.metric == "best_val_loss" else point.bits_per_char
 
 
 def _cut(lowest: float, values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Run folders read back: what a run was told, how it ended, what it came to. Nothing heavy is imported."""
+"""Run folders read back: the settings of a run, its end, its metrics. Nothing heavy is imported."""
 
 import csv
 import math
@@ -20,7 +20,7 @@ from hp_lightning.schema.train import plain_from_yaml
 
 @dataclass(frozen=True)
 class Validation:
-    """The figures of a validation; NaN is what is not known."""
+    """The metrics of a validation; NaN is what is not known."""
 
     step: int
     tokens: float  # seen until then
@@ -28,36 +28,32 @@ class Validation:
     loss: float
     perplexity: float
     bits_per_char: float
-    gap: float  # the loss less the mean of the training losses since the validation before
+    gap: float  # the loss minus the mean of the training losses since the last validation
 
 
 def read_metrics(text: str) -> tuple[list[Validation], list[float]]:
     """The validations in a metrics.csv, and the tokens per second of every row that has them."""
     curve: list[Validation] = []
     speeds: list[float] = []
-    losses: list[float] = []  # of training, since the validation before
     for row in _rows(text):
         numbers = {name: number(value) for name, value in row.items()}
         if not math.isfinite(numbers.get("step", math.nan)):
             continue
         if math.isfinite(speed := numbers.get("tokens_per_second", math.nan)):
             speeds.append(speed)
-        if row.get("train/loss"):
-            losses.append(numbers["train/loss"])
         if row.get("val/loss"):
-            curve.append(_validation(numbers, statistics.fmean(losses) if losses else math.nan))
-            losses = []
+            curve.append(_validation(numbers))
     return curve, speeds
 
 
-def read_figure(text: str, name: str) -> list[tuple[int, float]]:
-    """The steps and values of one figure in a metrics.csv, such as train/loss, where it has one."""
-    found = [(number(row.get("step")), number(row.get(name))) for row in _rows(text)]
-    return [(int(step), value) for step, value in found if math.isfinite(step) and math.isfinite(value)]
+def read_metric(text: str, name: str) -> list[tuple[int, float]]:
+    """The steps and values of one metric in a metrics.csv, such as train/loss, where it has one."""
+    points = [(number(row.get("step")), number(row.get(name))) for row in _rows(text)]
+    return [(int(step), value) for step, value in points if math.isfinite(step) and math.isfinite(value)]
 
 
 def _rows(text: str) -> Iterator[dict[str, str]]:
-    """Those that were written to their ends: a run that is going on, or was killed, may be in the middle of one."""
+    """The rows that were written to their ends: a run that is training, or was killed, may be in the middle of one."""
     whole, _, _ = text.rpartition("\n")
     try:
         for row in csv.DictReader(whole.splitlines()):
@@ -67,40 +63,20 @@ def _rows(text: str) -> Iterator[dict[str, str]]:
         return
 
 
-def _validation(numbers: dict[str, float], train_loss: float) -> Validation:
-    loss = numbers["val/loss"]
-    gap = numbers.get("val/gap", math.nan)
-    return Validation(
-        step=int(numbers["step"]),
-        tokens=numbers.get("tokens", math.nan),
-        seconds=numbers.get("seconds", math.nan),
-        loss=loss,
-        perplexity=numbers.get("val/perplexity", math.nan),
-        bits_per_char=numbers.get("val/bits_per_char", math.nan),
-        gap=gap if math.isfinite(gap) else loss - train_loss,
-    )
-
-
-def with_the_known_best(curve: list[Validation], summary: dict[str, Any]) -> list[Validation]:
-    """The curve; where its best point is lost with metrics.csv, with what summary.json knows of it."""
-    loss, step = number(summary.get("best/val/loss")), number(summary.get("best/step"))
-    known = [validation.loss for validation in curve if math.isfinite(validation.loss)]
-    if not (math.isfinite(loss) and math.isfinite(step)) or min(known, default=math.inf) <= loss:
-        return curve
-    perplexity, bits = (number(summary.get(f"best/val/{name}")) for name in ("perplexity", "bits_per_char"))
-    best = Validation(int(step), math.nan, math.nan, loss, perplexity, bits, math.nan)
-    return sorted([*curve, best], key=lambda validation: validation.step)
+def _validation(numbers: dict[str, float]) -> Validation:
+    names = ("tokens", "seconds", "val/loss", "val/perplexity", "val/bits_per_char", "val/gap")
+    return Validation(int(numbers["step"]), *(numbers.get(name, math.nan) for name in names))
 
 
 def number(value: Any) -> float:
-    """A figure of a file as a number; NaN where it is none."""
+    """A value of a file as a number; NaN where it is not one."""
     try:
         return math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         return math.nan
 
 
-# Where a file is or how a run was begun says nothing about how it learned.
+# Where a file is or how a run was started says nothing about how it learned.
 NO_HYPERPARAMETERS = ("run_dir", "resume", "logger", "checkpoint")
 
 
@@ -110,22 +86,23 @@ def hyperparameters(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def _leaves(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in settings.items():
-        found.update(_leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return found
+        leaves.update(_leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return leaves
 
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """A run as its folder tells it, whole or not."""
+    """A run as its folder has it, whole or not."""
 
     folder: Path
     status: str  # as in summary.json; without one: running, or not finished
-    reason: str | None  # of an end that is no good one
+    reason: str | None  # of an end that is not a good one
     overrides: dict[str, str]  # the command line's, as they were typed
     choices: dict[str, str]  # of the config groups
-    settings: dict[str, Any] | None  # hyperparameters by dotted key; None: the run was refused before it began
+    settings: dict[str, Any]  # hyperparameters by dotted key; of a run that was refused, the overrides
+    has_config: bool  # false where the run was refused before it started
     summary: dict[str, Any]
     curve: list[Validation]
     tokens_per_second: float  # median
@@ -138,8 +115,8 @@ class RunRecord:
 
     @property
     def seed(self) -> str:
-        """As text, since a refused run has only what was typed."""
-        return str(self.overrides.get("seed") if self.settings is None else self.settings.get("seed"))
+        """As text: a refused run has only what was typed."""
+        return str(self.settings.get("seed"))
 
     @property
     def best(self) -> Validation | None:
@@ -155,7 +132,7 @@ class RunRecord:
     def _measured(self) -> list[Validation]:
         return [validation for validation in self.curve if math.isfinite(validation.loss)]
 
-    def figure(self, name: str) -> float:
+    def metric(self, name: str) -> float:
         """One of summary.json; NaN where it is not known."""
         return number(self.summary.get(name))
 
@@ -164,13 +141,14 @@ def find_run_folders(named: Sequence[Path]) -> list[Path]:
     """The run folders among, and anywhere below, the named folders; each once.
 
     Raises:
-        InputError: a name is none of a folder, or leads to no run
+        InputError: a name is not that of a folder, or there is no run below it
     """
-    found: dict[Path, Path] = {}
+    folders: dict[Path, Path] = {}
     for folder in named:
         if not os.path.isdir(folder):
             raise InputError(
-                "run.not_found", f"{folder} is no folder: name a run folder, or one with runs in it (outputs/runs/...)"
+                "run.not_found",
+                f"{folder} is not a folder: name a run folder, or one with runs in it (outputs/runs/...)",
             )
         below = list(_run_folders(folder))
         if not below:
@@ -178,8 +156,8 @@ def find_run_folders(named: Sequence[Path]) -> list[Path]:
                 "run.not_a_run", f"{folder} holds no run: name a run folder, or one with runs in it (outputs/runs/...)"
             )
         for path in below:
-            found.setdefault(path.resolve(), path)
-    return list(found.values())
+            folders.setdefault(path.resolve(), path)
+    return list(folders.values())
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:
@@ -202,7 +180,7 @@ def _is_run_folder(folder: Path) -> bool:
 
 
 def read_run(folder: Path) -> RunRecord | None:
-    """What a run folder tells; None if it is not there any more."""
+    """Read a run folder; None if it is not there any more."""
     damage: list[str] = []
     run_dir = RunDir(folder)
     overrides = _yaml(run_dir.overrides, damage)
@@ -220,9 +198,10 @@ def read_run(folder: Path) -> RunRecord | None:
         reason=None if reason is None else str(reason),
         overrides=typed,
         choices=_choices(run_dir.hydra, damage),
-        settings=settings,
+        settings=typed if settings is None else settings,
+        has_config=settings is not None,
         summary=summary,
-        curve=with_the_known_best(curve, summary),
+        curve=curve,
         tokens_per_second=statistics.median(speeds) if speeds else math.nan,
         damage=damage,
     )

@@ -4,7 +4,7 @@ import math
 import statistics
 from pathlib import Path
 
-from hp_lightning.sweeps.comparison.compare import FIGURES, UNKNOWN, Comparison, Configuration
+from hp_lightning.sweeps.comparison.compare import METRICS, Comparison, Configuration
 from hp_lightning.sweeps.comparison.runs import Validation
 from hp_lightning.sweeps.comparison.table import NAMES, named, with_spread
 
@@ -17,11 +17,11 @@ LISTED = 3
 def verdict(comparison: Comparison) -> list[str]:
     """A sentence or two on each thing that is to be said."""
     if comparison.unlike is not None:
-        return [f"The figures cannot be compared, none is the best: {comparison.unlike}."]
+        return [f"The metrics cannot be compared, none is the best: {comparison.unlike}."]
     lines = []
     if comparison.tokenizers_differ:
         lines.append(
-            "The tokenizers differ, so that losses and perplexities are of different tokens: sorted by bits per "
+            "The tokenizers differ, and losses and perplexities are of different tokens: sorted by bits per "
             "character, which flatter where more of the tokens are <UNK>."
         )
     ranked = comparison.ranked
@@ -35,7 +35,7 @@ def verdict(comparison: Comparison) -> list[str]:
 
 def _winner(comparison: Comparison, ranked: list[Configuration]) -> str:
     best = ranked[0]
-    name = comparison.figure
+    name = comparison.metric
     seeds = f" over {best.seeds} seeds" if best.seeds > 1 else ""
     state = "" if best.is_complete else f" ({best.status})"
     reached = f"Best: {named(best)}{state}: {NAMES[name]} {with_spread(best, name, '.3f')}{seeds}"
@@ -45,7 +45,7 @@ def _winner(comparison: Comparison, ranked: list[Configuration]) -> str:
 
 
 def _best_run(comparison: Comparison, best: Configuration) -> Path:
-    reached = [(FIGURES[comparison.figure](run), run.folder) for run in best.counted]
+    reached = [(METRICS[comparison.metric](run), run.folder) for run in best.counted]
     return min(pair for pair in reached if math.isfinite(pair[0]))[1]
 
 
@@ -72,7 +72,7 @@ def _times_the_spread(comparison: Comparison, best: Configuration, other: Config
 
     One of a single seed is taken to spread as the other does.
     """
-    stds = [each.figures[comparison.figure].std for each in (best, other)]
+    stds = [each.metrics[comparison.metric].std for each in (best, other)]
     known = [std for std in stds if std is not None]
     if not known:
         return None
@@ -86,7 +86,7 @@ def _reasons(comparison: Comparison, ranked: list[Configuration]) -> list[str]:
     found = []
     for other in ranked[1:]:
         changed = [key for key in best.settings if best.settings[key] != other.settings[key]]
-        if UNKNOWN in (other.settings[key] for key in changed):
+        if None in (other.settings[key] for key in changed):
             continue
         if len(changed) == 1:
             worse = comparison.value(other) - comparison.value(best)
@@ -95,7 +95,7 @@ def _reasons(comparison: Comparison, ranked: list[Configuration]) -> list[str]:
     if not found:
         return []
     told = _listed(found, 2 * LISTED)
-    return [f"Single-setting ablations, {NAMES[comparison.figure]}: {told}."]
+    return [f"Single-setting ablations, {NAMES[comparison.metric]}: {told}."]
 
 
 def _notable(ranked: list[Configuration]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a sweep came to: summary.csv, summary.md and summary.png, and the table in the terminal."""
+"""The results of a sweep: summary.csv and summary.png, and the table and the verdict in the terminal."""
 
 import csv
 import io
@@ -9,14 +9,16 @@ from pathlib import Path
 from hp_lightning.common.console import console, log
 from hp_lightning.common.errors import RunError
 from hp_lightning.common.files import atomic_write, atomic_write_text
-from hp_lightning.sweeps.comparison.compare import FIGURES, Comparison, compare
+from hp_lightning.sweeps.comparison.compare import METRICS, Comparison, compare
 from hp_lightning.sweeps.comparison.runs import RunRecord, read_run
-from hp_lightning.sweeps.comparison.table import WIDEST, escaped, log_comparison, markdown_table
+from hp_lightning.sweeps.comparison.table import log_comparison
 from hp_lightning.sweeps.comparison.verdict import verdict
+
+WIDTH = 160  # characters of a line in a log file
 
 
 def summarize(folders: Sequence[Path], to: Path) -> None:
-    """Reads run folders, says what they came to, and writes it into the folder `to`.
+    """Read run folders, compare them, and write the results into the folder `to`.
 
     Raises:
         RunError: none of the folders is there any more, or `to` cannot be written
@@ -27,52 +29,42 @@ def summarize(folders: Sequence[Path], to: Path) -> None:
     if not records:
         raise RunError("compare.no_runs", "the run folders are gone: there is nothing to summarize")
     comparison = compare(records)
-    lines = verdict(comparison)
-    endings = [*_endings(records), *_gaps(comparison, records, len(folders))]
-    _say(comparison, lines, endings)
+    log_comparison(comparison, console.width if console.is_terminal else WIDTH)
+    for line in ["", *verdict(comparison), *_remarks(comparison, records, len(folders))]:
+        log.info("%s", line)
     try:
         atomic_write_text(to / "summary.csv", _csv(comparison))
         with atomic_write(to / "summary.png") as file:
             draw(comparison, file)
-        atomic_write_text(to / "summary.md", _markdown(to, comparison, lines, endings))
     except OSError as error:
         raise RunError(
             "output.not_writable", f"{to} cannot be written ({error.strerror}): the summary is shown above only"
         ) from error
-    log.info("\nsummary    %s", ", ".join(str(to / f"summary.{kind}") for kind in ("csv", "md", "png")))
+    log.info("\nsummary    %s, %s", to / "summary.csv", to / "summary.png")
 
 
-def _say(comparison: Comparison, lines: list[str], endings: list[str]) -> None:
-    log_comparison(comparison, console.width if console.is_terminal else WIDEST)
-    for line in ["", *lines, *([""] if endings else []), *endings]:
-        log.info("%s", line)
-
-
-def _endings(records: list[RunRecord]) -> list[str]:
-    """Every run that did not come to its end, and why."""
-    return [
+def _remarks(comparison: Comparison, records: list[RunRecord], wanted: int) -> list[str]:
+    """Every run that did not end well, is not counted or cannot be read, and why."""
+    endings = [
         f"{record.status}: {record.folder}" + (f": {' '.join(record.reason.split())}" if record.reason else "")
         for record in records
         if not record.is_complete
     ]
-
-
-def _gaps(comparison: Comparison, records: list[RunRecord], wanted: int) -> list[str]:
-    """What was found and is not counted, or could not be read."""
     again = [f"skipped (duplicate of the same configuration and seed): {run.folder}" for run in comparison.repeated]
     gone = [f"run folders that are gone: {wanted - len(records)}"] if wanted > len(records) else []
-    return [*again, *gone, *(line for record in records for line in record.damage)]
+    remarks = [*endings, *again, *gone, *(line for record in records for line in record.damage)]
+    return ["", *remarks] if remarks else []
 
 
 def _csv(comparison: Comparison) -> str:
-    """One row per configuration, every figure to its last digit."""
+    """One row per configuration, every metric to its last digit."""
     written = io.StringIO()
     keys = list(comparison.configurations[0].settings)
-    spreads = [f"{name}_{part}" for name in FIGURES for part in ("mean", "std")]
+    spreads = [f"{name}_{statistic}" for name in METRICS for statistic in ("mean", "std")]
     rows = csv.writer(written, lineterminator="\n")
     rows.writerow([*keys, *spreads, "seeds", "status", "reasons", "runs"])
     for each in comparison.configurations:
-        numbers = [value for name in FIGURES for value in (each.figures[name].mean, each.figures[name].std)]
+        numbers = [value for name in METRICS for value in (each.metrics[name].mean, each.metrics[name].std)]
         rows.writerow([
             *(each.settings[key] for key in keys),
             *("" if value is None or math.isnan(value) else repr(value) for value in numbers),
@@ -82,10 +74,3 @@ def _csv(comparison: Comparison) -> str:
             "; ".join(str(run.folder) for run in each.runs),
         ])  # fmt: skip
     return written.getvalue()
-
-
-def _markdown(to: Path, comparison: Comparison, lines: list[str], endings: list[str]) -> str:
-    listed = "\n".join(f"- {escaped(line)}" for line in endings)
-    title = f"# {escaped(to.absolute().name)}"
-    parts = [title, markdown_table(comparison), *map(escaped, lines), "![](summary.png)", listed]
-    return "\n\n".join(part for part in parts if part) + "\n"

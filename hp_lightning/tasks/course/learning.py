@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from markupsafe import Markup
 
-from hp_lightning.sweeps.comparison.runs import Validation, number, read_figure, read_metrics
+from hp_lightning.sweeps.comparison.runs import Validation, number, read_metric, read_metrics
 from hp_lightning.tasks.course.plots import loss_curves, rate_figure, svg
 from hp_lightning.tasks.course.subject import Subject
 from hp_lightning.tokenizers.base import labels
@@ -79,7 +79,7 @@ def _curves(subject: Subject, references: list[tuple[str, float | None]]) -> tup
     validations = [found for found in read_metrics(text)[0] if math.isfinite(found.loss)]
     if not validations:
         return None, "metrics.csv in the folder of its run has no validation"
-    train, rates = read_figure(text, "train/loss"), read_figure(text, "lr")
+    train, rates = read_metric(text, "train/loss"), read_metric(text, "lr")
     val = [(found.step, found.loss) for found in validations]
     known = [(name, loss) for name, loss in references if loss is not None]
     best = min(validations, key=lambda found: found.loss)
