@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("csv", type=Path, help="with columns text and label (positive or negative)")
     parser.add_argument("--work", type=Path, default=Path("outputs/sentiment"), help="folder for all that is made")
     parser.add_argument(
-        "--teach", nargs="*", default=[], help="settings of hp-lightning sentiment, as in teach.networks=1"
+        "--finetune", nargs="*", default=[], help="settings of hp-lightning sentiment, as in finetune.networks=1"
     )
     parser.add_argument("--validate", action="store_true", help="hold out of the training split: for making choices")
     args = parser.parse_args()
@@ -46,10 +46,10 @@ def main() -> None:
     language_model = train_language_model(args.work)
     for method in ("next_word", "calibrated"):
         evaluate(args.work, language_model, f"method={method}")
-    taught = args.work / "sentiment.ckpt"
-    if not taught.is_file():
-        program(SENTIMENT, f"ckpt={language_model}", f"train={args.work}/train.csv", f"out={taught}", *args.teach)
-    evaluate(args.work, taught)
+    finetuned = args.work / "sentiment.ckpt"
+    if not finetuned.is_file():
+        program(SENTIMENT, f"ckpt={language_model}", f"train={args.work}/train.csv", f"out={finetuned}", *args.finetune)
+    evaluate(args.work, finetuned)
 
 
 def read(path: Path) -> list[Row]:

@@ -126,9 +126,9 @@ def load(path: Path) -> LoadedCheckpoint:
         contents = read_contents(path)
         if SENTIMENT_KEY in contents:
             raise InputError(
-                "checkpoint.taught",
-                f"{path} was taught labels, and can only judge: name the checkpoint that it comes from, as in "
-                "best.ckpt",
+                "checkpoint.finetuned",
+                f"{path} was finetuned with labels, and can only classify: name the checkpoint that it comes from, as "
+                "in best.ckpt",
             )
         ours = contents[CHECKPOINT_KEY]
         if ours["format"] == FORMAT:

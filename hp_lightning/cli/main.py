@@ -11,7 +11,7 @@ COMMANDS = {
     "train": "train a model on a CSV of books, resume a run, or start a sweep (-m)",
     "generate": "generate text with a trained model",
     "evaluate": "measure how well a trained model predicts its held-out text",
-    "sentiment": "judge the sentiment of texts, or teach a model labels",
+    "sentiment": "classify the sentiment of texts, or finetune a model with labels",
     "export": "write a trained model as a folder for transformers",
     "corpus": "look at a corpus before training: corpus PATH...",
     "compare": "compare runs and sweeps: compare DIR... [to=DIR]",

@@ -8,7 +8,7 @@ from hp_lightning.schema.sentiment import SentimentConfig, sentiment_config
 
 @app.hydra_main("sentiment")
 def main(cfg: DictConfig) -> None:
-    """Judges, evaluates, or teaches."""
+    """Classify, evaluate or finetune."""
     checked = sentiment_config(cfg)
     from hp_lightning.tasks.sentiment.run import run  # torch is imported only once the config is known to be good
 

@@ -1,4 +1,4 @@
-"""What `sentiment` is told: the root of `conf/sentiment.yaml`."""
+"""The config of `sentiment`: the root of `conf/sentiment.yaml`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ NEGATIVE_WORDS = [
 
 @dataclass
 class ReviewsConfig:
-    """How a CSV of texts to be judged, or of labelled ones, is read."""
+    """How a CSV of texts, with or without labels, is read."""
 
     delimiter: Optional[str] = setting(None, "what separates the columns; null: found from the file", verbatim=True)
     encoding: str = setting("utf-8", "encoding of the file", verbatim=True)
@@ -49,12 +49,12 @@ class ReviewsConfig:
 
 
 @dataclass
-class TeachConfig:
-    """How a language model is taught to write the sentiment of a text behind it."""
+class FinetuneConfig:
+    """How a language model is finetuned to write the sentiment of a text after it."""
 
     labels: list[str] = setting(
         ["good", "bad"],
-        "the word that is taught for positive, and for negative",
+        "the word that stands for positive, and the one for negative",
         Bound("must be two words, for positive and for negative", lambda labels: len(labels) == 2),
         WORDS,
     )
@@ -80,21 +80,23 @@ class TeachConfig:
 
 @dataclass
 class SentimentConfig:
-    """Judge the sentiment of texts, compare with labels, or teach a model labels."""
+    """Classify the sentiment of texts, compare with labels, or finetune a model with labels."""
 
     ckpt: Optional[str] = checkpoint()
-    text: Optional[str] = setting(None, "one text to judge", NOT_BLANK, verbatim=True)
+    text: Optional[str] = setting(None, "one text to classify", NOT_BLANK, verbatim=True)
     file: Optional[str] = setting(
-        None, "texts to judge, in a CSV or one per line; -: standard input, one per line", verbatim=True
+        None, "texts to classify, in a CSV or one per line; -: standard input, one per line", verbatim=True
     )
     evaluate: Optional[str] = setting(None, "CSV of labelled rows to compare with", verbatim=True)
-    train: Optional[str] = setting(None, "CSV of labelled rows to teach a model", verbatim=True)
+    train: Optional[str] = setting(None, "CSV of labelled rows to finetune a model with", verbatim=True)
     out: Optional[str] = setting(
-        None, "where scores, evaluation or the taught model go; null: next to the checkpoint, or printed", verbatim=True
+        None,
+        "where scores, evaluation or the finetuned model go; null: next to the checkpoint, or printed",
+        verbatim=True,
     )
     data: ReviewsConfig = field(default_factory=ReviewsConfig)
     method: str = setting(
-        "next_word", "how a model that was taught no labels judges", one_of("next_word", "calibrated")
+        "next_word", "how a model that was not finetuned classifies", one_of("next_word", "calibrated")
     )
     template: str = setting(
         "it's a", "follows a text, before the words, with method=calibrated", verbatim=True, may_be_empty=True
@@ -103,7 +105,7 @@ class SentimentConfig:
         POSITIVE_WORDS, "words of positive sentiment; those not in the vocabulary do not count", WORDS
     )
     negative: list[str] = setting(NEGATIVE_WORDS, "words of negative sentiment", WORDS)
-    teach: TeachConfig = field(default_factory=TeachConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     seed: int = setting(1, "draws rows and weights", SEED)
 
 
@@ -131,7 +133,8 @@ def _rules(cfg: SentimentConfig) -> Iterator[InputError]:
         yield InputError(
             "config.conflict", f"positive and negative both have {', '.join(sorted(both))}: name words of one sentiment"
         )
-    if len(set(cfg.teach.labels)) < len(cfg.teach.labels):
+    if len(set(cfg.finetune.labels)) < len(cfg.finetune.labels):
         yield InputError(
-            "config.conflict", f"teach.labels={cfg.teach.labels} are the same word twice: name one for each sentiment"
+            "config.conflict",
+            f"finetune.labels={cfg.finetune.labels} are the same word twice: name one for each sentiment",
         )

@@ -1,4 +1,4 @@
-"""`hp-lightning sentiment`: the words that come next, calibrated or not; labels that were taught; files in and out."""
+"""`hp-lightning sentiment`: the words that come next, calibrated or not; finetuning with labels; files in and out."""
 
 import csv
 import json
@@ -20,7 +20,8 @@ from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.sentiment import sentiment_config
 from hp_lightning.schema.tokenizer import TokenizerConfig
 from hp_lightning.schema.train import TrainConfig, to_plain
-from hp_lightning.tasks.sentiment.finetune import LabelReader, fit_temperature
+from hp_lightning.tasks.sentiment.finetune import fit_temperature
+from hp_lightning.tasks.sentiment.labels import LabelReader
 from hp_lightning.tasks.sentiment.metrics import measure
 from hp_lightning.tasks.sentiment.naive_bayes import word_evidence
 from hp_lightning.tasks.sentiment.run import run
@@ -164,7 +165,7 @@ def test_lists_without_a_known_word_are_refused() -> None:
     assert known_words(tokenizer("bpe"), ["dreadful"]) == ["dreadful"]
 
 
-# What is taught
+# Finetuning
 
 
 def test_counting_is_naive_bayes_by_the_other_texts() -> None:
@@ -211,7 +212,7 @@ def test_temperature_is_found(temperature: float) -> None:
 # As a person uses it
 
 
-def test_text_is_judged_and_what_is_unknown_named(ckpt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_is_predicted_and_what_is_unknown_named(ckpt: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sentiment(f"ckpt={ckpt}", "text='a  good \"movie\"'")
     said = capsys.readouterr()
     assert 'a good "movie"' in said.out
@@ -222,25 +223,25 @@ def test_text_is_judged_and_what_is_unknown_named(ckpt: Path, capsys: pytest.Cap
     assert "left out of the lists: lovely" in said.err
 
 
-def test_labels_are_taught_and_judged(ckpt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_is_finetuned_and_predicted(ckpt: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = ckpt.parent
     before = ckpt.read_bytes()
     learned, held_out = write_reviews(folder / "a.csv", 200, seed=2), write_reviews(folder / "b.csv", 100, seed=3)
     settings = [
-        "teach.networks=2",
-        "teach.epochs=8",
-        "teach.lr=0.01",
-        "teach.dropout=0",
-        "teach.embedding_dropout=0",
-        "teach.word_deletion=0.1",
+        "finetune.networks=2",
+        "finetune.epochs=8",
+        "finetune.lr=0.01",
+        "finetune.dropout=0",
+        "finetune.embedding_dropout=0",
+        "finetune.word_deletion=0.1",
     ]
     sentiment(f"ckpt={ckpt}", f"train={learned}", *settings)
-    taught = folder / "sentiment.ckpt"
-    assert taught.is_file()
+    finetuned = folder / "sentiment.ckpt"
+    assert finetuned.is_file()
     assert ckpt.read_bytes() == before
     capsys.readouterr()
 
-    sentiment(f"ckpt={taught}", f"evaluate={held_out}")
+    sentiment(f"ckpt={finetuned}", f"evaluate={held_out}")
     report = json.loads((folder / "sentiment.sentiment_label.b.json").read_text())
     assert report["accuracy"] >= 0.97
     assert report["auc"] >= 0.97
@@ -254,18 +255,18 @@ def test_labels_are_taught_and_judged(ckpt: Path, capsys: pytest.CaptureFixture[
 
     unseen = folder / "unseen.csv"
     unseen.write_text("text,label\na new good film,positive\na new bad film,negative\n", encoding="utf-8")
-    sentiment(f"ckpt={taught}", f"evaluate={unseen}", f"out={folder / 'unseen'}")
+    sentiment(f"ckpt={finetuned}", f"evaluate={unseen}", f"out={folder / 'unseen'}")
     assert "training data" not in capsys.readouterr().err
 
-    with refused("checkpoint.taught", taught):
-        checkpoint.load(taught)
-    with refused("sentiment.other_method", "method=calibrated ", taught):
-        sentiment(f"ckpt={taught}", "text=a", "method=calibrated")
+    with refused("checkpoint.finetuned", finetuned):
+        checkpoint.load(finetuned)
+    with refused("sentiment.other_method", "method=calibrated ", finetuned):
+        sentiment(f"ckpt={finetuned}", "text=a", "method=calibrated")
 
-    sentiment(f"ckpt={taught}", "text=what a poor film")
+    sentiment(f"ckpt={finetuned}", "text=what a poor film")
     assert "negative, confidence" in capsys.readouterr().out
 
-    sentiment(f"ckpt={taught}", f"file={held_out}", f"out={folder / 'scores.csv'}")
+    sentiment(f"ckpt={finetuned}", f"file={held_out}", f"out={folder / 'scores.csv'}")
     with (folder / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["text"], row["label"]) for row in rows] == sentences(100, seed=3)
@@ -289,7 +290,7 @@ def test_each_network_keeps_back_rows_of_its_own(ckpt: Path, monkeypatch: pytest
             for thing in THINGS for place in (1, 2)]  # fmt: skip
     with reviews.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *rows])
-    settings = ["teach.networks=3", "teach.epochs=1", "teach.val_fraction=0.2"]
+    settings = ["finetune.networks=3", "finetune.epochs=1", "finetune.val_fraction=0.2"]
     sentiment(f"ckpt={ckpt}", f"train={reviews}", *settings)
     assert [len(texts) for texts in kept_back] == [4, 4, 4]
     assert len({text for texts in kept_back for text in texts}) == 12, "no row twice"
@@ -301,8 +302,14 @@ def test_first_weights_are_those_of_the_model_if_wanted(ckpt: Path) -> None:
     weights = {}
     for kept in ("true", "false"):
         target = ckpt.parent / f"{kept}.ckpt"
-        settings = ["teach.networks=1", "teach.epochs=1", "teach.lr=1e-9", "teach.weight_decay=0", f"out={target}"]
-        sentiment(f"ckpt={ckpt}", f"train={reviews}", f"teach.from_weights={kept}", *settings)
+        settings = [
+            "finetune.networks=1",
+            "finetune.epochs=1",
+            "finetune.lr=1e-9",
+            "finetune.weight_decay=0",
+            f"out={target}",
+        ]
+        sentiment(f"ckpt={ckpt}", f"train={reviews}", f"finetune.from_weights={kept}", *settings)
         contents = torch.load(target, weights_only=True)["hp_lightning_sentiment"]
         weights[kept] = contents["networks"][0]["head.weight"]
     original = checkpoint.load(ckpt).net().head.weight.detach()
@@ -317,13 +324,13 @@ def test_columns_that_the_rows_have_already_are_kept(ckpt: Path) -> None:
     with scores.open(newline="") as file:
         [row] = csv.DictReader(file)
     assert row["sentiment"] == "positive"
-    assert row["sentiment_judged"] in ("positive", "negative")
+    assert row["sentiment_predicted"] in ("positive", "negative")
 
 
 def test_a_rate_that_is_too_high_leaves_no_model(ckpt: Path) -> None:
     reviews = write_reviews(ckpt.parent / "reviews.csv", 40, seed=2)
-    with refused("sentiment.diverged", "teach.lr=1e+30:"):
-        sentiment(f"ckpt={ckpt}", f"train={reviews}", "teach.networks=1", "teach.lr=1e30")
+    with refused("sentiment.diverged", "finetune.lr=1e+30:"):
+        sentiment(f"ckpt={ckpt}", f"train={reviews}", "finetune.networks=1", "finetune.lr=1e30")
     assert not (ckpt.parent / "sentiment.ckpt").exists()
 
 
@@ -344,8 +351,8 @@ def test_a_rate_that_is_too_high_leaves_no_model(ckpt: Path) -> None:
         (["evaluate={numbers}", "data.label_column=number"], "sentiment.unknown_label", ["line 2:", "'7'"]),
         (["evaluate={one}"], "sentiment.one_label", ["evaluate={one}:"]),
         (["train={one}"], "sentiment.too_few_rows", ["train= ", " 0 negative "]),
-        (["train={one}", "teach.epochs=0"], "config.out_of_range", ["teach.epochs=0"]),
-        (["train={one}", "teach.distillation=2"], "config.out_of_range", ["teach.distillation=2.0 "]),
+        (["train={one}", "finetune.epochs=0"], "config.out_of_range", ["finetune.epochs=0"]),
+        (["train={one}", "finetune.distillation=2"], "config.out_of_range", ["finetune.distillation=2.0 "]),
         (["file={one}", "out=no/such/folder.csv"], "output.no_folder", ["out=no/such/folder.csv "]),
         (["train={one}", "out=no/such/folder.ckpt"], "output.no_folder", ["out=no/such/folder.ckpt ", "no/such:"]),
         (["file={one}", "out={folder}"], "output.is_folder", ["out={folder} "]),
@@ -381,7 +388,7 @@ def test_damaged_files_are_refused(ckpt: Path) -> None:
         sentiment(f"ckpt={ckpt}", "text=a film")
 
 
-def test_lines_of_standard_input_are_judged(ckpt: Path, tmp_path: Path) -> None:
+def test_lines_of_standard_input_are_predicted(ckpt: Path, tmp_path: Path) -> None:
     given = ["file=-", "positive=[good]", "negative=[bad]"]
     done = run_program(tmp_path, "sentiment", f"ckpt={ckpt}", *given, text='a "good", great film\n\n   a bad plot\n')
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The file in which a model that was taught labels is kept: tensors and plain values, whole or absent."""
+"""The checkpoint of a finetuned model: tensors and plain values, whole or absent."""
 
 import hashlib
 import io
@@ -14,7 +14,7 @@ from hp_lightning.common.errors import InputError, RunError
 from hp_lightning.common.files import atomic_write
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.train import TrainConfig, from_plain, to_plain
-from hp_lightning.tasks.sentiment.finetune import LabelReader
+from hp_lightning.tasks.sentiment.labels import LabelReader
 from hp_lightning.tokenizers import Tokenizer, tokenizer_from_state
 
 FORMAT = 2
@@ -26,7 +26,7 @@ def save(reader: LabelReader, trained: LoadedCheckpoint, texts: list[str], path:
 
     Args:
         trained: the model that gave form and tokenizer
-        texts: that it was taught by; their digests are kept, not they themselves
+        texts: that it was finetuned with; their digests are kept, not they themselves
 
     Raises:
         RunError: it cannot be written
@@ -52,13 +52,13 @@ def save(reader: LabelReader, trained: LoadedCheckpoint, texts: list[str], path:
 
 
 @dataclass(frozen=True)
-class Taught:
-    """A model that was taught labels."""
+class FinetunedModel:
+    """A model that was finetuned with labels."""
 
     cfg: TrainConfig  # of the run it comes from
     tokenizer: Tokenizer
     reader: LabelReader
-    texts: Tensor  # digests of those it was taught by, (texts,) int64
+    texts: Tensor  # digests of those it was finetuned with, (texts,) int64
 
 
 def text_digests(texts: list[str]) -> Tensor:
@@ -67,14 +67,14 @@ def text_digests(texts: list[str]) -> Tensor:
     return torch.tensor([int.from_bytes(digest, signed=True) for digest in found], dtype=torch.long)
 
 
-def is_taught(path: Path) -> bool:
+def is_finetuned(path: Path) -> bool:
     """Whether it is such a file, of whichever version."""
     with suppress(RunError), refusals(path):
         return SENTIMENT_KEY in read_contents(path)
     return False
 
 
-def load(path: Path) -> Taught | None:
+def load(path: Path) -> FinetunedModel | None:
     """Reads the file, of which nothing is executed; None where it is something else, such as a run's checkpoint.
 
     Raises:
@@ -90,10 +90,10 @@ def load(path: Path) -> Taught | None:
             nets = [_network(cfg, weights) for weights in ours["networks"]]
             labels, temperature = list(map(str, ours["labels"])), float(ours["temperature"])
             reader = LabelReader(nets, tokenizer, labels, temperature, cfg.data.seq_len)
-            return Taught(cfg, tokenizer, reader, ours["texts"].long())
+            return FinetunedModel(cfg, tokenizer, reader, ours["texts"].long())
     raise InputError(
         "checkpoint.other_version",
-        f"{path} has the format {ours['format']}, and this version reads {FORMAT}: teach the model again",
+        f"{path} has the format {ours['format']}, and this version reads {FORMAT}: finetune the model again",
     )
 
 

@@ -1,4 +1,4 @@
-"""What judges a text: a language model by the words it expects, or one that was taught labels."""
+"""Classify texts: by the words that a language model expects, or by a model that was finetuned with labels."""
 
 import dataclasses
 import sys
@@ -12,8 +12,8 @@ from hp_lightning import checkpoint
 from hp_lightning.common.errors import InputError
 from hp_lightning.schema.data import DataConfig
 from hp_lightning.schema.sentiment import SentimentConfig
-from hp_lightning.tasks.sentiment import checkpoint as taught
-from hp_lightning.tasks.sentiment.finetune import LabelReader
+from hp_lightning.tasks.sentiment import checkpoint as finetuned
+from hp_lightning.tasks.sentiment.labels import LabelReader
 from hp_lightning.tasks.sentiment.zero_shot import NextWordReader, WordLists
 from hp_lightning.tokenizers import Tokenizer
 
@@ -21,8 +21,8 @@ LABEL_METHOD = "label"
 
 
 @dataclass(frozen=True)
-class Judge:
-    """What judges texts."""
+class Classifier:
+    """A model, and the way in which it classifies texts."""
 
     path: Path
     method: str
@@ -30,34 +30,34 @@ class Judge:
     reader: NextWordReader | LabelReader
     words: WordLists | None  # that are weighed, where it is the next words
     data: DataConfig  # how texts are read
-    taught_texts: Tensor | None = None  # digests of those that labels were taught by, (texts,) int64
+    training_texts: Tensor | None = None  # digests of those it was finetuned with, (texts,) int64
 
     def probabilities(self, texts: list[str]) -> Tensor:
         """Of a positive sentiment: (texts,) in float64."""
         return self.reader.log_odds(texts).sigmoid()
 
-    def taught_by(self, texts: list[str]) -> int:
-        """How many of the texts are among those that labels were taught by."""
-        if self.taught_texts is None:
+    def seen_in_training(self, texts: list[str]) -> int:
+        """How many of the texts the model was finetuned with."""
+        if self.training_texts is None:
             return 0
-        return int(torch.isin(taught.text_digests(texts), self.taught_texts).sum())
+        return int(torch.isin(finetuned.text_digests(texts), self.training_texts).sum())
 
 
-def find_judge(path: Path, cfg: SentimentConfig) -> Judge:
-    """What a checkpoint holds.
+def load_classifier(path: Path, cfg: SentimentConfig) -> Classifier:
+    """Load the classifier that a checkpoint holds.
 
     Raises:
         InputError: it cannot be read, or knows none of the words
     """
-    found = taught.load(path)
+    found = finetuned.load(path)
     if found is not None:
         if cfg.method == "calibrated":
             raise InputError(
                 "sentiment.other_method",
-                f"method=calibrated is a language model's, and {path} was taught labels: leave it out",
+                f"method=calibrated is for a language model, and {path} was finetuned with labels: leave it out",
             )
         data = reading_settings(found.cfg.data, cfg)
-        return Judge(path, LABEL_METHOD, found.tokenizer, found.reader, None, data, found.texts)
+        return Classifier(path, LABEL_METHOD, found.tokenizer, found.reader, None, data, found.texts)
     trained = checkpoint.load(path)
     tokenizer = trained.tokenizer
     words = WordLists.known_to(tokenizer, cfg.positive, cfg.negative)
@@ -68,7 +68,7 @@ def find_judge(path: Path, cfg: SentimentConfig) -> Judge:
     reader = NextWordReader(
         trained.net(), tokenizer, words, cfg.template if calibrated else "", calibrated, trained.cfg.data.seq_len
     )
-    return Judge(path, cfg.method, tokenizer, reader, words, reading_settings(trained.cfg.data, cfg))
+    return Classifier(path, cfg.method, tokenizer, reader, words, reading_settings(trained.cfg.data, cfg))
 
 
 def reading_settings(of_run: DataConfig, cfg: SentimentConfig) -> DataConfig:
@@ -79,10 +79,10 @@ def reading_settings(of_run: DataConfig, cfg: SentimentConfig) -> DataConfig:
 
 
 def say(line: str) -> None:
-    """Tells the person something beside the judgements, which are on standard output."""
+    """Print a line to standard error: standard output has the results."""
     print(line, file=sys.stderr)
 
 
 def verdict(probability: float) -> str:
-    """What a probability of a positive sentiment comes to."""
+    """The sentiment by its probability of being positive."""
     return "positive" if probability >= 0.5 else "negative"

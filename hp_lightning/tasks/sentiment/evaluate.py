@@ -1,4 +1,4 @@
-"""Judgements beside the labels of rows whose sentiment is known."""
+"""Predictions compared with the labels of rows whose sentiment is known."""
 
 import dataclasses
 import json
@@ -10,13 +10,13 @@ import torch
 from hp_lightning.common.errors import InputError, RunError
 from hp_lightning.common.files import atomic_write_text, check_target
 from hp_lightning.schema.sentiment import SentimentConfig
-from hp_lightning.tasks.sentiment.classify import Judge, say
+from hp_lightning.tasks.sentiment.classify import Classifier, say
 from hp_lightning.tasks.sentiment.metrics import Quality, measure
 from hp_lightning.tasks.sentiment.reliability import draw_reliability
 from hp_lightning.tasks.sentiment.rows import read_rows
 
 
-def compare(judge: Judge, source: str, cfg: SentimentConfig) -> None:
+def compare(classifier: Classifier, source: str, cfg: SentimentConfig) -> None:
     """Prints the measures, writes them as JSON and draws a reliability diagram; at `cfg.out`.
 
     Or else beside the checkpoint, with the names of the method and of the file of rows.
@@ -25,29 +25,29 @@ def compare(judge: Judge, source: str, cfg: SentimentConfig) -> None:
         InputError: the file cannot be read, or its labels are of one kind
         RunError: a file cannot be written
     """
-    beside = judge.path.with_suffix(f".sentiment_{judge.method}.{Path(source).stem}")
+    beside = classifier.path.with_suffix(f".sentiment_{classifier.method}.{Path(source).stem}")
     stem = beside if cfg.out is None else _without_ending(Path(cfg.out))
     picture, report = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.json")
     for target in (picture, report):
-        check_target(str(target) if cfg.out is None else f"out={cfg.out}", target, judge.path, Path(source))
-    rows = read_rows("evaluate", source, judge.data)
+        check_target(str(target) if cfg.out is None else f"out={cfg.out}", target, classifier.path, Path(source))
+    rows = read_rows("evaluate", source, classifier.data)
     labels = torch.tensor(rows.labels(f"evaluate={source}", cfg.data.label_column))
     if labels.all() or not labels.any():
         raise InputError(
             "sentiment.one_label", f"evaluate={source}: every row has the same label: rows of both were expected"
         )
-    known = judge.taught_by(rows.texts)
+    known = classifier.seen_in_training(rows.texts)
     if known:
         say(
             f"evaluate={source}: {known:,} of {len(rows.texts):,} rows were in the training data: metrics are "
             "optimistic; take rows that the model has not seen"
         )
-    probabilities = judge.probabilities(rows.texts)
+    probabilities = classifier.probabilities(rows.texts)
     quality = measure(probabilities, labels)
-    print(_described(judge, quality))
+    print(_described(classifier, quality))
     try:
         draw_reliability(probabilities, labels, quality, picture)
-        atomic_write_text(report, json.dumps(_report(judge, source, cfg, quality), indent=2) + "\n")
+        atomic_write_text(report, json.dumps(_report(classifier, source, cfg, quality), indent=2) + "\n")
     except OSError as error:
         raise RunError(
             "output.not_writable", f"{report} cannot be written ({error.strerror}): name another place by out="
@@ -60,20 +60,20 @@ def _without_ending(path: Path) -> Path:
     return path.with_suffix("") if path.suffix in (".json", ".png") else path
 
 
-def _described(judge: Judge, quality: Quality) -> str:
+def _described(classifier: Classifier, quality: Quality) -> str:
     return (
-        f"{judge.method}: {quality.rows:,} rows, accuracy {quality.accuracy:.1%}, F1 {quality.f1:.3f}, "
+        f"{classifier.method}: {quality.rows:,} rows, accuracy {quality.accuracy:.1%}, F1 {quality.f1:.3f}, "
         f"AUC {quality.auc:.3f}, mean confidence {quality.mean_confidence:.1%}, "
         f"expected calibration error {quality.calibration_error:.3f}"
     )
 
 
-def _report(judge: Judge, source: str, cfg: SentimentConfig, quality: Quality) -> dict[str, Any]:
-    next_words = {} if judge.words is None else {**dataclasses.asdict(judge.words), "template": cfg.template}
+def _report(classifier: Classifier, source: str, cfg: SentimentConfig, quality: Quality) -> dict[str, Any]:
+    next_words = {} if classifier.words is None else {**dataclasses.asdict(classifier.words), "template": cfg.template}
     return {
-        "checkpoint": str(judge.path),
+        "checkpoint": str(classifier.path),
         "evaluated_on": source,
-        "method": judge.method,
+        "method": classifier.method,
         **next_words,
         **dataclasses.asdict(quality),
     }

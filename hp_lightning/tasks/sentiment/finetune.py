@@ -1,38 +1,46 @@
-"""A language model is taught to write the sentiment of a text as a word behind it, as in "... → good".
+"""Finetuning of a language model to write the sentiment of a text as a word after it, as in "... → good".
 
 The networks have the form of the one they come from, and the loss is the language model's own; only that of the
-label's tokens counts. From a few thousand sentences a network learns the words by heart long before it has learned what
-they say. So every time a sentence is shown, some of its words are left out and their order may be shuffled; what it is
-to say of the rest is, by half, how likely each sentiment is by counting these words in the other sentences, which no
-network can learn by heart (distillation, Hinton et al. 2015, arXiv:1503.02531, from Naive Bayes); and the log-odds of
-several networks are averaged.
+label's tokens counts. A network memorizes a few thousand sentences long before it has learned what they say. So every
+time a sentence is shown, some of its words are left out and their order may be shuffled; half of the target is the
+probability that naive Bayes gives these words by the other sentences, which no network can memorize (distillation,
+Hinton et al. 2015, arXiv:1503.02531); and the log-odds of several networks are averaged.
 """
 
+import logging
 import math
-from collections.abc import Callable, Sequence
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Sampler
 
 from hp_lightning.checkpoint import LoadedCheckpoint, load_weights
 from hp_lightning.common.errors import InputError
 from hp_lightning.models.gpt import GPT
 from hp_lightning.models.loss import IGNORED
 from hp_lightning.schema.regularization import RegularizationConfig
-from hp_lightning.schema.sentiment import TeachConfig
+from hp_lightning.schema.sentiment import FinetuneConfig
+from hp_lightning.tasks.sentiment.labels import MARK, LabelReader, label_ids
 from hp_lightning.tasks.sentiment.naive_bayes import word_evidence
-from hp_lightning.tasks.sentiment.zero_shot import context_ids, next_word_log_probs, word_ids
+from hp_lightning.tasks.sentiment.zero_shot import context_ids, word_ids
 from hp_lightning.tokenizers import Tokenizer
 from hp_lightning.training.optim import clip_gradients, parameter_groups
 
-MARK = "→"
 SORTED_TOGETHER = 20  # batches: texts of about the same length, so that little is filled up
 WARMUP_STEPS = 50
 CLIP_NORM = 1.0
+Batch = tuple[Tensor, Tensor, Tensor]  # token ids, targets and their weights, each (B, T)
 
 
 @dataclass(frozen=True)
@@ -43,65 +51,18 @@ class Example:
     positive: bool
 
 
-class LabelReader:
-    """Reads the label that networks expect behind a text.
-
-    Args:
-        nets: their log-odds are averaged
-        labels: the words that stand for positive and for negative
-        temperature: by which the log-odds are divided, so that the confidence is that of texts that were not learned
-            (temperature scaling, Guo et al. 2017, arXiv:1706.04599)
-        context: tokens that a network looks back
-    """
-
-    def __init__(
-        self, nets: list[GPT], tokenizer: Tokenizer, labels: list[str], temperature: float, context: int
-    ) -> None:
-        self.nets = nets
-        self.labels = labels
-        self.temperature = temperature
-        self._tokenizer = tokenizer
-        self._context = context
-        self._ids = label_ids(tokenizer, labels)
-
-    def log_odds(self, texts: list[str]) -> Tensor:
-        """log (p / (1 - p)) of a positive sentiment: (texts,) in float64."""
-        contexts = [context_ids(self._tokenizer, text, MARK) for text in texts]
-        by_net = [next_word_log_probs(net, contexts, self._ids, self._context) for net in self.nets]
-        log_probs = torch.stack(by_net).mean(dim=0)
-        return (log_probs[:, 0] - log_probs[:, 1]) / self.temperature
-
-
-def label_ids(tokenizer: Tokenizer, labels: list[str]) -> list[list[int]]:
-    """The ids of each label.
-
-    Raises:
-        InputError: the vocabulary lacks one
-    """
-    ids = [word_ids(tokenizer, word) for word in labels]
-    unk_id = tokenizer.vocabulary.unk_id
-    for word, its_ids in zip(labels, ids, strict=True):
-        if unk_id in its_ids:
-            raise InputError(
-                "sentiment.label_not_in_vocabulary",
-                f"the label {word!r} is not in the model's vocabulary: name two words that are by "
-                "teach.labels=[good,bad], or take a model with tokenizer=bpe",
-            )
-    return ids
-
-
-def teach(
-    trained: LoadedCheckpoint, examples: list[Example], cfg: TeachConfig, seed: int, say: Callable[[str], None]
+def finetune(
+    trained: LoadedCheckpoint, examples: list[Example], cfg: FinetuneConfig, seed: int, say: Callable[[str], None]
 ) -> LabelReader:
-    """Teaches `cfg.networks` networks; each has a share of the examples kept back, as far as possible one of its own.
+    """Finetune `cfg.networks` networks; each has a share of the examples held out, as far as possible a different one.
 
-    By these it is watched, and by those of all networks the temperature is set: each example is judged by a network
-    that has not learned it, so that the average, which knows more, is rather too modest than too sure.
+    These give its accuracy, and those of all networks set the temperature: each example is classified by a network that
+    has not learned it, and the average of the networks, which knows more, is rather too modest than too sure.
 
     Args:
         trained: gives the tokenizer, the form of the networks and, with `cfg.from_weights`, their first weights
         examples: both sentiments among them
-        say: is told of the progress
+        say: is given lines on the progress
 
     Raises:
         InputError: the vocabulary lacks the labels, or there are too few examples
@@ -111,13 +72,13 @@ def teach(
     log_odds, truth = torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.bool)
     for number in range(cfg.networks):
         kept_back, learned = _parted(examples, cfg.val_fraction, seed, number)
-        nets.append(_taught(trained, learned, cfg, seed + number))
+        nets.append(_finetuned(trained, learned, cfg, seed + number))
         reader = LabelReader(nets[-1:], trained.tokenizer, cfg.labels, 1.0, context)
         found = reader.log_odds([example.text for example in kept_back])
         if not torch.isfinite(found).all():
             raise InputError(
                 "sentiment.diverged",
-                f"teach.lr={cfg.lr:g}: what the network says is no number any more: take a lower rate",
+                f"finetune.lr={cfg.lr:g}: what the network says is no number any more: take a lower rate",
             )
         positive = torch.tensor([example.positive for example in kept_back])
         share = float(((found > 0) == positive).double().mean())
@@ -125,7 +86,7 @@ def teach(
         log_odds, truth = torch.cat([log_odds, found]), torch.cat([truth, positive])
     of_positive = float(truth.double().mean())
     if float(((log_odds > 0) == truth).double().mean()) <= max(of_positive, 1 - of_positive):
-        say("no better than always naming the commoner sentiment: bring more rows, or take another teach.lr")
+        say("no better than always naming the commoner sentiment: bring more rows, or take another finetune.lr")
     return LabelReader(nets, trained.tokenizer, cfg.labels, fit_temperature(log_odds, truth), context)
 
 
@@ -165,32 +126,71 @@ def _parted(
     return kept_back, learned
 
 
-def _taught(trained: LoadedCheckpoint, examples: list[Example], cfg: TeachConfig, seed: int) -> GPT:
-    """A network that has seen every example `cfg.epochs` times, at a rate that falls linearly to 0."""
+def _finetuned(trained: LoadedCheckpoint, examples: list[Example], cfg: FinetuneConfig, seed: int) -> GPT:
+    """A network that has seen every example `cfg.epochs` times."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     rates = RegularizationConfig(dropout=cfg.dropout, embedding_dropout=cfg.embedding_dropout)
     net = GPT(trained.cfg.model, rates)
     if cfg.from_weights:
         load_weights(net, trained)
-    net.train()
-    groups = parameter_groups(net, cfg.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True)
     texts = _encoded(trained.tokenizer, examples, cfg.labels)
-    steps = cfg.epochs * -(-len(texts) // cfg.batch_size)
-    step = 0
-    for _ in range(cfg.epochs):
-        for batch in _batches([text.length for text in texts], cfg.batch_size, random):
-            shown = [with_label for place in batch for with_label in texts[place].shown(cfg, random)]
-            loss = _loss(net, shown, trained.cfg.data.seq_len)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            clip_gradients(optimizer, CLIP_NORM)
-            for group in optimizer.param_groups:
-                group["lr"] = cfg.lr * min((step + 1) / WARMUP_STEPS, 1) * (1 - step / steps)
-            optimizer.step()
-            step += 1
-    return net.eval()
+
+    def collate(batch: list[_Encoded]) -> Batch:
+        shown = [with_label for text in batch for with_label in text.shown(cfg, random)]
+        return _padded(shown, trained.cfg.data.seq_len)
+
+    order = BatchesByLength([text.length for text in texts], cfg.batch_size, random)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    trainer = L.Trainer(
+        max_epochs=cfg.epochs,
+        devices=1,
+        plugins=[LightningEnvironment()],  # not a cluster's
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    loader: DataLoader[_Encoded] = DataLoader(texts, batch_sampler=order, collate_fn=collate)  # type: ignore[arg-type]
+    with warnings.catch_warnings(action="ignore"):  # of workers, which texts of this size do not need
+        try:
+            trainer.fit(LabelModule(net, cfg), loader)
+        except SystemExit as error:  # into which Lightning turns Ctrl-C
+            raise KeyboardInterrupt from error
+    return net.cpu().eval()
+
+
+class LabelModule(L.LightningModule):
+    """A network that learns the labels behind texts, at a rate that falls linearly to 0 after a short warm-up."""
+
+    def __init__(self, net: GPT, cfg: FinetuneConfig) -> None:
+        super().__init__()
+        self.net = net
+        self.cfg = cfg
+
+    def on_train_start(self) -> None:
+        """Let SIGTERM end the process at once: there is nothing to save."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The mean cross-entropy of the labels' tokens, by weight."""
+        token_ids, targets, weights = batch
+        counted = targets != IGNORED  # the head is large: of the other tokens it would take 20 times as long
+        logits = self.net.logits(self.net.features(token_ids)[counted])
+        losses = F.cross_entropy(logits, targets[counted], reduction="none")
+        return losses @ weights[counted] / weights[counted].sum()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; the rate is set before every step."""
+        groups = parameter_groups(self.net, self.cfg.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=self.cfg.lr, betas=(0.9, 0.99), fused=True)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = LambdaLR(optimizer, lambda step: min((step + 1) / WARMUP_STEPS, 1) * (1 - step / steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> None:
+        """Clip within the fused step, as a run does."""
+        clip_gradients(optimizer, CLIP_NORM)
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class _Encoded:
         """In tokens, without a label."""
         return 1 + len(self.words) + len(self.mark)
 
-    def shown(self, cfg: TeachConfig, random: np.random.Generator) -> list[_Shown]:
+    def shown(self, cfg: FinetuneConfig, random: np.random.Generator) -> list[_Shown]:
         """Without some of the words, perhaps shuffled; once with each label, by how likely it is."""
         keep = random.random(len(self.words)) >= cfg.word_deletion
         kept = self.words[keep]
@@ -249,27 +249,29 @@ def _encoded(tokenizer: Tokenizer, examples: list[Example], labels: list[str]) -
     ]
 
 
-def _batches(lengths: Sequence[int], batch_size: int, random: np.random.Generator) -> list[list[int]]:
-    """Places in random order, those of about the same length together."""
-    order = random.permutation(len(lengths)).tolist()
-    together = batch_size * SORTED_TOGETHER
-    batches = []
-    for first in range(0, len(order), together):
-        some = sorted(order[first : first + together], key=lengths.__getitem__)
-        batches += [some[begin : begin + batch_size] for begin in range(0, len(some), batch_size)]
-    return [batches[place] for place in random.permutation(len(batches))]
+class BatchesByLength(Sampler[list[int]]):
+    """Places of texts in random order, those of about the same length together; another order in every epoch."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, random: np.random.Generator) -> None:
+        self._lengths = lengths
+        self._batch_size = batch_size
+        self._random = random
+
+    def __len__(self) -> int:
+        return -(-len(self._lengths) // self._batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = self._random.permutation(len(self._lengths)).tolist()
+        together = self._batch_size * SORTED_TOGETHER
+        batches = []
+        for first in range(0, len(order), together):
+            similar = sorted(order[first : first + together], key=self._lengths.__getitem__)
+            batches += [similar[start : start + self._batch_size] for start in range(0, len(similar), self._batch_size)]
+        for number in self._random.permutation(len(batches)):
+            yield batches[number]
 
 
-def _loss(net: GPT, shown: list[_Shown], context: int) -> Tensor:
-    """The mean cross entropy of the labels' tokens, by weight."""
-    token_ids, targets, weights = _padded(shown, context)
-    counted = targets != IGNORED  # the head is large: of the other tokens it would take 20 times as long
-    logits = net.logits(net.features(token_ids)[counted])
-    losses = F.cross_entropy(logits, targets[counted], reduction="none")
-    return losses @ weights[counted] / weights[counted].sum()
-
-
-def _padded(shown: list[_Shown], context: int) -> tuple[Tensor, Tensor, Tensor]:
+def _padded(shown: list[_Shown], context: int) -> Batch:
     """Inputs, targets and their weights, (B, T) each; only the labels count."""
     rows = [one.ids[-context - 1 :] for one in shown]
     token_ids = torch.zeros(len(rows), max(map(len, rows)) - 1, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""How far the judgements can be trusted, measured on rows whose sentiment is known."""
+"""Metrics of a classifier, on rows whose sentiment is known."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Texts to be judged, with or without labels: from a CSV file, a file of lines, or standard input."""
+"""Texts to classify, with or without labels: from a CSV file, a file of lines, or standard input."""
 
 import csv
 import io
@@ -128,5 +128,5 @@ def _label_column(names: list[str], where: str, column: str | None) -> int:
 def write_scores(rows: Rows, scores: list[dict[str, str]], target: TextIO) -> None:
     """The rows, with the scores in columns of their own behind, also where the rows have one of the same name."""
     writer = csv.writer(target, lineterminator="\n")
-    writer.writerow([*rows.names, *(f"{name}_judged" if name in rows.names else name for name in scores[0])])
+    writer.writerow([*rows.names, *(f"{name}_predicted" if name in rows.names else name for name in scores[0])])
     writer.writerows([*row, *score.values()] for row, score in zip(rows.cells, scores, strict=True))
