@@ -101,9 +101,9 @@ def plain_loop(job: Job) -> dict[str, list[float]]:
     net = GPT(cfg.model, cfg.regularization).to(DEVICE)
     optimizer = build_optimizer(net, cfg.optim, cfg.regularization.weight_decay)
     loss_of = _loss_function(cfg, net)
-    windows = TrainSequences(torch.from_numpy(stream), job.shape.seq_len, job.shape.batch_size, cfg.seed)
-    windows.share_out(0, DEVICE)
-    batches = itertools.chain.from_iterable(itertools.repeat(windows))  # one epoch after the other
+    sequences = TrainSequences(torch.from_numpy(stream), job.shape.seq_len, job.shape.batch_size, cfg.seed)
+    sequences.share_out(0, DEVICE)
+    batches = itertools.chain.from_iterable(itertools.repeat(sequences))  # one epoch after the other
     laps = Laps(job.every)
     for token_ids, targets in itertools.islice(batches, job.steps):
         loss = loss_of(token_ids, targets)
@@ -157,9 +157,9 @@ def transformers(job: Job) -> dict[str, list[float]]:
             self.laps.step()
 
     timing = Timing()
-    windows = _token_ids(job)[:-1].astype(np.int64)
-    windows = windows[: len(windows) // shape.seq_len * shape.seq_len].reshape(-1, shape.seq_len)
-    dataset: Any = [{"input_ids": window, "labels": window} for window in torch.from_numpy(windows)]
+    sequences = _token_ids(job)[:-1].astype(np.int64)
+    sequences = sequences[: len(sequences) // shape.seq_len * shape.seq_len].reshape(-1, shape.seq_len)
+    dataset: Any = [{"input_ids": sequence, "labels": sequence} for sequence in torch.from_numpy(sequences)]
     Trainer(GPT2LMHeadModel(network), arguments, train_dataset=dataset, callbacks=[timing]).train()
     return {"seconds": timing.laps.seconds}
 

@@ -10,7 +10,7 @@ from hp_lightning.data.dataset import TokenizedCorpus
 from hp_lightning.data.ngram_baseline import MOST_TOKENS, ORDER
 from hp_lightning.data.stats import CorpusFacts
 
-PARTS = {"train": "train", "val": "validation", "test": "test"}
+SPLITS = {"train": "train", "val": "validation", "test": "test"}
 LISTED = 5  # of a long list, so many are shown
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 COVERAGE = "Vocabulary coverage (share of the tokens), by size of the vocabulary:"
@@ -23,7 +23,7 @@ Table = tuple[list[str], list[list[str]]]  # the headings, and the rows
 def show_corpus(path: Any, corpus: TokenizedCorpus, counted_loss: float | None) -> None:
     """Says what was read, how it was split, what the tokenizer makes of it, and what counting comes to."""
     log.info("corpus  %s: %s", path, _how_it_was_read(corpus.facts))
-    log_table(*_parts(corpus))
+    log_table(*_splits(corpus))
     if corpus.coverage:
         log.info("\n%s", COVERAGE)
         log_table(*_coverage(corpus))
@@ -39,7 +39,7 @@ def corpus_in_markdown(path: Any, corpus: TokenizedCorpus, counted_loss: float |
     return "\n\n".join(
         [
             f"{_escaped(str(path))}: {_escaped(_how_it_was_read(corpus.facts))}",
-            _markdown(_parts(corpus)),
+            _markdown(_splits(corpus)),
             *coverage,
             "\n".join(f"- {name}: {_escaped(value)}" for name, value in _findings(corpus, counted_loss)),
         ]
@@ -55,11 +55,11 @@ def _how_it_was_read(facts: CorpusFacts) -> str:
     return f"{facts.rows:,} rows, {separated}{columns}{documents}, rows joined by {joined}"
 
 
-def _parts(corpus: TokenizedCorpus) -> Table:
+def _splits(corpus: TokenizedCorpus) -> Table:
     rows = []
     unk_id = corpus.tokenizer.vocabulary.unk_id
-    for part, name in PARTS.items():
-        facts, predicted = corpus.facts.parts[part], corpus.streams[part][1:]
+    for split, name in SPLITS.items():
+        facts, predicted = corpus.facts.splits[split], corpus.streams[split][1:]
         unknown = "none" if unk_id is None else f"{(predicted == unk_id).mean():.2%}" if len(predicted) else ""
         numbers = (facts.documents, facts.words, facts.characters, len(predicted))
         rows.append([name, *(f"{number:,}" for number in numbers), unknown])
@@ -69,9 +69,9 @@ def _parts(corpus: TokenizedCorpus) -> Table:
 def _coverage(corpus: TokenizedCorpus) -> Table:
     sizes = [f"{row.size // 1000}k" for row in corpus.coverage[:-1]] + [f"all {corpus.coverage[-1].size:,}"]
     rows = []
-    for part, name in PARTS.items():
-        known = corpus.facts.parts[part].documents > 0
-        rows.append([name, *(f"{row.known[part]:.1%}" if known else "" for row in corpus.coverage)])
+    for split, name in SPLITS.items():
+        known = corpus.facts.splits[split].documents > 0
+        rows.append([name, *(f"{row.known[split]:.1%}" if known else "" for row in corpus.coverage)])
     return ["vocabulary size", *sizes], rows
 
 

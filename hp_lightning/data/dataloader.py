@@ -15,11 +15,11 @@ Batch = tuple[Tensor, Tensor]  # token_ids and targets, each (B, T)
 
 
 class TrainSequences:
-    """Windows of the training stream in random order; which batch comes when is a function of (seed, epoch, position).
+    """Sequences of the training stream in random order: which comes when is a function of (seed, epoch, position).
 
-    Each epoch cuts the stream again, from a random offset on, so that a token does not always stand at the same place
-    of a window. Windows that do not fill an optimizer step are left out of the epoch. Of each batch every device gets
-    an equal share, so that the run is the same on any number of them.
+    Each epoch cuts the stream again, from a random offset on: a token does not always stand at the same place of a
+    sequence. Sequences that do not fill an optimizer step are left out of the epoch. Of each batch every device gets an
+    equal share: the run is the same on any number of them.
     """
 
     def __init__(
@@ -29,20 +29,20 @@ class TrainSequences:
         self._seq_len = seq_len
         self._seed = seed
         predicted = len(stream) - 1
-        self._num_windows = max((predicted - (seq_len - 1)) // seq_len, 1)
-        self._max_offset = predicted - self._num_windows * seq_len
-        if self._num_windows < accumulate * devices:
+        self._num_sequences = max((predicted - (seq_len - 1)) // seq_len, 1)
+        self._max_offset = predicted - self._num_sequences * seq_len
+        if self._num_sequences < accumulate * devices:
             over = f" times trainer.devices={devices}" if devices > 1 else ""
             raise InputError(
-                "data.too_few_windows",
-                f"the training split has {self._num_windows} windows, fewer than "
+                "data.too_few_sequences",
+                f"the training split has {self._num_sequences} sequences, fewer than "
                 f"trainer.accumulate_grad_batches={accumulate}{over}: lower it or data.seq_len, or bring more text",
             )
-        self.batch_size = min(batch_size, self._num_windows // accumulate) // devices * devices
+        self.batch_size = min(batch_size, self._num_sequences // accumulate) // devices * devices
         self.accumulate = accumulate
         self.devices = devices
         self._rank = 0
-        self._batches = self._num_windows // (self.batch_size * accumulate) * accumulate
+        self._batches = self._num_sequences // (self.batch_size * accumulate) * accumulate
         self._served = 0  # batches, over all epochs
 
     def share_out(self, rank: int, device: torch.device | None) -> None:
@@ -61,9 +61,9 @@ class TrainSequences:
         share = self.batch_size // self.devices
         for batch in range(position, len(self)):
             first = batch * self.batch_size + self._rank * share
-            windows = self._stream[starts[first : first + share, None] + within].long()
+            sequences = self._stream[starts[first : first + share, None] + within].long()
             self._served += 1
-            yield windows[:, :-1], windows[:, 1:]
+            yield sequences[:, :-1], sequences[:, 1:]
 
     def state_dict(self) -> dict[str, Any]:
         """How far the loader is; Lightning puts it into the checkpoint."""
@@ -74,21 +74,21 @@ class TrainSequences:
         self._served = state["served"]
 
     def starts(self, batch: int) -> npt.NDArray[np.int64]:
-        """Where the windows of a batch, of all devices, begin in the stream; batches are counted over all epochs."""
+        """Where the sequences of a batch, of all devices, begin in the stream; batches are counted over all epochs."""
         epoch, position = divmod(batch, len(self))
         return self._starts(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
 
     def _starts(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Where each window of an epoch begins, in the order in which they are served."""
+        """Where each sequence of an epoch begins, in the order in which they are served."""
         random = np.random.default_rng((self._seed, epoch))
         offset = random.integers(self._max_offset + 1)
-        return random.permutation(self._num_windows) * self._seq_len + offset
+        return random.permutation(self._num_sequences) * self._seq_len + offset
 
 
 class EvalSequences:
-    """A stream in windows that follow each other; the last is filled up with positions that do not count.
+    """A stream in consecutive sequences; the last is padded with positions that do not count.
 
-    Of several processes each takes every so-manieth window, so that each token is seen by one of them.
+    Of N processes each takes every Nth sequence, and each token is seen by one of them.
     """
 
     def __init__(

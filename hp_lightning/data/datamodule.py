@@ -19,12 +19,12 @@ class CorpusDataModule(L.LightningDataModule):
     Args:
         cfg: how the corpus is cut; `cfg.batch_size` must be set
         corpus: the text as ids
-        seed: draws the order of the training windows
+        seed: draws the order of the training sequences
         accumulate: batches an optimizer step is made of; an epoch is a whole number of steps
         devices: a batch is shared out over so many
 
     Raises:
-        InputError: the corpus is too short for one window
+        InputError: the corpus is too short for one sequence
     """
 
     def __init__(self, cfg: DataConfig, corpus: TokenizedCorpus, seed: int, accumulate: int, devices: int = 1) -> None:
@@ -32,16 +32,16 @@ class CorpusDataModule(L.LightningDataModule):
         self.cfg = cfg
         self.corpus = corpus
         self.tokenizer = self.corpus.tokenizer
-        self.streams = {part: torch.from_numpy(stream) for part, stream in self.corpus.streams.items()}
+        self.streams = {split: torch.from_numpy(stream) for split, stream in self.corpus.streams.items()}
         if self.num_tokens("train") < cfg.seq_len:
             raise InputError(
                 "data.too_short",
                 f"the training split of data.path={cfg.path} has {self.num_tokens('train')} tokens, fewer than one "
-                f"window of data.seq_len={cfg.seq_len}: lower data.seq_len or bring more text",
+                f"sequence of data.seq_len={cfg.seq_len}: lower data.seq_len or bring more text",
             )
         assert cfg.batch_size is not None
         self._batch_size = cfg.batch_size
-        self._train_windows = TrainSequences(
+        self._train_sequences = TrainSequences(
             self.streams["train"], cfg.seq_len, cfg.batch_size, seed, accumulate, devices
         )
 
@@ -52,36 +52,36 @@ class CorpusDataModule(L.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in which every training window is seen once."""
-        return len(self._train_windows) // self._train_windows.accumulate
+        """Optimizer steps in which every training sequence is seen once."""
+        return len(self._train_sequences) // self._train_sequences.accumulate
 
     @property
     def tokens_per_step(self) -> int:
         """Training tokens that an optimizer step sees."""
-        return self._train_windows.batch_size * self.cfg.seq_len * self._train_windows.accumulate
+        return self._train_sequences.batch_size * self.cfg.seq_len * self._train_sequences.accumulate
 
-    def num_tokens(self, part: str) -> int:
-        """Tokens of a part that are predicted, each `<EOS>` included."""
-        return len(self.streams[part]) - 1
+    def num_tokens(self, split: str) -> int:
+        """Tokens of a split that are predicted, each `<EOS>` included."""
+        return len(self.streams[split]) - 1
 
-    def num_characters(self, part: str) -> int:
-        """Characters of the part's text."""
-        return self.corpus.facts.parts[part].characters
+    def num_characters(self, split: str) -> int:
+        """Characters of the split's text."""
+        return self.corpus.facts.splits[split].characters
 
-    def bits_per_char(self, part: str, loss: float) -> float:
+    def bits_per_char(self, split: str, loss: float) -> float:
         """A loss in nats per token as bits per character of the split's text, which compares tokenizers."""
-        return loss * self.num_tokens(part) / math.log(2) / self.num_characters(part)
+        return loss * self.num_tokens(split) / math.log(2) / self.num_characters(split)
 
-    def unk_rate(self, part: str) -> float:
-        """Share of the part's tokens that are `<UNK>`."""
+    def unk_rate(self, split: str) -> float:
+        """Share of the split's tokens that are `<UNK>`."""
         unk_id = self.tokenizer.vocabulary.unk_id
         if unk_id is None:
             return 0.0
-        return (self.streams[part][1:] == unk_id).sum().item() / max(self.num_tokens(part), 1)
+        return (self.streams[split][1:] == unk_id).sum().item() / max(self.num_tokens(split), 1)
 
-    def unigram_loss(self, part: str) -> float:
+    def unigram_loss(self, split: str) -> float:
         """Cross-entropy, in nats per token, of guessing each token by its frequency in the training split (add-one)."""
-        return self.corpus.unigram_loss(part)
+        return self.corpus.unigram_loss(split)
 
     def unigram_losses(self) -> Tensor:
         """The same for each token of the vocabulary: (tokens,)."""
@@ -89,9 +89,9 @@ class CorpusDataModule(L.LightningDataModule):
 
     def documents_of_step(self, step: int) -> list[str]:
         """The names of the documents that an optimizer step, counted from 1, has seen, in the order of the corpus."""
-        accumulate = self._train_windows.accumulate
+        accumulate = self._train_sequences.accumulate
         batches = range((step - 1) * accumulate, step * accumulate)
-        begins = np.concatenate([self._train_windows.starts(batch) for batch in batches])
+        begins = np.concatenate([self._train_sequences.starts(batch) for batch in batches])
         # The stream begins with <EOS>, and ends each document with another.
         ends = np.flatnonzero(self.corpus.streams["train"] == self.tokenizer.vocabulary.eos_id)[1:]
         first, last = (np.searchsorted(ends, begins + shift) for shift in (1, self.cfg.seq_len))
@@ -99,22 +99,22 @@ class CorpusDataModule(L.LightningDataModule):
         return [self.corpus.documents["train"][place].name for place in sorted(seen)]
 
     def train_dataloader(self) -> TrainSequences:
-        """The training windows, in an order of their own in every epoch; this process's share of them."""
-        self._train_windows.share_out(self._rank(), self._device())
-        return self._train_windows
+        """The training sequences, in an order of their own in every epoch; this process's share of them."""
+        self._train_sequences.share_out(self._rank(), self._device())
+        return self._train_sequences
 
     def val_dataloader(self) -> EvalSequences:
         """Every token of the validation split, once; this process's share of them."""
-        return self._eval_windows("val")
+        return self._eval_sequences("val")
 
     def test_dataloader(self) -> EvalSequences:
         """Every token of the test split, once; this process's share of them."""
-        return self._eval_windows("test")
+        return self._eval_sequences("test")
 
-    def _eval_windows(self, part: str) -> EvalSequences:
-        size = max(self._batch_size // self._train_windows.devices, 1)
-        rank, devices = self._rank(), self._train_windows.devices
-        return EvalSequences(self.streams[part], self.cfg.seq_len, size, rank, devices, self._device())
+    def _eval_sequences(self, split: str) -> EvalSequences:
+        size = max(self._batch_size // self._train_sequences.devices, 1)
+        rank, devices = self._rank(), self._train_sequences.devices
+        return EvalSequences(self.streams[split], self.cfg.seq_len, size, rank, devices, self._device())
 
     def _rank(self) -> int:
         return 0 if self.trainer is None else self.trainer.global_rank

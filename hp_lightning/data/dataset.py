@@ -1,6 +1,6 @@
 """The corpus as a run uses it: read, split, tokenized, looked over; once, and from then on from the cache.
 
-A part of the corpus is one stream of token ids, `<EOS>` before its first document and after each, so that every
+A split of the corpus is one stream of token ids, `<EOS>` before its first document and after each, so that every
 token of every document is predicted once.
 """
 
@@ -21,13 +21,13 @@ from hp_lightning.data.documents import Reading, read_documents
 from hp_lightning.data.downloads import cache_folder
 from hp_lightning.data.sources import Source, content_digest, find_sources
 from hp_lightning.data.splits import Splits, split_documents
-from hp_lightning.data.stats import CorpusFacts, PartFacts, inspect
+from hp_lightning.data.stats import CorpusFacts, SplitFacts, inspect
 from hp_lightning.schema.data import DataConfig
 from hp_lightning.schema.tokenizer import TokenizerConfig
 from hp_lightning.tokenizers import Learned, Tokenizer, learn_tokenizer, tokenizer_from_state
 
-FORMAT = 3  # of what the cache holds; to be raised with every change of reading, splitting or tokenizing
-# What does not touch which tokens a part has.
+FORMAT = 4  # of what the cache holds; to be raised with every change of reading, splitting or tokenizing
+# What does not touch which tokens a split has.
 UNENCODED = {"path", "sha256", "cache_dir", "seq_len", "batch_size", "batch_tokens"}
 VOCABULARY_SIZES = (1_000, 2_000, 5_000, 10_000, 20_000)
 
@@ -36,10 +36,10 @@ Stream = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Coverage:
-    """Which share of a part's tokens a vocabulary of the training split's most common `size` tokens knows."""
+    """Which share of a split's tokens a vocabulary of the training split's most common `size` tokens knows."""
 
     size: int
-    known: dict[str, float]  # by part
+    known: dict[str, float]  # by split
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class TokenizedCorpus:
     """A corpus in tokens."""
 
     tokenizer: Tokenizer
-    streams: dict[str, Stream]  # by part: (tokens,)
-    documents: dict[str, list[DocumentFacts]]  # by part, in the order of the stream
+    streams: dict[str, Stream]  # by split: (tokens,)
+    documents: dict[str, list[DocumentFacts]]  # by split, in the order of the stream
     facts: CorpusFacts
     coverage: list[Coverage]  # empty where nothing is ever `<UNK>`
 
@@ -68,9 +68,9 @@ class TokenizedCorpus:
             found.update(stream.tobytes() + b"|")
         return found.hexdigest()
 
-    def unigram_loss(self, part: str) -> float:
+    def unigram_loss(self, split: str) -> float:
         """Cross-entropy, in nats per token, of guessing each token by its frequency in the training split (add-one)."""
-        return float(self.unigram_losses()[self.streams[part][1:]].mean())
+        return float(self.unigram_losses()[self.streams[split][1:]].mean())
 
     def unigram_losses(self) -> npt.NDArray[np.float64]:
         """The same for each token of the vocabulary: (tokens,)."""
@@ -135,19 +135,19 @@ class _Encoder:
     def _encode(
         self, reading: Reading, splits: Splits, learned: Learned, state: npt.NDArray[np.uint8]
     ) -> TokenizedCorpus:
-        """Encodes the parts that nothing is learned from, and looks everything over."""
+        """Encodes the splits that nothing is learned from, and looks everything over."""
         tokenizer = learned.tokenizer
         eos_id = tokenizer.vocabulary.eos_id
         streams = {"train": _stream(eos_id, learned.encoded)}
         counts = {"train": learned.counts}
-        for part in ("val", "test"):
-            texts = [document.text for document in getattr(splits, part)]
-            streams[part] = _stream(eos_id, [tokenizer.encode(text) for text in texts])
-            counts[part] = Counter(token for text in texts for token in tokenizer.tokens(text))
+        for split in ("val", "test"):
+            texts = [document.text for document in getattr(splits, split)]
+            streams[split] = _stream(eos_id, [tokenizer.encode(text) for text in texts])
+            counts[split] = Counter(token for text in texts for token in tokenizer.tokens(text))
         coverage = [] if tokenizer.vocabulary.unk_id is None else _coverage(counts)
         documents = {
-            part: [DocumentFacts(document.name, len(document.text)) for document in found]
-            for part, found in vars(splits).items()
+            split: [DocumentFacts(document.name, len(document.text)) for document in found]
+            for split, found in vars(splits).items()
         }
         encoded = TokenizedCorpus(tokenizer, streams, documents, inspect(reading, splits), coverage)
         self._cache.store(self._encoded_key(state), _packed(encoded))
@@ -167,16 +167,16 @@ def _coverage(counts: dict[str, Counter[str]]) -> list[Coverage]:
     rank = {token: rank for rank, (token, _) in enumerate(counts["train"].most_common())}
     sizes = [*(size for size in VOCABULARY_SIZES if size < len(rank)), len(rank)]
     known: dict[str, list[float]] = {}
-    for part, found in counts.items():
+    for split, found in counts.items():
         ranks = np.array([rank.get(token, len(rank)) for token in found], np.int64)
         weights = np.array(list(found.values()), np.int64)
-        known[part] = [float(weights[ranks < size].sum() / max(weights.sum(), 1)) for size in sizes]
-    return [Coverage(size, {part: known[part][place] for part in counts}) for place, size in enumerate(sizes)]
+        known[split] = [float(weights[ranks < size].sum() / max(weights.sum(), 1)) for size in sizes]
+    return [Coverage(size, {split: known[split][place] for split in counts}) for place, size in enumerate(sizes)]
 
 
 def _packed(encoded: TokenizedCorpus) -> Arrays:
     findings = {
-        "documents": {part: list(map(dataclasses.asdict, found)) for part, found in encoded.documents.items()},
+        "documents": {split: list(map(dataclasses.asdict, found)) for split, found in encoded.documents.items()},
         "facts": dataclasses.asdict(encoded.facts),
         "coverage": [dataclasses.asdict(row) for row in encoded.coverage],
     }
@@ -186,8 +186,8 @@ def _packed(encoded: TokenizedCorpus) -> Arrays:
 def _unpacked(arrays: Arrays, tokenizer: Tokenizer) -> TokenizedCorpus:
     findings = from_array(arrays.pop("findings"))
     facts = findings["facts"]
-    facts["parts"] = {part: PartFacts(**numbers) for part, numbers in facts["parts"].items()}
+    facts["splits"] = {split: SplitFacts(**numbers) for split, numbers in facts["splits"].items()}
     facts |= {key: tuple(facts[key]) for key in ("longest", "shortest")}  # JSON made lists of them
     coverage = [Coverage(**row) for row in findings["coverage"]]
-    documents = {part: [DocumentFacts(**facts) for facts in found] for part, found in findings["documents"].items()}
+    documents = {split: [DocumentFacts(**facts) for facts in found] for split, found in findings["documents"].items()}
     return TokenizedCorpus(tokenizer, arrays, documents, CorpusFacts(**facts), coverage)

@@ -29,7 +29,7 @@ def kneser_ney_loss(training: Ids, validation: Ids, vocab_size: int) -> float | 
     """Cross-entropy, in nats per token, that a model of order 5 has on one stream when it has counted another.
 
     It predicts what a network is validated on: every token but the first, once. Before each it sees four tokens, or as
-    many as there are; it knows no windows.
+    many as there are; it knows no sequences.
 
     Args:
         training: (N,) token ids
@@ -52,7 +52,7 @@ class KneserNey:
     distribution, so that no token is impossible.
 
     Args:
-        stream: (N,) token ids, which are counted; n-grams go over the ends of documents as windows do
+        stream: (N,) token ids, which are counted; n-grams go over the ends of documents as sequences do
         vocab_size: every id is below it
         order: the length of the longest n-grams; a shorter stream has none of it
     """

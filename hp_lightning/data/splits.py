@@ -10,7 +10,7 @@ from hp_lightning.schema.data import DataConfig
 
 @dataclass(frozen=True)
 class Splits:
-    """The documents of each part; `test` may be empty."""
+    """The documents of each split; `test` may be empty."""
 
     train: list[Document]
     val: list[Document]
@@ -20,21 +20,21 @@ class Splits:
 def split_documents(documents: list[Document], cfg: DataConfig) -> Splits:
     """Parts of about `val_fraction` and `test_fraction` of the characters.
 
-    `documents` puts whole documents, drawn by `split_seed`, into a part, and equal ones into the same part; `tail`
+    `documents` puts whole documents, drawn by `split_seed`, into a split, and equal ones into the same split; `tail`
     keeps the first of equal documents and takes the end of the corpus by position, the test split last; `auto` is
     `documents` where that comes near to the fractions, and else `tail`.
 
     Raises:
-        InputError: there are too few documents to fill every part.
+        InputError: there are too few documents to fill every split.
     """
     splits = _split_tail(documents, cfg) if cfg.split == "tail" else _split_by_document(documents, cfg)
     if cfg.split == "auto" and not _near_fractions(splits, cfg):
         splits = _split_tail(documents, cfg)
-    for part, found in (("train", splits.train), ("validation", splits.val), ("test", splits.test)):
-        if not found and (part != "test" or cfg.test_fraction):
+    for split, found in (("train", splits.train), ("validation", splits.val), ("test", splits.test)):
+        if not found and (split != "test" or cfg.test_fraction):
             raise InputError(
                 "data.empty_part",
-                f"data.split={cfg.split} leaves the {part} part empty ({len(documents)} documents): take "
+                f"data.split={cfg.split} leaves the {split} split empty ({len(documents)} documents): take "
                 "data.split=tail, other fractions, or more text",
             )
     return splits
@@ -51,17 +51,17 @@ def _split_by_document(documents: list[Document], cfg: DataConfig) -> Splits:
     val = _take(pool, cfg.val_fraction * total)
     train = [document for group in pool for document in group]
     in_file_order = {id(document): position for position, document in enumerate(documents)}
-    for part in (train, val, test):
-        part.sort(key=lambda document: in_file_order[id(document)])
+    for split in (train, val, test):
+        split.sort(key=lambda document: in_file_order[id(document)])
     return Splits(train, val, test)
 
 
 def _near_fractions(splits: Splits, cfg: DataConfig) -> bool:
-    """Whether each part has at least half and at most twice what was asked."""
+    """Whether each split has at least half and at most twice what was asked."""
     total = characters([*splits.train, *splits.val, *splits.test])
-    parts = ((splits.val, cfg.val_fraction), (splits.test, cfg.test_fraction))
+    held_out = ((splits.val, cfg.val_fraction), (splits.test, cfg.test_fraction))
     return bool(splits.train) and all(
-        fraction / 2 <= characters(part) / total <= 2 * fraction for part, fraction in parts
+        fraction / 2 <= characters(split) / total <= 2 * fraction for split, fraction in held_out
     )
 
 

@@ -16,8 +16,8 @@ WRONGLY_DECODED = re.compile("â€|Ã[\u0080-\u00bf]")
 
 
 @dataclass(frozen=True)
-class PartFacts:
-    """How much text a part has."""
+class SplitFacts:
+    """How much text a split has."""
 
     documents: int
     words: int  # between spaces
@@ -33,7 +33,7 @@ class CorpusFacts:
     group_columns: list[str]
     delimiter: str | None
     row_separator: str
-    parts: dict[str, PartFacts]  # train, val, test
+    splits: dict[str, SplitFacts]  # train, val, test
     duplicates: list[list[str]]  # names of documents with the same text
     longest: tuple[str, int]  # name and words of a document
     shortest: tuple[str, int]
@@ -49,7 +49,7 @@ def inspect(reading: Reading, splits: Splits) -> CorpusFacts:
         group_columns=reading.group_columns,
         delimiter=reading.delimiter,
         row_separator=reading.row_separator,
-        parts={part: _part(documents) for part, documents in vars(splits).items()},
+        splits={split: _split(documents) for split, documents in vars(splits).items()},
         duplicates=_duplicates(reading.documents),
         longest=max(words, key=lambda item: item[1]),
         shortest=min(words, key=lambda item: item[1]),
@@ -57,8 +57,8 @@ def inspect(reading: Reading, splits: Splits) -> CorpusFacts:
     )
 
 
-def _part(documents: list[Document]) -> PartFacts:
-    return PartFacts(len(documents), sum(map(_words, documents)), characters(documents))
+def _split(documents: list[Document]) -> SplitFacts:
+    return SplitFacts(len(documents), sum(map(_words, documents)), characters(documents))
 
 
 def _words(document: Document) -> int:

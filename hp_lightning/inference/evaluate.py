@@ -20,29 +20,29 @@ from hp_lightning.common.run_dir import find_checkpoint
 from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
 from hp_lightning.data.sources import absolute_path, find_sources
 from hp_lightning.inference.generate import Sampling, check_memory, continue_text
-from hp_lightning.inference.metrics import Figures, copied_share, figures, figures_by_document, score_tokens
+from hp_lightning.inference.metrics import Metrics, copied_share, metrics, metrics_by_document, score_tokens
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.data import DataConfig, OtherCorpusConfig
 from hp_lightning.schema.evaluate import EvaluateConfig
 
-BATCH_SIZE = 32  # windows
+BATCH_SIZE = 32  # sequences
 N_GRAMS = (5, 8, 12)
-LISTED = 20  # of a part's documents so many are shown, the hardest
-PARTS = {"train": "training", "val": "validation", "test": "test"}
+LISTED = 20  # of a split's documents so many are shown, the hardest
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
 COLUMNS = ("tokens", "loss", "perplexity", "bits/char", "<UNK>", "accuracy", "top 5")
 
 
 @dataclass(frozen=True)
-class PartFigures:
-    """What a model comes to on a part of a corpus."""
+class SplitMetrics:
+    """What a model comes to on a split of a corpus."""
 
-    overall: Figures  # windows side by side
-    sliding: Figures | None  # windows that overlap, where a stride was given
-    documents: list[tuple[str, Figures]]  # with the same windows as the figure before
+    overall: Metrics  # sequences side by side
+    sliding: Metrics | None  # sequences that overlap, where a stride was given
+    documents: list[tuple[str, Metrics]]  # with the same sequences as the figure before
 
 
 def evaluate(cfg: EvaluateConfig) -> None:
-    """Prints the figures, and writes them into a JSON file beside the checkpoint.
+    """Prints the metrics, and writes them into a JSON file beside the checkpoint.
 
     Raises:
         InputError: there is no such checkpoint, or the corpus cannot be read or has nothing to evaluate
@@ -54,13 +54,13 @@ def evaluate(cfg: EvaluateConfig) -> None:
         if cfg.stride is not None and cfg.stride > seq_len:
             raise InputError(
                 "evaluate.stride_too_long",
-                f"stride={cfg.stride} is longer than the run's windows of {seq_len} tokens: lower it",
+                f"stride={cfg.stride} is longer than the run's sequences of {seq_len} tokens: lower it",
             )
         data = data_config(cfg.data, trained.cfg.data)
         corpus = tokenize_corpus(data, trained.tokenizer)
         own = corpus.digest == trained.corpus
         path = _report_path(trained.path, data, own) if cfg.out is None else Path(cfg.out)
-        named = f"{path}, for the figures," if cfg.out is None else f"out={cfg.out}"
+        named = f"{path}, for the metrics," if cfg.out is None else f"out={cfg.out}"
         check_target(named, path, trained.path, *(source.path for source in find_sources(data)))
         log.info("%s, step %s, evaluated on %s", trained.path, f"{trained.step:,}", data.path)
         if not own:
@@ -74,11 +74,11 @@ def evaluate(cfg: EvaluateConfig) -> None:
             check_memory(net, cfg.num_samples, seq_len)
         # Computed as in the run.
         with torch.autocast(device.type, torch.bfloat16, enabled=trained.cfg.trainer.precision != "32-true"):
-            parts = {part: _part(net, corpus, part, seq_len, cfg.stride) for part in _parts(cfg.parts, corpus)}
-        _show_parts(parts, cfg.stride)
+            splits = {split: _split(net, corpus, split, seq_len, cfg.stride) for split in _splits(cfg.splits, corpus)}
+        _show_splits(splits, cfg.stride)
         copied = _copied(net, corpus, seq_len, cfg) if cfg.num_samples and own else {}
         _show_copied(copied)
-        _write(path, _report(trained, data, own, cfg, parts, copied))
+        _write(path, _report(trained, data, own, cfg, splits, copied))
         log.info("\n%s", path)
 
 
@@ -91,27 +91,27 @@ def data_config(given: OtherCorpusConfig, of_run: DataConfig) -> DataConfig:
     return dataclasses.replace(of_run, **{"cache_dir": None, **told})
 
 
-def _parts(wanted: list[str], corpus: TokenizedCorpus) -> list[str]:
-    found = [part for part in dict.fromkeys(wanted) if len(corpus.streams[part]) > 1]
+def _splits(wanted: list[str], corpus: TokenizedCorpus) -> list[str]:
+    found = [split for split in dict.fromkeys(wanted) if len(corpus.streams[split]) > 1]
     if not found:
         raise InputError(
             "data.empty_part",
-            f"parts=[{','.join(wanted)}]: the corpus has no text in these: name train, val or test",
+            f"splits=[{','.join(wanted)}]: the corpus has no text in these: name train, val or test",
         )
     return found
 
 
-def _part(net: GPT, corpus: TokenizedCorpus, part: str, seq_len: int, stride: int | None) -> PartFigures:
-    stream, vocabulary = corpus.streams[part], corpus.tokenizer.vocabulary
-    characters = corpus.facts.parts[part].characters
+def _split(net: GPT, corpus: TokenizedCorpus, split: str, seq_len: int, stride: int | None) -> SplitMetrics:
+    stream, vocabulary = corpus.streams[split], corpus.tokenizer.vocabulary
+    characters = corpus.facts.splits[split].characters
     scores = score_tokens(net, stream, seq_len, seq_len, BATCH_SIZE)
-    overall = figures(scores, stream[1:], characters, vocabulary.unk_id)
+    overall = metrics(scores, stream[1:], characters, vocabulary.unk_id)
     sliding = None
     if stride is not None:
         scores = score_tokens(net, stream, seq_len, stride, BATCH_SIZE)
-        sliding = figures(scores, stream[1:], characters, vocabulary.unk_id)
-    by_document = figures_by_document(scores, stream, corpus.documents[part], vocabulary.eos_id, vocabulary.unk_id)
-    return PartFigures(overall, sliding, by_document)
+        sliding = metrics(scores, stream[1:], characters, vocabulary.unk_id)
+    by_document = metrics_by_document(scores, stream, corpus.documents[split], vocabulary.eos_id, vocabulary.unk_id)
+    return SplitMetrics(overall, sliding, by_document)
 
 
 def _copied(net: GPT, corpus: TokenizedCorpus, context: int, cfg: EvaluateConfig) -> dict[int, dict[str, float | None]]:
@@ -135,29 +135,29 @@ def _copied(net: GPT, corpus: TokenizedCorpus, context: int, cfg: EvaluateConfig
     }
 
 
-def _texts(corpus: TokenizedCorpus, part: str) -> list[str]:
+def _texts(corpus: TokenizedCorpus, split: str) -> list[str]:
     """The documents as the tokenizer gives them back."""
-    stream = corpus.streams[part]
+    stream = corpus.streams[split]
     ends = np.flatnonzero(stream == corpus.tokenizer.vocabulary.eos_id)
     return [corpus.tokenizer.decode(token_ids.tolist()) for token_ids in np.split(stream, ends)]
 
 
-def _show_parts(parts: dict[str, PartFigures], stride: int | None) -> None:
+def _show_splits(splits: dict[str, SplitMetrics], stride: int | None) -> None:
     rows = []
-    for part, found in parts.items():
-        rows.append([PARTS[part], *_cells(found.overall)])
+    for split, found in splits.items():
+        rows.append([SPLITS[split], *_cells(found.overall)])
         if found.sliding is not None:
             change = found.sliding.loss / found.overall.loss - 1
             rows.append([f"  stride {stride} (loss {change:+.1%})", *_cells(found.sliding)])
     log_table(["", *COLUMNS], rows)
-    for part, found in parts.items():
+    for split, found in splits.items():
         hardest = sorted(found.documents, key=lambda item: -item[1].loss)[:LISTED]
         more = f", the {LISTED} hardest of {len(found.documents):,}" if len(found.documents) > LISTED else ""
         shown = hardest if more else found.documents
-        log_table([f"{PARTS[part]}, by document{more}", *COLUMNS], [[name, *_cells(its)] for name, its in shown])
+        log_table([f"{SPLITS[split]}, by document{more}", *COLUMNS], [[name, *_cells(its)] for name, its in shown])
 
 
-def _cells(found: Figures) -> list[str]:
+def _cells(found: Metrics) -> list[str]:
     return [
         f"{found.tokens:,}",
         f"{found.loss:.4f}",
@@ -185,7 +185,7 @@ def _report(
     data: DataConfig,
     own: bool,
     cfg: EvaluateConfig,
-    parts: dict[str, PartFigures],
+    splits: dict[str, SplitMetrics],
     copied: dict[int, dict[str, float | None]],
 ) -> dict[str, Any]:
     sampling = ("num_samples", "max_new_tokens", "temperature", "top_k", "top_p", "seed")
@@ -197,13 +197,13 @@ def _report(
         "trained_on_this_corpus": own,
         "seq_len": data.seq_len,
         "stride": cfg.stride,
-        "parts": {
-            part: {
+        "splits": {
+            split: {
                 **dataclasses.asdict(found.overall),
                 "sliding": None if found.sliding is None else dataclasses.asdict(found.sliding),
                 "documents": [{"name": name, **dataclasses.asdict(its)} for name, its in found.documents],
             }
-            for part, found in parts.items()
+            for split, found in splits.items()
         },
         "copied_n_grams": {str(n): shares for n, shares in copied.items()},
         "sampling": {key: getattr(cfg, key) for key in sampling},

@@ -29,7 +29,7 @@ class TokenScores:
 
 
 @dataclass(frozen=True)
-class Figures:
+class Metrics:
     """What a model comes to on a text."""
 
     tokens: int
@@ -44,31 +44,31 @@ class Figures:
 
 @torch.inference_mode()
 def score_tokens(net: GPT, stream: Stream, seq_len: int, stride: int, batch_size: int) -> TokenScores:
-    """Predicts every token of a stream but the first, in windows that begin `stride` tokens after each other.
+    """Predicts every token of a stream but the first, in sequences that begin `stride` tokens after each other.
 
-    Of each window but the first the last `stride` predictions count, so that none has fewer than `seq_len - stride`
-    tokens before it, where the stream has as many. With `stride == seq_len` the windows stand side by side, as in
+    Of each sequence but the first the last `stride` predictions count, so that none has fewer than `seq_len - stride`
+    tokens before it, where the stream has as many. With `stride == seq_len` the sequences stand side by side, as in
     training; a smaller one takes `seq_len / stride` times as long (Baevski & Auli 2019, arXiv:1809.10853).
 
     Args:
         stream: (tokens + 1,) ids, which begins with `<EOS>`
-        seq_len: tokens in a window
+        seq_len: tokens in a sequence
         stride: from 1 to `seq_len`
-        batch_size: windows in a forward pass
+        batch_size: sequences in a forward pass
     """
     device = net.head.weight.device
     predicted = len(stream) - 1
-    windows = 1 + max(-(-(predicted - seq_len) // stride), 0)
-    padded = np.full((windows - 1) * stride + seq_len + 1, stream[0], np.int64)
+    sequences = 1 + max(-(-(predicted - seq_len) // stride), 0)
+    padded = np.full((sequences - 1) * stride + seq_len + 1, stream[0], np.int64)
     padded[: len(stream)] = stream
     token_ids = torch.from_numpy(padded)
-    inputs = token_ids[:-1].unfold(0, seq_len, stride)  # (windows, T)
+    inputs = token_ids[:-1].unfold(0, seq_len, stride)  # (sequences, T)
     targets = token_ids[1:].unfold(0, seq_len, stride)
-    counted = torch.zeros(windows, seq_len, dtype=torch.bool)
+    counted = torch.zeros(sequences, seq_len, dtype=torch.bool)
     counted[:, seq_len - stride :] = True
     counted[0] = True
     losses, ranks = [], []
-    for begin in range(0, windows, batch_size):
+    for begin in range(0, sequences, batch_size):
         batch = slice(begin, begin + batch_size)
         features = net.features(inputs[batch].to(device))[counted[batch].to(device)]
         found = _losses_and_ranks(net, features, targets[batch][counted[batch]].to(device))
@@ -88,7 +88,7 @@ def _losses_and_ranks(net: GPT, features: Tensor, targets: Tensor) -> tuple[Tens
     return torch.cat(losses), torch.cat(ranks)
 
 
-def figures(scores: TokenScores, token_ids: Stream, characters: int, unk_id: int | None) -> Figures:
+def metrics(scores: TokenScores, token_ids: Stream, characters: int, unk_id: int | None) -> Metrics:
     """Sums up how some tokens were predicted.
 
     Args:
@@ -96,7 +96,7 @@ def figures(scores: TokenScores, token_ids: Stream, characters: int, unk_id: int
         characters: of their text
     """
     loss = float(scores.losses.mean())
-    return Figures(
+    return Metrics(
         tokens=len(token_ids),
         characters=characters,
         loss=loss,
@@ -108,16 +108,16 @@ def figures(scores: TokenScores, token_ids: Stream, characters: int, unk_id: int
     )
 
 
-def figures_by_document(
+def metrics_by_document(
     scores: TokenScores, stream: Stream, documents: list[DocumentFacts], eos_id: int, unk_id: int | None
-) -> list[tuple[str, Figures]]:
-    """For each document the figures of its own tokens, the `<EOS>` behind it included."""
+) -> list[tuple[str, Metrics]]:
+    """For each document the metrics of its own tokens, the `<EOS>` behind it included."""
     ends = np.flatnonzero(stream[1:] == eos_id) + 1
     begins = [0, *ends[:-1]]
     found = []
     for document, begin, end in zip(documents, begins, ends, strict=True):
         own = TokenScores(scores.losses[begin:end], scores.ranks[begin:end])
-        found.append((document.name, figures(own, stream[1:][begin:end], document.characters, unk_id)))
+        found.append((document.name, metrics(own, stream[1:][begin:end], document.characters, unk_id)))
     return found
 
 

@@ -110,7 +110,7 @@ class GPT(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def flops_per_token(self, seq_len: int) -> int:
-        """Floating-point operations that training needs for a token in a window of `seq_len`.
+        """Floating-point operations that training needs for a token in a sequence of `seq_len`.
 
         6 for each weight that is multiplied with, and 12 C T a layer for attention (Chowdhery et al. 2022, PaLM,
         arXiv:2204.02311, appendix B).

@@ -18,7 +18,7 @@ class EvaluateConfig:
     ckpt: Optional[str] = checkpoint()
     data: OtherCorpusConfig = field(default_factory=OtherCorpusConfig)
     out: Optional[str] = setting(None, "the JSON file with all metrics; null: next to the checkpoint", verbatim=True)
-    parts: list[str] = setting(["val", "test"], "the splits that are scored", some_of("train", "val", "test"))
+    splits: list[str] = setting(["val", "test"], "the splits that are scored", some_of("train", "val", "test"))
     stride: Optional[int] = setting(
         None, "tokens from a sequence to the next; null: side by side, as in training", number(at_least=1)
     )

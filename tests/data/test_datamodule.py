@@ -21,12 +21,12 @@ from hp_lightning.schema.tokenizer import TokenizerConfig
 from hp_lightning.schema.train import TrainConfig
 from hp_lightning.tokenizers import EOS, UNK, learn_tokenizer
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 CHAR = TokenizerConfig(kind="char", vocab_size=None, min_frequency=1, lowercase=False, from_run=None)
 MakeConfig = Callable[..., TrainConfig]
 MakeModule = Callable[..., CorpusDataModule]
 
-# Tokens of the stream, and how it is cut: exact multiples and remainders, one window, fewer windows than a batch.
+# Tokens of the stream, and how it is cut: exact multiples and remainders, one sequence, fewer sequences than a batch.
 CUTS = [
     {"tokens": 1_001, "seq_len": 8, "batch_size": 4, "accumulate": 1},
     {"tokens": 1_000, "seq_len": 10, "batch_size": 6, "accumulate": 3},
@@ -40,7 +40,7 @@ CUTS = [
 each_cut = pytest.mark.parametrize("cut", CUTS, ids=lambda cut: "-".join(map(str, cut.values())))
 
 
-def train_windows(cut: dict[str, int], seed: int = 1) -> TrainSequences:
+def train_sequences(cut: dict[str, int], seed: int = 1) -> TrainSequences:
     """Windows of a stream in which every token is its own position."""
     stream = torch.arange(cut["tokens"], dtype=torch.int32)
     return TrainSequences(stream, cut["seq_len"], cut["batch_size"], seed, cut["accumulate"])
@@ -61,7 +61,7 @@ def as_lists(batches: list[Batch]) -> list[tuple[list[list[int]], list[list[int]
 
 @each_cut
 def test_epoch_is_windows_without_overlap(cut: dict[str, int]) -> None:
-    loader = train_windows(cut)
+    loader = train_sequences(cut)
     for _ in range(4):
         batches = epoch_of(loader)
         for token_ids, targets in batches:
@@ -75,8 +75,8 @@ def test_epoch_is_windows_without_overlap(cut: dict[str, int]) -> None:
 
 @each_cut
 def test_epoch_covers_the_stream_up_to_the_remainder(cut: dict[str, int]) -> None:
-    cut = {**cut, "batch_size": 1, "accumulate": 1}  # no window is left out to fill a step
-    loader = train_windows(cut)
+    cut = {**cut, "batch_size": 1, "accumulate": 1}  # no sequence is left out to fill a step
+    loader = train_sequences(cut)
     for _ in range(4):
         served = sorted(positions(epoch_of(loader)))
         assert served == list(range(served[0], served[0] + len(served)))
@@ -86,14 +86,14 @@ def test_epoch_covers_the_stream_up_to_the_remainder(cut: dict[str, int]) -> Non
 
 @pytest.mark.parametrize("tokens", [9, 12, 16, 17, 23, 100])
 def test_every_token_is_learned_from_in_some_epoch(tokens: int) -> None:
-    loader = train_windows({"tokens": tokens, "seq_len": 8, "batch_size": 1, "accumulate": 1})
+    loader = train_sequences({"tokens": tokens, "seq_len": 8, "batch_size": 1, "accumulate": 1})
     served = {position for _ in range(200) for position in positions(epoch_of(loader))}
     assert sorted(set(range(1, tokens)) - served) == []
 
 
 @each_cut
 def test_length_is_constant_and_whole_steps(cut: dict[str, int]) -> None:
-    loader = train_windows(cut)
+    loader = train_sequences(cut)
     lengths = [len(loader)]
     for _ in range(3):
         lengths += [len(epoch_of(loader)), len(loader)]
@@ -101,13 +101,13 @@ def test_length_is_constant_and_whole_steps(cut: dict[str, int]) -> None:
     assert lengths[0] >= 1
     assert lengths[0] % cut["accumulate"] == 0
     # Only what does not fill a step is left out.
-    windows = len(epoch_of(train_windows({**cut, "batch_size": 1, "accumulate": 1})))
-    assert 0 <= windows - lengths[0] * loader.batch_size < loader.batch_size * cut["accumulate"]
+    sequences = len(epoch_of(train_sequences({**cut, "batch_size": 1, "accumulate": 1})))
+    assert 0 <= sequences - lengths[0] * loader.batch_size < loader.batch_size * cut["accumulate"]
 
 
 def test_order_is_drawn_by_seed_and_epoch() -> None:
     def order(seed: int, epochs: int) -> list[list[int]]:
-        loader = train_windows(CUTS[0], seed)
+        loader = train_sequences(CUTS[0], seed)
         return [positions(epoch_of(loader)) for _ in range(epochs)]
 
     one, other = order(1, 3), order(2, 3)
@@ -119,7 +119,7 @@ def test_order_is_drawn_by_seed_and_epoch() -> None:
 @each_cut
 @pytest.mark.parametrize("place", ["beginning", "first batch", "middle", "epoch end", "next epoch", "two epochs"])
 def test_restored_loader_goes_on_like_the_unbroken_one(cut: dict[str, int], place: str) -> None:
-    unbroken = train_windows(cut)
+    unbroken = train_sequences(cut)
     length = len(unbroken)
     expected = as_lists([batch for _ in range(4) for batch in epoch_of(unbroken)])
     served = {
@@ -130,10 +130,10 @@ def test_restored_loader_goes_on_like_the_unbroken_one(cut: dict[str, int], plac
         "next epoch": length + 1,
         "two epochs": 2 * length,
     }[place]
-    broken = train_windows(cut)
+    broken = train_sequences(cut)
     endless = itertools.chain.from_iterable(iter(lambda: broken, None))
     assert as_lists(list(itertools.islice(endless, served))) == expected[:served]
-    restored = train_windows(cut)
+    restored = train_sequences(cut)
     restored.load_state_dict(json.loads(json.dumps(broken.state_dict())))
     assert len(restored) == length
     rest_of_epoch = as_lists(epoch_of(restored))
@@ -143,22 +143,22 @@ def test_restored_loader_goes_on_like_the_unbroken_one(cut: dict[str, int], plac
 
 @pytest.mark.parametrize("tokens", [9, 10, 16])
 def test_one_window_is_enough(tokens: int) -> None:
-    loader = train_windows({"tokens": tokens, "seq_len": 8, "batch_size": 32, "accumulate": 1})
+    loader = train_sequences({"tokens": tokens, "seq_len": 8, "batch_size": 32, "accumulate": 1})
     assert len(loader) == 1
     [(token_ids, _)] = loader
     assert token_ids.shape == (1, 8)
 
 
 def test_fewer_windows_than_a_batch_are_one_batch() -> None:
-    loader = train_windows({"tokens": 41, "seq_len": 8, "batch_size": 32, "accumulate": 1})
+    loader = train_sequences({"tokens": 41, "seq_len": 8, "batch_size": 32, "accumulate": 1})
     [(token_ids, _)] = loader
     assert 4 <= len(token_ids) <= 5
 
 
 @pytest.mark.parametrize(("tokens", "accumulate"), [(9, 2), (41, 6)])
-def test_refuses_too_few_windows_for_a_step(tokens: int, accumulate: int) -> None:
-    with refused("data.too_few_windows", f"trainer.accumulate_grad_batches={accumulate}:"):
-        train_windows({"tokens": tokens, "seq_len": 8, "batch_size": 4, "accumulate": accumulate})
+def test_refuses_too_few_sequences_for_a_step(tokens: int, accumulate: int) -> None:
+    with refused("data.too_few_sequences", f"trainer.accumulate_grad_batches={accumulate}:"):
+        train_sequences({"tokens": tokens, "seq_len": 8, "batch_size": 4, "accumulate": accumulate})
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
@@ -177,7 +177,7 @@ def test_evaluation_sees_every_token_once_in_order(tokens: int, seq_len: int, ba
     assert token_ids.shape == targets.shape == (math.ceil((tokens - 1) / seq_len), seq_len)
     counts = targets != IGNORED
     assert targets[counts].tolist() == stream[1:].tolist()
-    # The true token before each, and before that all of the window in its order: only the end is filled up.
+    # The true token before each, and before that all of the sequence in its order: only the end is filled up.
     assert token_ids[counts].tolist() == stream[:-1].tolist()
     assert counts.flatten().tolist() == [True] * (tokens - 1) + [False] * (counts.numel() - tokens + 1)
     assert set(token_ids.flatten().tolist()) <= set(stream.tolist())  # what fills up is a token, too
@@ -206,16 +206,18 @@ def stories(make_module: MakeModule) -> CorpusDataModule:
 
 @pytest.fixture(scope="module")
 def splits(stories: CorpusDataModule) -> Splits:
-    """The documents of each part."""
+    """The documents of each split."""
     return split_documents(read_documents(stories.cfg).documents, stories.cfg)
 
 
 @pytest.fixture(scope="module")
 def part_tokens(stories: CorpusDataModule, splits: Splits) -> dict[str, list[str]]:
-    """The tokens of each part, as text."""
+    """The tokens of each split, as text."""
     return {
-        part: [token for document in getattr(splits, part) for token in [*stories.tokenizer.tokens(document.text), EOS]]
-        for part in PARTS
+        split: [
+            token for document in getattr(splits, split) for token in [*stories.tokenizer.tokens(document.text), EOS]
+        ]
+        for split in SPLITS
     }
 
 
@@ -228,47 +230,47 @@ def test_vocabulary_is_learned_from_the_training_documents_alone(
     assert set(part_tokens["val"]) - kept - {EOS}
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("kind", ["word", "char", "bpe"])
-def test_streams_are_the_parts(make_module: MakeModule, splits: Splits, kind: str, part: str) -> None:
+def test_streams_are_the_parts(make_module: MakeModule, splits: Splits, kind: str, split: str) -> None:
     module = make_module(f"tokenizer={kind}")
     eos_id = module.tokenizer.vocabulary.eos_id
     expected = [eos_id]
-    for document in getattr(splits, part):
+    for document in getattr(splits, split):
         expected += [*module.tokenizer.encode(document.text).tolist(), eos_id]
-    assert module.streams[part].tolist() == expected
-    assert not module.streams[part].is_floating_point()
-    assert module.num_tokens(part) == len(expected) - 1
-    assert module.num_characters(part) == sum(len(document.text) for document in getattr(splits, part))
+    assert module.streams[split].tolist() == expected
+    assert not module.streams[split].is_floating_point()
+    assert module.num_tokens(split) == len(expected) - 1
+    assert module.num_characters(split) == sum(len(document.text) for document in getattr(splits, split))
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_stream_tells_the_tokens(stories: CorpusDataModule, part_tokens: dict[str, list[str]], part: str) -> None:
+@pytest.mark.parametrize("split", SPLITS)
+def test_stream_tells_the_tokens(stories: CorpusDataModule, part_tokens: dict[str, list[str]], split: str) -> None:
     vocabulary = stories.tokenizer.vocabulary
     words = set(vocabulary.tokens)
-    known = [token if token in words else UNK for token in part_tokens[part]]
-    assert [vocabulary.tokens[token_id] for token_id in stories.streams[part].tolist()] == [EOS, *known]
+    known = [token if token in words else UNK for token in part_tokens[split]]
+    assert [vocabulary.tokens[token_id] for token_id in stories.streams[split].tolist()] == [EOS, *known]
 
 
 def test_training_windows_are_of_the_training_part(stories: CorpusDataModule) -> None:
     loader, cfg = stories.train_dataloader(), stories.cfg
     assert len(loader) == stories.steps_per_epoch
     assert stories.tokens_per_step == cfg.batch_size * cfg.seq_len
-    # Fewer than two windows at the ends and one batch are left out.
+    # Fewer than two sequences at the ends and one batch are left out.
     left_out = stories.num_tokens("train") - stories.steps_per_epoch * stories.tokens_per_step
     assert 0 <= left_out < 2 * cfg.seq_len + stories.tokens_per_step
     stream = stories.streams["train"].long()
-    windows = {tuple(window.tolist()) for window in stream.unfold(0, cfg.seq_len + 1, 1)}
+    sequences = {tuple(sequence.tolist()) for sequence in stream.unfold(0, cfg.seq_len + 1, 1)}
     token_ids, targets = next(iter(loader))
     assert token_ids.shape == (cfg.batch_size, cfg.seq_len)
-    assert all(tuple(window.tolist()) in windows for window in torch.cat([token_ids, targets[:, -1:]], dim=1))
+    assert all(tuple(sequence.tolist()) in sequences for sequence in torch.cat([token_ids, targets[:, -1:]], dim=1))
 
 
-@pytest.mark.parametrize("part", ["val", "test"])
-def test_evaluation_windows_are_of_their_part(stories: CorpusDataModule, part: str) -> None:
-    loader: EvalSequences = getattr(stories, f"{part}_dataloader")()
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluation_windows_are_of_their_part(stories: CorpusDataModule, split: str) -> None:
+    loader: EvalSequences = getattr(stories, f"{split}_dataloader")()
     targets: list[Tensor] = [targets[targets != IGNORED] for _, targets in loader]
-    assert torch.cat(targets).tolist() == stories.streams[part][1:].tolist()
+    assert torch.cat(targets).tolist() == stories.streams[split][1:].tolist()
 
 
 def test_steps_are_made_of_accumulated_batches(make_module: MakeModule) -> None:
@@ -278,31 +280,31 @@ def test_steps_are_made_of_accumulated_batches(make_module: MakeModule) -> None:
     assert three.steps_per_epoch == one.steps_per_epoch == len(three.train_dataloader()) / 3
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_unk_rate_by_counting(stories: CorpusDataModule, part_tokens: dict[str, list[str]], part: str) -> None:
+@pytest.mark.parametrize("split", SPLITS)
+def test_unk_rate_by_counting(stories: CorpusDataModule, part_tokens: dict[str, list[str]], split: str) -> None:
     vocabulary = set(stories.tokenizer.vocabulary.tokens)
-    unknown = sum(token not in vocabulary for token in part_tokens[part])
+    unknown = sum(token not in vocabulary for token in part_tokens[split])
     assert unknown > 0
-    assert stories.unk_rate(part) == pytest.approx(unknown / len(part_tokens[part]), rel=1e-12)
+    assert stories.unk_rate(split) == pytest.approx(unknown / len(part_tokens[split]), rel=1e-12)
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_unigram_loss_by_counting(stories: CorpusDataModule, part: str) -> None:
-    predicted = {part: stories.streams[part].tolist()[1:] for part in PARTS}
+@pytest.mark.parametrize("split", SPLITS)
+def test_unigram_loss_by_counting(stories: CorpusDataModule, split: str) -> None:
+    predicted = {split: stories.streams[split].tolist()[1:] for split in SPLITS}
     counts = Counter(predicted["train"])
     total = len(predicted["train"]) + len(stories.tokenizer.vocabulary)
-    losses = [-math.log((counts[token_id] + 1) / total) for token_id in predicted[part]]
-    assert stories.unigram_loss(part) == pytest.approx(math.fsum(losses) / len(losses), rel=1e-9)
+    losses = [-math.log((counts[token_id] + 1) / total) for token_id in predicted[split]]
+    assert stories.unigram_loss(split) == pytest.approx(math.fsum(losses) / len(losses), rel=1e-9)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("split", SPLITS)
 def test_bits_per_char_of_a_uniform_guess(
-    stories: CorpusDataModule, splits: Splits, part_tokens: dict[str, list[str]], part: str
+    stories: CorpusDataModule, splits: Splits, part_tokens: dict[str, list[str]], split: str
 ) -> None:
     choices = len(stories.tokenizer.vocabulary)
-    length = sum(len(document.text) for document in getattr(splits, part))
-    bits = len(part_tokens[part]) * math.log2(choices) / length
-    assert stories.bits_per_char(part, math.log(choices)) == pytest.approx(bits, rel=1e-12)
+    length = sum(len(document.text) for document in getattr(splits, split))
+    bits = len(part_tokens[split]) * math.log2(choices) / length
+    assert stories.bits_per_char(split, math.log(choices)) == pytest.approx(bits, rel=1e-12)
 
 
 def test_bits_per_char_counts_eos(make_module: MakeModule, splits: Splits) -> None:
@@ -322,7 +324,7 @@ def test_known_tokenizer_is_not_learned_anew(make_config: MakeConfig) -> None:
 
 @pytest.mark.parametrize("length", [62, 63, 200])
 def test_short_corpus_needs_one_window(make_module: MakeModule, tmp_path: Path, length: int) -> None:
-    # With <EOS>, a training split of 63 characters has the 64 tokens of one window.
+    # With <EOS>, a training split of 63 characters has the 64 tokens of one sequence.
     path = tmp_path / "mine.csv"
     path.write_text(f"text,chapter\n{'a' * 10},1\n{'b' * length},2\n")
     arguments = ["tokenizer=char", "data.split=documents", "data.test_fraction=0", "data.seq_len=64"]

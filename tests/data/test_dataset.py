@@ -26,7 +26,7 @@ from hp_lightning.schema.train import TrainConfig
 from hp_lightning.tokenizers import EOS, UNK, learn_tokenizer, tokenizer_from_state
 
 PROJECT = Path(__file__).resolve().parents[2]
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 KINDS = ("word", "char", "bpe")
 MakeConfig = Callable[..., TrainConfig]
 
@@ -58,7 +58,7 @@ def as_plain(corpus: TokenizedCorpus) -> dict[str, Any]:
     """All that an encoded corpus tells."""
     return {
         "tokenizer": corpus.tokenizer.state(),
-        "streams": {part: (stream.dtype, stream.tolist()) for part, stream in corpus.streams.items()},
+        "streams": {split: (stream.dtype, stream.tolist()) for split, stream in corpus.streams.items()},
         "facts": corpus.facts,
         "coverage": corpus.coverage,
     }
@@ -143,8 +143,8 @@ def test_vocabulary_is_of_the_training_part_alone(
     no_reading(monkeypatch)
     for corpus in (cold, encoded(cfg)):
         tokens = {
-            part: [token for document in getattr(splits, part) for token in corpus.tokenizer.tokens(document.text)]
-            for part in PARTS
+            split: [token for document in getattr(splits, split) for token in corpus.tokenizer.tokens(document.text)]
+            for split in SPLITS
         }
         vocabulary = corpus.tokenizer.vocabulary
         assert set(vocabulary.tokens) == {UNK, EOS, *tokens["train"]}
@@ -348,7 +348,7 @@ import json
 data, tokenizer = json.load(sys.stdin)
 print("ready", flush=True)
 corpus = tokenize_corpus(DataConfig(**data), TokenizerConfig(**tokenizer))
-print(json.dumps([corpus.tokenizer.state(), {part: stream.tolist() for part, stream in corpus.streams.items()}]))
+print(json.dumps([corpus.tokenizer.state(), {split: stream.tolist() for split, stream in corpus.streams.items()}]))
 """
 
 
@@ -370,7 +370,7 @@ def test_processes_may_encode_at_once(cfg: TrainConfig, cache_dir: Path, monkeyp
     assert [process.returncode for process in processes] == [0, 0], ended
     no_reading(monkeypatch)
     corpus = encoded(cfg)
-    expected = [corpus.tokenizer.state(), {part: stream.tolist() for part, stream in corpus.streams.items()}]
+    expected = [corpus.tokenizer.state(), {split: stream.tolist() for split, stream in corpus.streams.items()}]
     for printed, _ in ended:
         assert json.loads(printed.splitlines()[-1]) == json.loads(json.dumps(expected))
     assert {path.suffix for path in cache_files(cache_dir)} == {".cache"}, "something unfinished was left"
@@ -396,10 +396,10 @@ def test_facts_of_the_parts(cfg: TrainConfig) -> None:
     reading = read_documents(cfg.data)
     splits = split_documents(reading.documents, cfg.data)
     facts = encoded(cfg).facts
-    assert list(facts.parts) == list(PARTS)
-    for part in PARTS:
-        texts = [document.text for document in getattr(splits, part)]
-        found = facts.parts[part]
+    assert list(facts.splits) == list(SPLITS)
+    for split in SPLITS:
+        texts = [document.text for document in getattr(splits, split)]
+        found = facts.splits[split]
         assert found.documents == len(texts)
         assert found.characters == sum(map(len, texts))
         assert found.words == sum(len(text.split()) for text in texts)
@@ -447,8 +447,8 @@ def test_coverage_by_counting(cfg: TrainConfig) -> None:
     corpus = encoded(cfg)
     splits = split_documents(read_documents(cfg.data).documents, cfg.data)
     counts = {
-        part: Counter(token for document in getattr(splits, part) for token in corpus.tokenizer.tokens(document.text))
-        for part in PARTS
+        split: Counter(token for document in getattr(splits, split) for token in corpus.tokenizer.tokens(document.text))
+        for split in SPLITS
     }
     assert [row.size for row in corpus.coverage] == [1_000, len(counts["train"])]
     assert 1_000 < len(counts["train"]) < 2_000
@@ -458,14 +458,14 @@ def test_coverage_by_counting(cfg: TrainConfig) -> None:
         assert row.known["train"] == pytest.approx(
             sum(counts["train"][token] for token in known) / counts["train"].total()
         )
-        for part in ("val", "test"):
-            share = sum(counts[part][token] for token in known) / counts[part].total()
-            assert row.known[part] == pytest.approx(share, abs=0.02)
+        for split in ("val", "test"):
+            share = sum(counts[split][token] for token in known) / counts[split].total()
+            assert row.known[split] == pytest.approx(share, abs=0.02)
     last = corpus.coverage[-1]
     assert last.known["train"] == 1
-    for part in ("val", "test"):
-        seen = sum(count for token, count in counts[part].items() if token in counts["train"])
-        assert last.known[part] == seen / counts[part].total() < 1
+    for split in ("val", "test"):
+        seen = sum(count for token, count in counts[split].items() if token in counts["train"])
+        assert last.known[split] == seen / counts[split].total() < 1
 
 
 def test_nothing_is_unknown_to_byte_pairs(cfg: TrainConfig) -> None:

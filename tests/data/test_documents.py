@@ -17,7 +17,7 @@ from hp_lightning.schema.data import DataConfig
 from hp_lightning.schema.train import TrainConfig
 
 MARK = "\u3000\u3000"  # before the first word of a paragraph
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 MakeConfig = Callable[..., TrainConfig]
 Read = Callable[..., list[Document]]
 
@@ -183,9 +183,9 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], str, list[str]]] = {
     ),
     "no such group column": (
         "text,book\nx,A\n",
-        {"group_columns": ["part"]},
+        {"group_columns": ["split"]},
         "data.no_such_column",
-        ["data.group_columns=part", "text, book"],
+        ["data.group_columns=split", "text, book"],
     ),
     "text column not to be found": (
         "when,who,said\n1,A,x\n",
@@ -243,14 +243,14 @@ def test_split_is_a_function_of_the_seed(stories: list[Document], bundled: DataC
 @pytest.mark.parametrize("seed", range(5))
 def test_split_by_document_parts_the_stories(stories: list[Document], bundled: DataConfig, seed: int) -> None:
     splits = split_documents(stories, replace(bundled, split="documents", split_seed=seed))
-    found = [document for part in PARTS for document in getattr(splits, part)]
+    found = [document for split in SPLITS for document in getattr(splits, split)]
     assert sorted(document.name for document in found) == sorted(document.name for document in stories)
     assert set(found) == set(stories)
     total = characters(stories)
     assert characters(splits.val) / total == pytest.approx(bundled.val_fraction, abs=0.015)
     assert characters(splits.test) / total == pytest.approx(bundled.test_fraction, abs=0.015)
-    for part in PARTS:
-        places = [stories.index(document) for document in getattr(splits, part)]
+    for split in SPLITS:
+        places = [stories.index(document) for document in getattr(splits, split)]
         assert places == sorted(places)
 
 
@@ -266,17 +266,17 @@ def test_equal_documents_are_never_on_two_sides(bundled: DataConfig, seed: int) 
     different = ["x" * rng.randrange(1, 50) + str(number) for number in range(12)]
     documents = some_documents(*rng.choices(different, k=40))
     splits = split_documents(documents, replace(bundled, split="documents", split_seed=seed))
-    texts = [{document.text for document in getattr(splits, part)} for part in PARTS]
+    texts = [{document.text for document in getattr(splits, split)} for split in SPLITS]
     assert all(texts)
     assert not any(one & other for one, other in combinations(texts, 2))
-    assert sum(len(getattr(splits, part)) for part in PARTS) == len(documents)
+    assert sum(len(getattr(splits, split)) for split in SPLITS) == len(documents)
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.1, 0.05), (0.1, 0.0), (0.25, 0.25)])
 def test_tail_cuts_by_position(stories: list[Document], bundled: DataConfig, val: float, test: float) -> None:
     cfg = replace(bundled, split="tail", val_fraction=val, test_fraction=test)
     splits = split_documents(stories, cfg)
-    assert "".join(joined(getattr(splits, part)) for part in PARTS) == joined(stories)
+    assert "".join(joined(getattr(splits, split)) for split in SPLITS) == joined(stories)
     total = characters(stories)
     assert characters(splits.val) == pytest.approx(val * total, abs=1)
     assert characters(splits.test) == pytest.approx(test * total, abs=1)
@@ -286,7 +286,7 @@ def test_tail_cuts_by_position(stories: list[Document], bundled: DataConfig, val
 def test_tail_keeps_the_first_of_equal_documents(bundled: DataConfig, split: str) -> None:
     texts = ["A long text. " * 90, "Another text. " * 90, "A third. " * 90]
     splits = split_documents(some_documents(*texts, texts[0], texts[2]), replace(bundled, split=split))
-    assert "".join(joined(getattr(splits, part)) for part in PARTS) == "".join(texts)
+    assert "".join(joined(getattr(splits, split)) for split in SPLITS) == "".join(texts)
     assert splits.train[0].name == "document 0"
     assert {document.name for document in splits.test} == {"document 2"}
 

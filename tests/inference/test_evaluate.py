@@ -17,7 +17,7 @@ from hp_lightning.checkpoint import load
 from hp_lightning.common.files import PROJECT
 from hp_lightning.data.dataset import DocumentFacts
 from hp_lightning.inference.evaluate import evaluate
-from hp_lightning.inference.metrics import TokenScores, copied_share, figures_by_document, score_tokens
+from hp_lightning.inference.metrics import TokenScores, copied_share, metrics_by_document, score_tokens
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.evaluate import evaluate_config
 from hp_lightning.schema.model import ModelConfig
@@ -73,7 +73,7 @@ def test_documents_have_the_figures_of_their_own_tokens() -> None:
     stream = np.array([0, 5, 1, 0, 7, 7, 7, 0], np.int32)
     scores = TokenScores(np.array([1.0, 2, 3, 4, 4, 4, 8]), np.array([0, 5, 0, 0, 4, 9, 0]))
     documents = [DocumentFacts("one", 4), DocumentFacts("two", 10)]
-    (first, of_first), (second, of_second) = figures_by_document(scores, stream, documents, eos, unk)
+    (first, of_first), (second, of_second) = metrics_by_document(scores, stream, documents, eos, unk)
     assert (first, of_first.tokens, of_first.loss, of_first.perplexity) == ("one", 3, 2.0, pytest.approx(math.exp(2)))
     assert of_first.bits_per_char == pytest.approx(6 / math.log(2) / 4)
     assert (of_first.unk_rate, of_first.accuracy_1, of_first.accuracy_5) == pytest.approx((1 / 3, 2 / 3, 2 / 3))
@@ -116,8 +116,8 @@ def test_agrees_with_the_run(run_dir: Path, capsys: pytest.CaptureFixture[str]) 
     report = json.loads((run_dir / "checkpoints" / "best.evaluation.json").read_text())
     summary = json.loads((run_dir / "summary.json").read_text())
     assert report["trained_on_this_corpus"]
-    for part, name in (("val", "best/val"), ("test", "test")):
-        found = report["parts"][part]
+    for split, name in (("val", "best/val"), ("test", "test")):
+        found = report["splits"][split]
         for metric in ("loss", "bits_per_char"):
             assert found[metric] == pytest.approx(summary[f"{name}/{metric}"], abs=1e-4)
         assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
@@ -127,7 +127,7 @@ def test_agrees_with_the_run(run_dir: Path, capsys: pytest.CaptureFixture[str]) 
         weighted = sum(document["loss"] * document["tokens"] for document in found["documents"]) / found["tokens"]
         assert weighted == pytest.approx(found["sliding"]["loss"])
         assert sum(document["characters"] for document in found["documents"]) == found["characters"]
-    assert report["parts"]["val"]["unk_rate"] == pytest.approx(summary["unk_rate"])
+    assert report["splits"]["val"]["unk_rate"] == pytest.approx(summary["unk_rate"])
     assert report["copied_n_grams"].keys() == {"5", "8", "12"}
     said = capsys.readouterr().out
     assert f"{summary['best/val/loss']:.4f}" in said
@@ -141,11 +141,11 @@ def test_other_corpus_is_read_as_it_is_and_told_apart(
     sentences = [f"{number},The lantern was lit again by number {number}." for number in range(60)]
     other.write_text("\n".join(["letter,line", *sentences]), encoding="utf-8")
     data = [f"data.path={other}", "data.text_column=line", "data.group_columns=[letter]"]
-    evaluated(run_dir, *data, "parts=[train,val,test]")
+    evaluated(run_dir, *data, "splits=[train,val,test]")
     report = json.loads((run_dir / "checkpoints" / "best.evaluation.other.json").read_text())
     assert not report["trained_on_this_corpus"]
     assert "not the corpus that this model was trained on" in capsys.readouterr().out
-    documents = [document for part in report["parts"].values() for document in part["documents"]]
+    documents = [document for split in report["splits"].values() for document in split["documents"]]
     assert len(documents) == 60, "the three parts are the whole corpus"
     assert report["copied_n_grams"] == {}, "from the text that it was trained on, which is not here"
 
@@ -158,7 +158,7 @@ def test_a_short_text_is_cut_as_told_and_measured_elsewhere(run_dir: Path, tmp_p
         evaluated(run_dir, *data)
     data += ["data.split=tail", "data.val_fraction=0.5", "data.test_fraction=0"]
     evaluated(run_dir, *data, f"out={target}")
-    assert json.loads(target.read_text())["parts"].keys() == {"val"}
+    assert json.loads(target.read_text())["splits"].keys() == {"val"}
     with refused("output.is_source", f"out={tmp_path}/*.csv "):
         evaluated(run_dir, *data, f"out={tmp_path}/*.csv")
     evaluated(run_dir, *data)
@@ -169,8 +169,8 @@ def test_a_short_text_is_cut_as_told_and_measured_elsewhere(run_dir: Path, tmp_p
     ("overrides", "code", "named"),
     [
         (["stride=65"], "evaluate.stride_too_long", ["stride=65 ", " 64 "]),
-        (["parts=[all]"], "config.unknown_choice", ["parts=[all] "]),
-        (["parts=[]"], "config.unknown_choice", ["parts=[] "]),
+        (["splits=[all]"], "config.unknown_choice", ["splits=[all] "]),
+        (["splits=[]"], "config.unknown_choice", ["splits=[] "]),
         (["stride=0"], "config.out_of_range", ["stride=0"]),
         (["data.split=middle"], "config.unknown_choice", ["data.split=middle "]),
         (["data.val_fraction=1"], "config.out_of_range", ["data.val_fraction=1.0 "]),

@@ -66,9 +66,9 @@ def test_shares_of_a_batch_are_the_batch(
     stream = torch.arange(tokens, dtype=torch.int32)
 
     def loader(rank: int | None) -> TrainSequences:
-        windows = TrainSequences(stream, seq_len, batch_size, 1, accumulate, 1 if rank is None else devices)
-        windows.share_out(rank or 0, None)
-        return windows
+        sequences = TrainSequences(stream, seq_len, batch_size, 1, accumulate, 1 if rank is None else devices)
+        sequences.share_out(rank or 0, None)
+        return sequences
 
     def check(whole: TrainSequences, shares: list[TrainSequences]) -> None:
         for _ in range(3):
@@ -92,19 +92,19 @@ def test_shares_of_a_batch_are_the_batch(
 
 
 def test_a_corpus_of_few_windows_is_shared_out_equally() -> None:
-    """Seven windows make a batch of six for two devices."""
+    """Seven sequences make a batch of six for two devices."""
     shares = []
     for rank in range(2):
-        windows = TrainSequences(torch.arange(71), 10, 32, 1, 1, devices=2)
-        windows.share_out(rank, None)
-        [(token_ids, _)] = windows
+        sequences = TrainSequences(torch.arange(71), 10, 32, 1, 1, devices=2)
+        sequences.share_out(rank, None)
+        [(token_ids, _)] = sequences
         shares.append({int(token_id) for token_id in token_ids[:, 0]})
     assert [len(share) for share in shares] == [3, 3]
     assert not shares[0] & shares[1]
 
 
 def test_fewer_windows_than_devices_are_refused() -> None:
-    with refused("data.too_few_windows", "1 windows", "trainer.devices=2:"):
+    with refused("data.too_few_sequences", "1 sequences", "trainer.devices=2:"):
         TrainSequences(torch.arange(12), 10, 32, 1, 1, devices=2)
 
 
@@ -112,7 +112,7 @@ def test_fewer_windows_than_devices_are_refused() -> None:
 @pytest.mark.parametrize("devices", [1, 2, 3])
 @pytest.mark.parametrize(("tokens", "seq_len"), [(65, 1), (65, 8), (71, 7), (72, 7), (31, 10), (33, 10)])
 def test_evaluation_shares_see_every_token_once(tokens: int, seq_len: int, devices: int, batch_size: int) -> None:
-    """Here a token is its own position; windows that the devices do not divide included."""
+    """Here a token is its own position; sequences that the devices do not divide included."""
 
     def seen(batches: list[Batch]) -> list[int]:
         for token_ids, targets in batches:
@@ -173,7 +173,7 @@ def expect_same_curves(run_dir: Path, other: Path) -> None:
 
 @two_cores
 def test_two_processes_are_one_run(settings: list[str], tmp_path: Path) -> None:
-    """Every figure, the test split's included, though the validation split has an odd number of windows."""
+    """Every figure, the test split's included, though the validation split has an odd number of sequences."""
     more = [*settings, "max_steps=40", "trainer.val_every_steps=15", "logger.log_every_steps=1"]
     run_dirs = []
     for devices in (1, 2):

@@ -311,6 +311,6 @@ def test_a_batch_too_large_for_the_memory_is_one_line(first_book: Path, tmp_path
         "lower data.batch_size",
         status=1,
     )
-    [windows] = re.findall(r"data\.batch_size=(\d+) ", line)
-    assert int(windows) < 100, "as many windows as the book has"
+    [sequences] = re.findall(r"data\.batch_size=(\d+) ", line)
+    assert int(sequences) < 100, "as many sequences as the book has"
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
