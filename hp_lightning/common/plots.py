@@ -86,60 +86,6 @@ def position_figure(table: Floats, title: str) -> Figure:
     return figure
 
 
-def loss_figure(losses: Floats, guessing: float, title: str) -> Figure:
-    """How the losses of single tokens are distributed.
-
-    Args:
-        losses: (N,), in nats
-        guessing: the loss of guessing every token alike
-        title: stands above
-    """
-    figure = _figure(WIDTH, 230)
-    axes = figure.add_axes((0.14, 0.18, 0.83, 0.7))
-    axes.stairs(*np.histogram(losses, bins=40), fill=True, color="tab:blue")  # one shape; `hist` draws one a bar
-    axes.axvline(losses.mean(), color="black", linewidth=1, label=f"mean {losses.mean():.2f}")
-    axes.axvline(float(np.median(losses)), color="tab:orange", linewidth=1, label=f"median {np.median(losses):.2f}")
-    axes.axvline(guessing, color="gray", linewidth=1, linestyle=":", label=f"guessing {guessing:.2f}")
-    axes.legend(fontsize=SMALL)
-    _dress(axes, title, "loss of a token, nats", "tokens")
-    return figure
-
-
-def frequency_figure(
-    losses: Floats, unigram: Floats, members: Sequence[int], guesses: Floats, classes: Sequence[str], title: str
-) -> Figure:
-    """Frequent tokens against rare ones: their losses, and for which of them the network takes them.
-
-    Args:
-        losses: (K,), mean loss of each class
-        unigram: (K,), the same of guessing by frequency
-        members: (K,), tokens of each class
-        guesses: (K, K), the probability given to each class (columns) where a token of a class follows (rows)
-        classes: their names
-        title: stands above
-    """
-    figure = _figure(WIDTH, 400)
-    above, below = figure.subplots(2, 1)
-    figure.subplots_adjust(left=0.2, right=0.97, top=0.93, bottom=0.1, hspace=0.45)
-    places = np.arange(len(classes))
-    above.bar(places, np.nan_to_num(unigram), color="none", edgecolor="gray", label="guessing by frequency")
-    above.bar(places, np.nan_to_num(losses), width=0.6, color="tab:blue", label="the network")
-    above.set_xticks(places, [f"{name}\n{count:,} tokens" for name, count in zip(classes, members, strict=True)])
-    above.set_ylim(top=1.4 * max(np.nan_to_num(unigram).max(), np.nan_to_num(losses).max()))  # room for the legend
-    above.legend(fontsize=SMALL, loc="upper left")
-    _dress(above, title, "", "mean loss, nats")
-    below.imshow(guesses, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    below.set_xticks(places, classes)
-    below.set_yticks(places, classes)
-    for row in range(len(classes)):
-        for column in range(len(classes)):
-            value = guesses[row, column]
-            if np.isfinite(value):
-                _text(below, column, row, f"{value:.0%}", ha="center", va="center", color="w" if value > 0.5 else "k")
-    _dress(below, "where the probability goes, by rank of frequency", "is guessed", "comes next")
-    return figure
-
-
 def pixels(figure: Figure) -> Pixels:
     """(height, width, 3)."""
     canvas = FigureCanvasAgg(figure)

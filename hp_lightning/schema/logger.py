@@ -19,4 +19,4 @@ class LoggerConfig:
         verbatim=True,
     )
     sample_tokens: int = setting(60, "tokens per sample; 0: no samples", number(at_least=0))
-    images: bool = setting(True, "whether attention, positions and losses per token are drawn")
+    images: bool = setting(True, "whether attention and positions are drawn")

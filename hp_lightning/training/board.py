@@ -46,6 +46,7 @@ class Board:
             last_step: of the run
             tested: the metrics of the test split
         """
+        self._net.eval()
         self.logger.log_metrics(tested, last_step + 1)
         for callback in self.callbacks:
             callback.show(self._net, last_step + 1)

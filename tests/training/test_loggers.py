@@ -26,7 +26,6 @@ from tensorboard.plugins.hparams import api_pb2, backend_context, get_experiment
 from tensorboard.plugins.image.images_plugin import ImagesPlugin
 from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
 from tensorboard.plugins.text.text_plugin import TextPlugin
-from torch.nn import functional as F
 from werkzeug.test import Client
 
 from hp_lightning import checkpoint
@@ -37,7 +36,6 @@ from hp_lightning.schema.train import TrainConfig, from_yaml
 from hp_lightning.tokenizers import UNK
 from hp_lightning.tokenizers.base import labels
 from hp_lightning.training.callbacks.metrics_csv import MetricsCSV
-from hp_lightning.training.callbacks.plots import CLASSES, token_losses
 from hp_lightning.training.callbacks.samples import first_words, prompts
 from hp_lightning.training.fit import train
 from hp_lightning.training.loggers import hparams
@@ -313,7 +311,7 @@ def test_images_are_drawn_first_and_last_and_are_small_enough_to_be_shown_whole(
     board: TBContext, outputs: Path
 ) -> None:
     tags = {f"attention/layer_{number}" for number in (1, 2)}
-    tags |= {"positions", "token_loss/distribution", "token_loss/frequent_and_rare"}
+    tags |= {"positions"}
     by_run = ask(ImagesPlugin(board), "/tags").json
     for run in RUNS[:2]:
         last = json.loads((outputs / run / "summary.json").read_text())["steps"] + 1
@@ -339,27 +337,6 @@ def test_what_no_font_or_formula_can_be_made_of_is_drawn() -> None:
     pixels = plots.pixels(plots.attention_figure(weights, awkward, "layer $1"))
     assert pixels.dtype == np.uint8
     assert pixels.shape[2] == 3
-
-
-def test_losses_of_tokens_are_those_of_validation(outputs: Path, corpus: CorpusDataModule) -> None:
-    net = checkpoint.load(outputs / RUNS[0] / "checkpoints" / "best.ckpt").net()
-    found = token_losses(net, corpus)
-    stream = corpus.streams["val"].long()
-    length = corpus.cfg.seq_len
-    begins = torch.linspace(0, len(stream) - 1 - length, len(found.losses) // length).long().tolist()
-    with torch.no_grad():
-        losses = [
-            F.cross_entropy(net(stream[None, i : i + length])[0], stream[i + 1 : i + length + 1], reduction="none")
-            for i in begins
-        ]
-    assert torch.allclose(found.losses, torch.cat(losses), atol=1e-4)
-    ranked = torch.bincount(corpus.streams["train"][1:]).argsort(descending=True, stable=True).tolist()
-    targets = torch.cat([stream[i + 1 : i + length + 1] for i in begins]).tolist()
-    for target, number in zip(targets, found.classes.tolist(), strict=True):
-        assert number == sum(ranked.index(target) >= bound for bound in (10, 100, 1000)), CLASSES
-    assert torch.allclose(found.guesses.sum(dim=1), torch.ones(len(CLASSES)), atol=1e-4)
-    unigram = corpus.unigram_losses()[targets]
-    assert torch.allclose(found.unigram.double(), unigram, atol=1e-5)
 
 
 # PROJECTOR

@@ -21,12 +21,12 @@ class PeriodicCallback(L.Callback, ABC):
     """Something shown at the first validation, the 4th, the 16th, and so on, and of the best checkpoint at the end.
 
     Args:
-        curves: where it is shown
+        logger: where it is shown
         val_every: optimizer steps between two validations
     """
 
-    def __init__(self, curves: TensorBoardLogger, val_every: int) -> None:
-        self.curves = curves
+    def __init__(self, logger: TensorBoardLogger, val_every: int) -> None:
+        self.logger = logger
         self.val_every = val_every
 
     @abstractmethod
@@ -52,8 +52,8 @@ TAG_LENGTH = 40
 class LogSamples(PeriodicCallback):
     """Texts that continue `logger.sample_prompts`."""
 
-    def __init__(self, curves: TensorBoardLogger, val_every: int, cfg: LoggerConfig, data: CorpusDataModule) -> None:
-        super().__init__(curves, val_every)
+    def __init__(self, logger: TensorBoardLogger, val_every: int, cfg: LoggerConfig, data: CorpusDataModule) -> None:
+        super().__init__(logger, val_every)
         self._prompts = prompts(cfg, data)
         self._sampling = Sampling(max_new_tokens=cfg.sample_tokens)
         self._data = data
@@ -62,7 +62,7 @@ class LogSamples(PeriodicCallback):
         """Log the samples, drawn by their own generator."""
         for number, prompt in enumerate(self._prompts, start=1):
             [text] = continue_text(net, self._data.tokenizer, prompt, self._data.cfg.seq_len, self._sampling)
-            self.curves.text(_tag(number, prompt), code_block(_wrapped(text)), step)
+            self.logger.text(_tag(number, prompt), code_block(_wrapped(text)), step)
 
 
 def prompts(cfg: LoggerConfig, data: CorpusDataModule) -> list[str]:
