@@ -74,7 +74,7 @@ class LoadedCheckpoint:
         return int(self.contents["global_step"])
 
     @property
-    def keeps_figures_until(self) -> int:
+    def keeps_metrics_until(self) -> int:
         """The last step whose figures are all in it; a due validation's are written again."""
         return self.step - 1 if self.record.validation_due else self.step
 
@@ -116,11 +116,11 @@ def our_part(cfg: TrainConfig, tokenizer: Tokenizer, corpus: str, record: Valida
 
 
 def load(path: Path) -> LoadedCheckpoint:
-    """Reads a checkpoint; nothing in it is executed.
+    """Read a checkpoint; nothing in it is executed.
 
     Raises:
         InputError: the file cannot be read, is of another version, or holds more than tensors and plain values
-        DamagedError: the file is no checkpoint of hp_lightning, or is damaged
+        DamagedError: the file is not a checkpoint of hp_lightning, or is damaged
     """
     with refusals(path):
         contents = read_contents(path)
@@ -153,7 +153,7 @@ def read_contents(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def refusals(path: Path) -> Iterator[None]:
-    """Turns whatever a file that is something else can raise into a refusal.
+    """Turn whatever a file that is something else can raise into a refusal.
 
     Raises:
         InputError: the file cannot be read, or holds more than tensors and plain values
@@ -174,7 +174,7 @@ def refusals(path: Path) -> Iterator[None]:
     except Exception as error:  # there is no end to what a file that is something else can hold
         raise DamagedError(
             "checkpoint.damaged",
-            f"{path} is no checkpoint of hp_lightning, or is damaged: name a run folder or its .ckpt file",
+            f"{path} is not a checkpoint of hp_lightning, or is damaged: name a run folder or its .ckpt file",
         ) from error
 
 
@@ -198,7 +198,7 @@ class _WithoutDrawing(TorchFunctionMode):
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Calls the function, if it is none of those."""
+        """Call the function, if it is none of those."""
         named = kwargs or {}
         if getattr(function, "__module__", None) == nn.init.__name__:
             return args[0] if args else named["tensor"]
@@ -233,24 +233,24 @@ def load_first_whole(paths: list[Path]) -> LoadedCheckpoint:
             damaged.append(path)
             continue
         for other in damaged:
-            log.warning("%s is damaged: going on from %s, of step %s", other, path, trained.step)
+            log.warning("%s is damaged: resuming from %s, of step %s", other, path, trained.step)
             other.replace(other.with_suffix(".damaged"))
         return trained
     raise DamagedError(
         "checkpoint.damaged",
         f"{' and '.join(map(str, damaged))} {'is' if len(damaged) == 1 else 'are'} damaged: name the run's folder or "
-        "another of its checkpoints, or begin a new run",
+        "another of its checkpoints, or start a new run",
     )
 
 
 def load_weights(net: GPT, trained: LoadedCheckpoint) -> None:
-    """Puts a checkpoint's weights into a network of the same form."""
+    """Put a checkpoint's weights into a network of the same form."""
     weights = trained.contents["state_dict"].items()
     net.load_state_dict({name.removeprefix("net."): value for name, value in weights})
 
 
 def write_checkpoint(checkpoint: dict[str, Any], last: Path, names: Iterable[Path] = ()) -> None:
-    """Puts a checkpoint in the place of a run's `last.ckpt`, and that in the place of `previous.ckpt`.
+    """Replace a run's `last.ckpt` by a checkpoint, and `previous.ckpt` by the former `last.ckpt`.
 
     A process killed at any point of it leaves each name with a whole file or with none; killed between the two, it
     leaves `previous.ckpt` alone.

@@ -24,11 +24,11 @@ class ProcessLauncher(Launcher):
     """`hydra/launcher=processes`: each job in a process of its own, `sweep.jobs` of them side by side."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keeps what is needed of it."""
+        """Keep the config."""
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Trains them; what came of each stands in its folder."""
+        """Train them; what came of each stands in its folder."""
         from hp_lightning.schema.sweep import sweep_config
         from hp_lightning.sweeps.plan import placed_job
         from hp_lightning.sweeps.pool import Pool
@@ -47,7 +47,7 @@ class OurSweeper(Sweeper):
     """What the two sweepers share: the launcher, the sweep's folder, and its command line."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Makes the launcher."""
+        """Make the launcher."""
         from hp_lightning.schema.sweep import sweep_config
 
         self.hydra_context, self.config = hydra_context, config  # for validate_batch_is_legal
@@ -75,7 +75,7 @@ class GridSweeper(OurSweeper):
     """
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Trains every job and writes the summary."""
+        """Train every job and write the summary."""
         from hp_lightning.sweeps.plan import grid
         from hp_lightning.sweeps.sweep import run_sweep
 
@@ -102,7 +102,7 @@ class OptunaSweeper(OurSweeper):
         self.given_search = given
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Trains every job and writes the summary."""
+        """Train every job and write the summary."""
         from hp_lightning.common.errors import InputError
         from hp_lightning.schema.sweep import optuna_config
         from hp_lightning.sweeps.optuna_search import Search

@@ -53,7 +53,7 @@ TOLD = (HydraException, OmegaConfBaseException, RunError)  # in one line; some o
 
 
 def store_schema(root: str) -> None:
-    """Makes the schema of `conf/<root>.yaml` known to Hydra; only where needed, for Hydra copies all that it knows."""
+    """Make the schema of `conf/<root>.yaml` known to Hydra; only where needed, for Hydra copies all that it knows."""
     ConfigStore.instance().store(name=f"{root}_schema", node=SCHEMAS[root])
 
 
@@ -75,7 +75,7 @@ def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], None]], Cal
 
 
 def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Wraps what `@hydra.main` calls, so that an expected end of the job is told by `run` alone.
+    """Wrap what `@hydra.main` calls, so that an expected end of the job is told by `run` alone.
 
     Hydra adds a line of its own about an `Exception` that leaves a job. In a sweep that is wanted: its launchers note
     it, and go on to the next job.
@@ -111,7 +111,7 @@ def program() -> str:
 
 
 def run(main: Callable[[], None], schema: type | None) -> None:
-    """Runs a function as a command-line program: what a person got wrong is one line and a status.
+    """Run a function as a command-line program: what a person got wrong is one line and a status.
 
     Args:
         main: a function that `hydra_main` has decorated; or one that reads the words itself
@@ -138,7 +138,7 @@ def run(main: Callable[[], None], schema: type | None) -> None:
 
 
 def _ending(main: Callable[[], None], schema: type | None) -> Exception | SystemExit | None:
-    """Runs it; gives what is to be told of its end, if it was not a good one."""
+    """Run it; return what is to be told of its end, if it was not a good one."""
     try:
         if schema is not None:
             _set_up_hydra(schema)
@@ -203,7 +203,7 @@ def _settled_options(arguments: list[str], may_sweep: bool) -> list[str]:
     others += options.overrides
     sweeps = options.multirun or len(others) < len(arguments)
     if sweeps and not may_sweep:
-        raise InputError("cli.no_sweeps", "-m begins a sweep, and only hp-lightning train has sweeps: leave it out")
+        raise InputError("cli.no_sweeps", "-m starts a sweep, and only hp-lightning train has sweeps: leave it out")
     if sum((sweeps, options.run, bool(options.cfg), options.info is not None, options.shell_completion)) > 1:
         raise InputError(
             "cli.exclusive",

@@ -23,7 +23,7 @@ from hp_lightning.sweeps.comparison.write import summarize
 
 
 def main() -> None:
-    """Finds the runs, and writes and shows their summary."""
+    """Find the runs, and write and show their summary."""
     folders, to = _given(sys.argv[1:])
     found = find_run_folders(folders)
     to = to or _shared(folders)

@@ -8,7 +8,7 @@ from hp_lightning.schema.course import CourseConfig, course_config
 
 @app.hydra_main("course")
 def main(cfg: DictConfig) -> None:
-    """Writes the page."""
+    """Write the page."""
     checked = course_config(cfg)
     from hp_lightning.tasks.course.page import write_page  # torch is imported only once the config is known to be good
 

@@ -8,7 +8,7 @@ from hp_lightning.schema.evaluate import EvaluateConfig, evaluate_config
 
 @app.hydra_main("evaluate")
 def main(cfg: DictConfig) -> None:
-    """Prints the figures and writes them beside the checkpoint."""
+    """Print the metrics, and write them next to the checkpoint."""
     checked = evaluate_config(cfg)
     from hp_lightning.inference.evaluate import evaluate  # torch is imported only once the config is known to be good
 

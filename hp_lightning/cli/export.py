@@ -8,7 +8,7 @@ from hp_lightning.schema.export import ExportConfig, export_config
 
 @app.hydra_main("export")
 def main(cfg: DictConfig) -> None:
-    """Writes the folder."""
+    """Write the folder."""
     checked = export_config(cfg)
     from hp_lightning.inference.export import export  # torch is imported only once the config is known to be good
 

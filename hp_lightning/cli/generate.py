@@ -8,7 +8,7 @@ from hp_lightning.schema.generate import GenerateConfig, generate_config
 
 @app.hydra_main("generate")
 def main(cfg: DictConfig) -> None:
-    """Prints the samples."""
+    """Print the samples."""
     checked = generate_config(cfg)
     from hp_lightning.inference.prompts import write  # torch is imported only once the config is known to be good
 

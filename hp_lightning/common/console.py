@@ -38,7 +38,7 @@ SECONDS_BEFORE_LINES = 3  # work that is done sooner is not worth a line
 
 
 def lost_output(text: str) -> RunError | SystemExit | None:
-    """Prints a text and all that waits to be printed; gives how a program ends whose output nobody takes."""
+    """Print a text and all that waits to be printed; return how a program ends whose output nobody takes."""
     try:
         print(end=text, flush=True)
     except BrokenPipeError:  # whoever reads, as in `| head`, may have read enough
@@ -56,7 +56,7 @@ def _give_output_up() -> None:
 
 
 def print_help(text: str, program: str) -> None:
-    """Prints the help of a program, which ends in one line or silently where nobody takes it."""
+    """Print the help of a program, which ends in one line or silently where nobody takes it."""
     ending = lost_output(f"{text}\n")
     if isinstance(ending, RunError):
         print(ending.line(program), file=sys.stderr)
@@ -74,7 +74,7 @@ def clock(seconds: float) -> str:
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Gives a function to be told how much has been done since it was last called, in the unit of `total`.
+    """Give a function to be told how much has been done since it was last called, in the unit of `total`.
 
     Where the whole is not known (`total` is None) no time is estimated.
     """
@@ -92,8 +92,8 @@ class _Lines:
 
     def __init__(self, what: str, total: int | None) -> None:
         self._what, self._total, self._done = what, total, 0
-        self._begin = time.monotonic()
-        self._next = self._begin + SECONDS_BEFORE_LINES
+        self._start = time.monotonic()
+        self._next = self._start + SECONDS_BEFORE_LINES
 
     def advance(self, amount: int) -> None:
         self._done += amount
@@ -102,7 +102,7 @@ class _Lines:
             return
         self._next = now + SECONDS_BETWEEN_LINES
         if self._total and self._done:
-            left = (now - self._begin) * max(self._total - self._done, 0) / self._done
+            left = (now - self._start) * max(self._total - self._done, 0) / self._done
             log.info("%s  %.0f %%  %s left", self._what, 100 * self._done / self._total, clock(left))
         else:
             log.info("%s  %s", self._what, f"{self._done:,}")
@@ -175,7 +175,7 @@ class Messages:
         self._file: _LogFile | None = None
 
     def keep_in(self, path: Path) -> None:
-        """Writes what was said so far, and from now on is said, into a file."""
+        """Write what was said so far, and from now on is said, into a file."""
         self._file = _LogFile(path, encoding="utf-8")
         self._file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
         self._held.setTarget(self._file)
@@ -183,7 +183,7 @@ class Messages:
         self._held.capacity = 0  # from now on each message is passed on at once
 
     def close(self) -> None:
-        """Lets the file go."""
+        """Close the file."""
         self._held.close()
         if self._file is not None:
             self._file.close()

@@ -71,7 +71,7 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def refusals(where: str) -> Iterator[None]:
-    """Turns whatever a file that cannot be read raises into a refusal.
+    """Turn whatever a file that cannot be read raises into a refusal.
 
     Args:
         where: the label of the file

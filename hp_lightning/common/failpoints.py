@@ -6,6 +6,6 @@ on_reached: Callable[[str], None] | None = None  # set by tests alone
 
 
 def failpoint(name: str) -> None:
-    """Marks a moment; nothing happens but in tests."""
+    """Mark a moment; nothing happens but in tests."""
     if on_reached is not None:
         on_reached(name)

@@ -18,7 +18,7 @@ SECONDS_UNTIL_ABANDONED = 24 * 3600  # nothing was written into it meanwhile: wh
 
 
 def check_target(named: str, path: Path, *sources: Path) -> None:
-    """Finds out whether a file can be written, before anything has been computed for it.
+    """Find out whether a file can be written, before anything has been computed for it.
 
     Args:
         named: how the person knows the place, as in out=scores.csv

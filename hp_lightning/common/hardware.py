@@ -59,11 +59,11 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, side: int | None = Non
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))  # equal numbers take less power
     seconds: list[float] = []
     while len(seconds) < LEAST_SAMPLES or (len(seconds) < MOST_SAMPLES and sum(seconds) < SECONDS):
-        begin = time.perf_counter()
+        start = time.perf_counter()
         torch.mm(left, right)
         if device.type != "cpu":
             torch.accelerator.synchronize(device)
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(time.perf_counter() - start)
     return 2 * side**3 / min(seconds)
 
 

@@ -11,7 +11,7 @@ SLUG_LENGTH = 40
 UNNAMED_KEYS = {"run_dir", "resume", "max_steps", "max_epochs"}
 
 
-def parted(override: str) -> tuple[str, str]:
+def key_and_value(override: str) -> tuple[str, str]:
     """The key of an override, or the config group, and what stands after it."""
     key, _, value = override.lstrip("+~").partition("=")
     return key, value
@@ -43,10 +43,10 @@ def slug(overrides: Iterable[str]) -> str:
 
     A name that would grow beyond `SLUG_LENGTH` is cut and ends in a hash of all the overrides.
     """
-    overrides = [override for override in overrides if parted(override)[0] not in UNNAMED_KEYS]
+    overrides = [override for override in overrides if key_and_value(override)[0] not in UNNAMED_KEYS]
     words = []
     for override in overrides:
-        key, value = parted(override)
+        key, value = key_and_value(override)
         value = Path(value).stem if "/" in value else value
         words.append(key.rpartition(".")[2] + value if _needs_name(key) else value)
     name = re.sub(r"[^\w.-]+", "-", "_".join(words), flags=re.ASCII).strip("-_.")

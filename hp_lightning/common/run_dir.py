@@ -110,7 +110,7 @@ class RunDir:
             ) from error
         except OSError as error:
             raise InputError(
-                "output.not_writable", f"{self} cannot be written ({error.strerror}), so that no run can go on in it"
+                "output.not_writable", f"{self} cannot be written ({error.strerror}): no run can resume in it"
             ) from error
         return held
 
@@ -203,7 +203,7 @@ def find_resumable(resume: str) -> Resumable:
         if not found and run_dir.read_summary().get("best/step"):
             raise InputError(
                 "run.no_checkpoint",
-                f"resume={resume}: the run has no checkpoint any more: bring one back, or begin a new run",
+                f"resume={resume}: the run has no checkpoint any more: bring one back, or start a new run",
             )
         if not found and not os.path.isfile(run_dir.config):
             raise InputError(
@@ -216,9 +216,7 @@ def find_resumable(resume: str) -> Resumable:
         )
     around = RunDir.of_checkpoint(path.absolute())
     if around is None:
-        raise InputError(
-            "run.not_a_run", f"resume={resume} lies in no run folder, in which a run could go on: name a run folder"
-        )
+        raise InputError("run.not_a_run", f"resume={resume} is not in a run folder: name a run folder")
     run_dir = RunDir(Path(os.path.relpath(around.path)))
     return Resumable(run_dir, [run_dir.checkpoints / path.name])
 

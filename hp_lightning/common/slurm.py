@@ -24,7 +24,7 @@ def job_id() -> str | None:
 
 
 def mark(run_dir: RunDir) -> None:
-    """Notes in a run folder which job has made it."""
+    """Note in a run folder which job has made it."""
     job = job_id()
     if job is not None:
         atomic_write_text(run_dir.slurm_job, job + "\n")
@@ -45,7 +45,7 @@ def run_of_requeued_job(run_dir: str | None) -> Path | None:
 
 
 def requeue() -> str:
-    """Asks SLURM to start this job again; says what came of it."""
+    """Ask SLURM to start this job again; say what came of it."""
     job = job_id()
     assert job is not None
     try:

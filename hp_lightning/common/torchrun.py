@@ -35,7 +35,7 @@ def check(devices: int) -> None:
 
 
 def tell(known: str) -> None:
-    """Tells the others what the first process knows of the run: nothing, where there is none to train."""
+    """Tell the others what the first process knows of the run: nothing, where there is none to train."""
     if is_used():
         _store().set(RUN, known)
 

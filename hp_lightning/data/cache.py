@@ -18,7 +18,7 @@ DIGEST_SIZE = hashlib.new(HASH).digest_size
 
 
 def digest(*parts: Any) -> str:
-    """Tells one tuple of plain JSON values from another."""
+    """A digest that tells one tuple of plain JSON values from another."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -48,7 +48,7 @@ class Cache:
         return None
 
     def store(self, key: str, arrays: Arrays) -> None:
-        """Writes the arrays; a cache that cannot be written is no reason to stop."""
+        """Write the arrays; a cache that cannot be written is no reason to stop."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with atomic_write(self._path(key)) as file:

@@ -21,7 +21,7 @@ Table = tuple[list[str], list[list[str]]]  # the headings, and the rows
 
 
 def show_corpus(path: Any, corpus: TokenizedCorpus, counted_loss: float | None) -> None:
-    """Says what was read, how it was split, what the tokenizer makes of it, and what counting comes to."""
+    """Log what was read, how it was split, what the tokenizer makes of it, and the n-gram baseline."""
     log.info("corpus  %s: %s", path, _how_it_was_read(corpus.facts))
     log_table(*_splits(corpus))
     if corpus.coverage:

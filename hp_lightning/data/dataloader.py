@@ -70,7 +70,7 @@ class TrainSequences:
         return {"served": self._served}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where another loader over the same stream was."""
+        """Continue where another loader over the same stream was."""
         self._served = state["served"]
 
     def starts(self, batch: int) -> npt.NDArray[np.int64]:

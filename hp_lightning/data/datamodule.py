@@ -47,7 +47,7 @@ class CorpusDataModule(L.LightningDataModule):
 
     @property
     def digest(self) -> str:
-        """Tells one corpus, as it was split and tokenized, from another."""
+        """A digest that tells one corpus, as it was split and tokenized, from another."""
         return self.corpus.digest
 
     @property

@@ -62,7 +62,7 @@ class TokenizedCorpus:
 
     @cached_property
     def digest(self) -> str:
-        """Tells one corpus, as it was split and tokenized, from another."""
+        """A digest that tells one corpus, as it was split and tokenized, from another."""
         found = hashlib.sha256()
         for stream in self.streams.values():
             found.update(stream.tobytes() + b"|")
@@ -80,7 +80,7 @@ class TokenizedCorpus:
 
 
 def tokenize_corpus(cfg: DataConfig, tokenizer: TokenizerConfig | Tokenizer) -> TokenizedCorpus:
-    """Encodes the corpus, with a tokenizer that is learned from its training split or with one that is known already.
+    """Encode the corpus, with a tokenizer that is learned from its training split or with one that is known already.
 
     Raises:
         InputError: the corpus cannot be read or split
@@ -135,7 +135,7 @@ class _Encoder:
     def _encode(
         self, reading: Reading, splits: Splits, learned: Learned, state: npt.NDArray[np.uint8]
     ) -> TokenizedCorpus:
-        """Encodes the splits that nothing is learned from, and looks everything over."""
+        """Encode the splits that nothing is learned from, and measure all of them."""
         tokenizer = learned.tokenizer
         eos_id = tokenizer.vocabulary.eos_id
         streams = {"train": _stream(eos_id, learned.encoded)}

@@ -47,7 +47,7 @@ class Reading:
 
 
 def read_documents(cfg: DataConfig, sources: list[Source] | None = None) -> Reading:
-    """Reads the files; where there are several, a document's name begins with that of its file.
+    """Read the files; where there are several, a document's name begins with that of its file.
 
     Args:
         cfg: how they are read
@@ -64,7 +64,7 @@ def read_documents(cfg: DataConfig, sources: list[Source] | None = None) -> Read
 
 
 def _naming_the_copy(error: InputError, sources: list[Source]) -> InputError:
-    """Says where the local copy of a remote file lies: it may be that, and not the file, which is wrong."""
+    """Say where the local copy of a remote file lies: it may be that, and not the file, which is wrong."""
     for source in sources:
         if is_remote(source.place) and str(error).startswith(label(source.place)):
             return InputError(

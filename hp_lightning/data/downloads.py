@@ -54,7 +54,7 @@ def cached_path(url: str, cfg: DataConfig) -> Path:
 
 @contextmanager
 def download(url: str, path: Path) -> Iterator[Path]:
-    """Downloads a remote file, whole or not at all; gives it to be looked at before it takes its place at `path`.
+    """Download a remote file, whole or not at all; return it to be looked at before it takes its place at `path`.
 
     Raises:
         InputError: the file cannot be downloaded, or the cache cannot be written.

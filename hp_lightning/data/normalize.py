@@ -43,11 +43,11 @@ def normalized(rows: bytes | bytearray, separator: str, collapse_spaces: bool) -
 
 def _blocks(rows: bytes | bytearray, border: str) -> Iterator[str]:
     """Parts that end where a line does for certain, so that a long text needs little more memory than itself."""
-    begin = end = 0
+    start = end = 0
     while end >= 0:
-        end = rows.find(border.encode(), begin + BLOCK_BYTES)
-        yield rows[begin : end if end >= 0 else None].decode()
-        begin = end + 1
+        end = rows.find(border.encode(), start + BLOCK_BYTES)
+        yield rows[start : end if end >= 0 else None].decode()
+        start = end + 1
 
 
 def _in_paragraphs(rows: str, separator: str, collapse_spaces: bool) -> str:

@@ -67,7 +67,7 @@ def absolute_path(path: Any) -> Any:
 
 
 def content_digest(sources: list[Source]) -> str:
-    """Tells files of other content, of other endings, or with other names for documents, from these."""
+    """A digest that tells files of other content, of other endings, or with other names for documents, from these."""
     digest = hashlib.sha256()
     for source in sources:
         digest.update(bytes.fromhex(_file_digest(source.path, label(source.place))))
@@ -85,7 +85,7 @@ def _entries(path: Any) -> list[str]:
         if not isinstance(entry, str) or not entry.strip() or "\0" in entry:
             raise InputError(
                 "data.not_a_path",
-                f"data.path={printable(str(path))}: {printable(repr(entry))} is no file: name a file, a glob or a "
+                f"data.path={printable(str(path))}: {printable(repr(entry))} is not a file: name a file, a glob or a "
                 "URL, or a list of them",
             )
     if not entries:
@@ -114,7 +114,7 @@ def _sha256(cfg: DataConfig, files: int) -> str | None:
     if not re.fullmatch(r"[0-9a-f]{64}", wanted):
         raise InputError(
             "data.invalid_checksum",
-            f"data.sha256={printable(cfg.sha256)} is no SHA-256: it must be 64 hexadecimal digits",
+            f"data.sha256={printable(cfg.sha256)} is not a SHA-256: it must be 64 hexadecimal digits",
         )
     if files != 1:
         raise InputError(

@@ -66,7 +66,7 @@ def _near_fractions(splits: Splits, cfg: DataConfig) -> bool:
 
 
 def _take(pool: list[list[Document]], wanted: float) -> list[Document]:
-    """Moves groups out of the pool, in its order, as long as each brings their length nearer to `wanted`."""
+    """Move groups out of the pool, in its order, as long as each brings their length nearer to `wanted`."""
     taken: list[Document] = []
     left: list[list[Document]] = []
     length = 0
@@ -86,10 +86,10 @@ def _take(pool: list[list[Document]], wanted: float) -> list[Document]:
 def _split_tail(documents: list[Document], cfg: DataConfig) -> Splits:
     documents = _without_equal(documents)  # or one might stand on two sides
     total = characters(documents)
-    test_begin = int(total * (1 - cfg.test_fraction))
-    val_begin = int(total * (1 - cfg.test_fraction - cfg.val_fraction))
+    test_start = int(total * (1 - cfg.test_fraction))
+    val_start = int(total * (1 - cfg.test_fraction - cfg.val_fraction))
     return Splits(
-        _cut(documents, 0, val_begin), _cut(documents, val_begin, test_begin), _cut(documents, test_begin, total)
+        _cut(documents, 0, val_start), _cut(documents, val_start, test_start), _cut(documents, test_start, total)
     )
 
 
@@ -101,11 +101,11 @@ def _without_equal(documents: list[Document]) -> list[Document]:
     return list(first.values())
 
 
-def _cut(documents: list[Document], begin: int, end: int) -> list[Document]:
+def _cut(documents: list[Document], start: int, end: int) -> list[Document]:
     """What lies between two positions of the documents laid end to end."""
     found, offset = [], 0
     for document in documents:
-        text = document.text[max(begin - offset, 0) : max(end - offset, 0)]
+        text = document.text[max(start - offset, 0) : max(end - offset, 0)]
         if text.strip():
             found.append(Document(document.name, text))
         offset += len(document.text)

@@ -41,7 +41,7 @@ class CorpusFacts:
 
 
 def inspect(reading: Reading, splits: Splits) -> CorpusFacts:
-    """Looks over what was read and how it was split."""
+    """Measure what was read and how it was split."""
     words = [(document.name, _words(document)) for document in reading.documents]
     return CorpusFacts(
         rows=reading.rows,

@@ -42,7 +42,7 @@ class SplitMetrics:
 
 
 def evaluate(cfg: EvaluateConfig) -> None:
-    """Prints the metrics, and writes them into a JSON file beside the checkpoint.
+    """Print the metrics, and write them into a JSON file beside the checkpoint.
 
     Raises:
         InputError: there is no such checkpoint, or the corpus cannot be read or has nothing to evaluate

@@ -42,7 +42,7 @@ TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # its `Conv1D` h
 
 
 def export(cfg: ExportConfig) -> None:
-    """Writes the folder, whole or not at all.
+    """Write the folder, whole or not at all.
 
     Raises:
         InputError: there is no such checkpoint, its network is of another form, or the folder cannot be made
@@ -141,7 +141,7 @@ def _generation_config(trained: LoadedCheckpoint) -> dict[str, Any]:
 
 
 def _complete(library_form: tokenizers.Tokenizer, tokenizer: Tokenizer) -> tokenizers.Tokenizer:
-    """Adds what every tokenizer has: the corpus's normal form, and `<EOS>` before a document."""
+    """Add what every tokenizer has: the corpus's normal form, and `<EOS>` before a document."""
     lowercase = [normalizers.Lowercase()] if tokenizer.state()["lowercase"] else []
     library_form.normalizer = normalizers.Sequence([normalizers.NFC(), *lowercase])
     library_form.post_processor = processors.TemplateProcessing(

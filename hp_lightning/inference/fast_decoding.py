@@ -17,7 +17,7 @@ ALL_CORES_FROM = 2**19  # weights of a matrix: what a second core saves of a sma
 
 
 def optimize_for_inference(net: GPT) -> GPT:
-    """Makes decoding faster, in place; what is computed changes by rounding alone. There are no gradients any more."""
+    """Make decoding faster, in place; what is computed changes by rounding alone. There are no gradients any more."""
     net.eval()
     for module in list(net.modules()):
         for name, child in list(module.named_children()):

@@ -58,7 +58,7 @@ class Sample:
         self._drops_space = prompt.endswith(" ") and not spoken.endswith(" ")
 
     def add(self, token_id: int, log_prob: float) -> None:
-        """Adds the next token; after the end there is none any more."""
+        """Add the next token; after the end there is none any more."""
         if self.ended:
             return
         self.ended = token_id == self._eos_id
@@ -99,7 +99,7 @@ def stream(net: GPT, tokenizer: Tokenizer, prompt: str, context: int, sampling: 
 def generate(
     net: GPT, prompt_ids: list[int], eos_id: int, unwritable: Iterable[int], context: int, sampling: Sampling
 ) -> Iterator[Step]:
-    """Samples continuations of a prompt, all in one batch, until each has ended.
+    """Sample continuations of a prompt, all in one batch, until each has ended.
 
     Args:
         prompt_ids: at least one token
@@ -163,13 +163,13 @@ class _Window:
         self._cache = net.new_cache(len(token_ids), context)
 
     def next_logits(self) -> Tensor:
-        """Reads what has not been read yet; gives the logits of what comes next: (B, V), in float32."""
+        """Read what has not been read yet; return the logits of what comes next: (B, V), in float32."""
         features = self._net.features(self._unread, self._cache)
         logits: Tensor = self._net.logits(features[:, -1]).float()
         return logits
 
     def add(self, token_ids: Tensor) -> None:
-        """Adds a token to each sequence: (B, 1)."""
+        """Add a token to each sequence: (B, 1)."""
         self._token_ids = torch.cat([self._token_ids, token_ids], dim=1)
         self._unread = token_ids
         if self._token_ids.shape[1] > self._context:

@@ -44,7 +44,7 @@ class Metrics:
 
 @torch.inference_mode()
 def score_tokens(net: GPT, stream: Stream, seq_len: int, stride: int, batch_size: int) -> TokenScores:
-    """Predicts every token of a stream but the first, in sequences that begin `stride` tokens after each other.
+    """Predict every token of a stream but the first, in sequences that begin `stride` tokens after each other.
 
     Of each sequence but the first the last `stride` predictions count, so that none has fewer than `seq_len - stride`
     tokens before it, where the stream has as many. With `stride == seq_len` the sequences stand side by side, as in

@@ -23,7 +23,7 @@ STANDARD_INPUT = "-"
 
 
 def write(cfg: GenerateConfig) -> None:
-    """Prints `num_samples` continuations of each prompt, as they come.
+    """Print `num_samples` continuations of each prompt, as they come.
 
     Raises:
         InputError: there is no such checkpoint, or the file is none; the prompts cannot be read
@@ -75,7 +75,7 @@ def _lines(file: BinaryIO, name: str) -> Iterator[str]:
 
 
 def _converse(writer: "Writer", prompt: str, seed: int) -> None:
-    """Asks for prompts until there are no more; Ctrl-C ends what is being written, or else the session."""
+    """Ask for prompts until there are no more; Ctrl-C ends what is being written, or else the session."""
     with suppress(ImportError):
         import readline  # noqa: F401  lines can be edited, and brought back
     with suppress(EOFError):
@@ -116,11 +116,11 @@ class Writer:
         self._text = ""  # the last sample, with its prompt
 
     def continue_(self, prompt: str, seed: int) -> None:
-        """Writes on from a prompt, which is shown as it was typed."""
+        """Continue a prompt, which is shown as it was typed."""
         self._write(prompt, prompt, seed)
 
     def go_on(self, seed: int) -> None:
-        """Writes on from what was written last, which is not shown again."""
+        """Continue the last text, which is not shown again."""
         self._write(self._text, "", seed)
 
     def _write(self, prompt: str, shown: str, seed: int) -> None:

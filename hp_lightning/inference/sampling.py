@@ -12,7 +12,7 @@ FEW = 256
 
 
 def penalize_repetition(logits: Tensor, repeated: Tensor, penalty: float) -> Tensor:
-    """Makes tokens less likely that have been there already (Keskar et al. 2019, arXiv:1909.05858, section 4.1).
+    """Make tokens less likely that have been there already (Keskar et al. 2019, arXiv:1909.05858, section 4.1).
 
     As usual since, a logit above 0 is divided by the penalty and one below is multiplied with it; the paper divides
     both, which would make the latter likelier.

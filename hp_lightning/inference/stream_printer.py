@@ -20,7 +20,7 @@ class SamplePrinter(ABC):
         self._done = 0
 
     def show(self, samples: list[Sample], complete: bool = False) -> None:
-        """Prints what is new.
+        """Print what is new.
 
         Args:
             complete: whether they grow no more
@@ -35,7 +35,7 @@ class SamplePrinter(ABC):
 
     @abstractmethod
     def _print(self, sample: Sample, finished: bool) -> None:
-        """Prints what is new of a sample."""
+        """Print what is new of a sample."""
 
 
 class TextPrinter(SamplePrinter):
@@ -92,11 +92,11 @@ class Lines:
         self._out = out
 
     def write(self, text: str) -> None:
-        """Adds text."""
+        """Add text."""
         self._out.write(text)
 
     def finish(self) -> None:
-        """Ends the last line."""
+        """End the last line."""
         self._out.write("\n")
 
 
@@ -111,7 +111,7 @@ class WrappedLines(Lines):
         self._word = ""  # it may go on
 
     def write(self, text: str) -> None:
-        """Shows the words that are whole with this text."""
+        """Show the words that are whole with this text."""
         text, self._word = self._word + text, ""
         for part in PARTS.findall(text):
             self._show_word()
@@ -124,7 +124,7 @@ class WrappedLines(Lines):
                 self._word = part
 
     def finish(self) -> None:
-        """Shows the last word, and ends the line."""
+        """Show the last word, and end the line."""
         self._show_word()
         super().finish()
 

@@ -76,7 +76,7 @@ class _ReLUSquared(torch.autograd.Function):
 
 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Sets features to zero at random, while training, and scales the others (Srivastava et al. 2014, JMLR 15).
+    """Set features to zero at random, while training, and scale the others (Srivastava et al. 2014, JMLR 15).
 
     PyTorch's own draws a number of 64 bits for each feature one after the other on a processor; here a number serves
     four of them, 16 bits each. The rate is kept to within 1/131072.
@@ -140,7 +140,7 @@ def rotary_table(length: int, head_dim: int) -> Tensor:
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turns pairs of neighbouring features of each token by the angles of its position (Su et al. 2021, eq. 14).
+    """Turn pairs of neighbouring features of each token by the angles of its position (Su et al. 2021, eq. 14).
 
     A pair is a complex number, and its turn a product with e^(i t θ), where that is one pass: in float32 on its way
     through neither the compiler nor bfloat16, which know no complex numbers.

@@ -18,7 +18,7 @@ class LayerCache:
         self._keys, self._values = memory.unbind()
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds those of further tokens, (B, H, T, D) each; gives those of all tokens, (B, H, length, D) each.
+        """Add those of further tokens, (B, H, T, D) each; return those of all tokens, (B, H, length, D) each.
 
         Raises:
             RuntimeError: there is no room for them
@@ -47,6 +47,6 @@ class KVCache:
         return self.layers[-1].length
 
     def clear(self) -> None:
-        """Forgets every token; the memory stays."""
+        """Forget every token; the memory stays."""
         for layer in self.layers:
             layer.length = 0

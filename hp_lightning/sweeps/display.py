@@ -27,9 +27,9 @@ class SweepDisplay:
         self._total = total
         self._lines: dict[Job, str] = {}
         self._told: dict[Job, float] = {}
-        self._begun: dict[Job, float] = {}
+        self._started: dict[Job, float] = {}
         self._ended = 0
-        self._begin = time.monotonic()
+        self._start = time.monotonic()
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> "SweepDisplay":
@@ -43,9 +43,9 @@ class SweepDisplay:
         if self._live is not None:
             self._live.stop()
 
-    def begin(self, job: Job) -> None:
+    def start(self, job: Job) -> None:
         """A job's process was started."""
-        self._begun[job] = self._told[job] = time.monotonic()
+        self._started[job] = self._told[job] = time.monotonic()
         self._lines[job] = "starting"
 
     def say(self, job: Job, line: str) -> None:
@@ -63,8 +63,8 @@ class SweepDisplay:
         self._ended += 1
         self._lines.pop(job, None)
         took = ""
-        if job in self._begun:
-            took = f", {clock(time.monotonic() - self._begun.pop(job))}"
+        if job in self._started:
+            took = f", {clock(time.monotonic() - self._started.pop(job))}"
         told = f": {short_reason(summary)}" if status == "failed" else ""
         loss = summary.get("best/val/loss")
         reached = f", val/loss {loss:.4f} at step {summary.get('best/step')}" if loss is not None and not told else ""
@@ -72,7 +72,7 @@ class SweepDisplay:
                  took, told)  # fmt: skip
 
     def refresh(self) -> None:
-        """Draws again."""
+        """Draw again."""
         if self._live is None:
             return
         table = Table.grid(padding=(0, 2))
@@ -81,6 +81,6 @@ class SweepDisplay:
         for job, line in list(self._lines.items()):
             table.add_row(Text(job.name, style="bold"), Text(line))
         table.add_row(
-            Text(f"{self._ended} of {self._total} jobs", style="bold"), Text(clock(time.monotonic() - self._begin))
+            Text(f"{self._ended} of {self._total} jobs", style="bold"), Text(clock(time.monotonic() - self._start))
         )
         self._live.update(table, refresh=True)

@@ -16,7 +16,7 @@ from hp_lightning.common.command_line import IN_SWEEP
 from hp_lightning.common.files import PROJECT, atomic_write_text
 from hp_lightning.common.hydra_grammar import quoted
 from hp_lightning.common.run_dir import COMPLETE
-from hp_lightning.sweeps.plan import Job, clear, has_begun, settings_of_hydra
+from hp_lightning.sweeps.plan import Job, clear, has_started, settings_of_hydra
 
 SETTLED = (*COMPLETE, "pruned")  # a job that is not begun again
 ELSEWHERE = "running in another process"
@@ -64,12 +64,12 @@ class JobProcess:
             yield line.rstrip()
 
     def stop(self) -> None:
-        """Asks it to save and to leave; asked again a second later, it leaves at once."""
+        """Ask the job to save and to leave; asked again a second later, it leaves at once."""
         if self._process.poll() is None:
             self._process.terminate()
 
     def outcome(self) -> str:
-        """Waits for its end; the status, which stands in the job's summary.json from then on."""
+        """Wait for its end; return the status, which is in the job's summary.json from then on."""
         code = self._process.wait()
         self._stderr.seek(0)
         errors = self._stderr.read()
@@ -101,17 +101,17 @@ class JobProcess:
 
 
 def record(job: Job, status: str, reason: str | None) -> None:
-    """Writes down what came of a job, beside the figures that its run has left; on a full disk nothing."""
+    """Record how a job ended, with the metrics that its run has left; on a full disk nothing."""
     run_dir = job.run_dir
     with suppress(OSError):
-        if not has_begun(job):  # so that a summary of the sweep can tell which job it was
+        if not has_started(job):  # so that a summary of the sweep can tell which job it was
             run_dir.overrides.parent.mkdir(parents=True, exist_ok=True)
             atomic_write_text(run_dir.overrides, OmegaConf.to_yaml(OmegaConf.create(list(job.overrides))))
         run_dir.write_summary({**run_dir.read_summary(), "status": status, "reason": reason})
 
 
 def _arguments(job: Job) -> list[str]:
-    if has_begun(job):
+    if has_started(job):
         return [f"resume={quoted(str(job.folder))}"]
     clear(job)
     return [*job.overrides, f"run_dir={quoted(str(job.folder))}"]

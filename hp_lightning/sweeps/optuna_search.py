@@ -100,7 +100,7 @@ class Search:
         return True
 
     def ended(self, job: Job, status: str) -> str:
-        """Tells the study."""
+        """Report the job to the study."""
         trial = self._trials[job]
         if status == "interrupted" and job in self._pruned:
             record(job, "pruned", "worse than the median of the other jobs at the same step")
@@ -136,7 +136,7 @@ def _suggestion(override: Override) -> Suggest:
         if not (math.isfinite(start) and math.isfinite(end) and start <= end and (start > 0 or not is_log)):
             raise InputError(
                 "sweep.empty_range",
-                f"{override.input_line} is no interval: the first number must be below the second"
+                f"{override.input_line} is not an interval: the first number must be below the second"
                 + (", and above 0 for a logarithm" if is_log else ""),
             )
         if isinstance(start, int) and isinstance(end, int):

@@ -15,14 +15,14 @@ from yaml import YAMLError
 
 from hp_lightning.common.errors import InputError
 from hp_lightning.common.files import atomic_write_text
-from hp_lightning.common.hydra_grammar import parted, quoted, slug
+from hp_lightning.common.hydra_grammar import key_and_value, quoted, slug
 from hp_lightning.common.run_dir import RunDir
 
 PLAN = "sweep.yaml"
 MULTIRUN = {"-m", "--multirun"}
 OF_THE_SWEEP = "sweep."
 NAME_OF_JOB = "sweep.job="
-NO_PLAN = "is damaged, it should be a list of key=value: bring it back, or begin a new sweep"
+NO_PLAN = "is damaged, it should be a list of key=value: bring it back, or start a new sweep"
 PLACES = {"sweep.name", "sweep.dir"}
 CONFIG_OPTIONS = ("config_path", "config_name", "config_dir")  # of Hydra: which configs there are
 OF_HYDRA = (*(f"--{name.replace('_', '-')}=" for name in CONFIG_OPTIONS), "hydra.", "hydra/")
@@ -59,7 +59,7 @@ def placed_job(sweep_dir: Path, overrides: Iterable[str]) -> Job:
     Raises:
         InputError: it was none of ours that gave them
     """
-    own, of_the_sweep = _parted(overrides)
+    own, of_the_sweep = _own_and_of_the_sweep(overrides)
     names = [word.removeprefix(NAME_OF_JOB) for word in of_the_sweep if word.startswith(NAME_OF_JOB)]
     if not names:
         raise InputError(
@@ -69,7 +69,7 @@ def placed_job(sweep_dir: Path, overrides: Iterable[str]) -> Job:
     return Job(own, sweep_dir / names[-1])
 
 
-def _parted(overrides: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _own_and_of_the_sweep(overrides: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those that say what a run is, and those that no run has to know of."""
     words = tuple(overrides)
     own = tuple(word for word in words if not word.startswith(OF_THE_SWEEP))
@@ -85,7 +85,7 @@ def make_job(sweep_dir: Path, number: int, overrides: Iterable[str], varied: set
         overrides: its own
         varied: the keys that differ between jobs, by which it is named
     """
-    own, _ = _parted(overrides)
+    own, _ = _own_and_of_the_sweep(overrides)
     name = slug(word for word in own if _key(word) in varied)
     return Job(own, sweep_dir / f"{number}_{name}")
 
@@ -96,12 +96,12 @@ def complete_arguments(arguments: list[str]) -> list[str]:
     Raises:
         InputError: it mixes what belongs to a single run with a sweep, or names no sweep to go on with
     """
-    given = dict(parted(word) for word in arguments if not word.startswith("-"))
+    given = dict(key_and_value(word) for word in arguments if not word.startswith("-"))
     if not MULTIRUN & set(arguments):
         if "resume_sweep" in given:
             raise InputError(
                 "sweep.without_multirun",
-                f"resume_sweep={given['resume_sweep']} goes on with several runs: put -m before it",
+                f"resume_sweep={given['resume_sweep']} resumes several runs: put -m before it",
             )
         return arguments
     for key, instead in (("run_dir", "sweep.dir"), ("resume", "resume_sweep")):
@@ -164,8 +164,8 @@ def settings_of_hydra(sweep_dir: Path) -> list[str]:
     return [*(word for word in read_plan(sweep_dir) if word.startswith(OF_HYDRA)), "hydra.mode=RUN"]
 
 
-def begin(sweep_dir: Path, overrides: list[str]) -> None:
-    """Makes the folder, with the plan in it; or finds the same plan there.
+def start_sweep(sweep_dir: Path, overrides: list[str]) -> None:
+    """Make the folder, with the plan in it; or find the same plan there.
 
     Raises:
         InputError: something else is in the folder, or it cannot be made
@@ -175,7 +175,7 @@ def begin(sweep_dir: Path, overrides: list[str]) -> None:
         if _jobs_of(read_plan(sweep_dir)) != _jobs_of(overrides):
             raise InputError(
                 "sweep.other_plan",
-                f"{sweep_dir} holds another sweep: go on with it by -m resume_sweep={sweep_dir}, or take another "
+                f"{sweep_dir} holds another sweep: resume it with -m resume_sweep={sweep_dir}, or take another "
                 "sweep.name",
             )
         return
@@ -198,16 +198,16 @@ def _jobs_of(overrides: list[str]) -> list[str]:
 
 
 def _key(word: str) -> str:
-    return parted(word)[0]
+    return key_and_value(word)[0]
 
 
 def clear(job: Job) -> None:
-    """Takes away what a job left that had no run yet: the report of its failure, or a folder half made."""
+    """Remove what a job left that had no run yet: the report of its failure, or a folder half made."""
     if job.folder.is_dir():
         shutil.rmtree(job.folder)
 
 
-def has_begun(job: Job) -> bool:
+def has_started(job: Job) -> bool:
     """Whether there is a run to go on with."""
     return os.path.isfile(job.run_dir.config) or job.run_dir.last_checkpoint.is_file()
 

@@ -31,7 +31,7 @@ class Source(Protocol):
         """Whether a job that has just said something is to go on."""
 
     def ended(self, job: Job, status: str) -> str:
-        """Takes note of what came of a job; gives the status that it goes by."""
+        """Note how a job ended; return its status."""
 
 
 class Pool:
@@ -126,7 +126,7 @@ class Pool:
             return str(job.run_dir.read_summary()["status"])
         with self._lock:
             self._running[job] = process = JobProcess(job, self._dir, slot)
-            self._display.begin(job)
+            self._display.start(job)
         if self.received is not None:  # meanwhile
             process.stop()
         try:

@@ -13,7 +13,7 @@ from hp_lightning.common.errors import InputError, Interrupted, RunError
 from hp_lightning.common.run_dir import short_reason
 from hp_lightning.sweeps.comparison.write import summarize
 from hp_lightning.sweeps.job import ELSEWHERE, JobProcess, is_settled, status_of
-from hp_lightning.sweeps.plan import Job, begin
+from hp_lightning.sweeps.plan import Job, start_sweep
 from hp_lightning.sweeps.pool import claimed, is_claimed
 
 
@@ -38,7 +38,7 @@ class Grid:
 
 
 def run_sweep(sweep_dir: Path, overrides: list[str], train: Callable[[], None], jobs: Callable[[], list[Job]]) -> None:
-    """Trains every job, and leaves a summary, whatever became of them.
+    """Train every job, and leave a summary, whatever became of them.
 
     Args:
         sweep_dir: the sweep's folder; made here
@@ -53,7 +53,7 @@ def run_sweep(sweep_dir: Path, overrides: list[str], train: Callable[[], None], 
     """
     if torchrun.is_used():
         raise InputError("machine.several_processes", "a sweep starts its jobs itself: start it without torchrun")
-    begin(sweep_dir, overrides)
+    start_sweep(sweep_dir, overrides)
     with messages() as said:
         said.keep_in(sweep_dir / "sweep.log")
         log.info("sweep   %s", sweep_dir)

@@ -25,7 +25,7 @@ LONGEST_SHOWN = 60  # characters of an unknown token
 
 
 def learn_tokenizer(cfg: TokenizerConfig, texts: list[str]) -> Learned:
-    """Learns the tokenizer `cfg.kind` from the texts of the training documents."""
+    """Learn the tokenizer `cfg.kind` from the texts of the training documents."""
     return KINDS[cfg.kind].learn(cfg, texts)
 
 

@@ -24,7 +24,7 @@ class Table:
         return len(self._ends) - 1
 
     def append(self, row: Iterable[int]) -> None:
-        """Adds a row."""
+        """Add a row."""
         self._flat.extend(row)
         self._ends.append(len(self._flat))
 

@@ -35,7 +35,7 @@ class BPETokenizer:
 
     @classmethod
     def learn(cls, cfg: TokenizerConfig, texts: list[str]) -> Learned:
-        """Learns which sequences to merge, until there are `vocab_size` tokens or none occurs `min_frequency` times."""
+        """Learn which sequences to merge, until there are `vocab_size` tokens or none occurs `min_frequency` times."""
         encoder = _encoder(models.BPE())
         trainer = trainers.BpeTrainer(
             vocab_size=min(cfg.vocab_size or MOST_TOKENS, MOST_TOKENS) - 1,

@@ -26,7 +26,7 @@ class CharTokenizer:
 
     @classmethod
     def learn(cls, cfg: TokenizerConfig, texts: list[str]) -> Learned:
-        """Learns the vocabulary: the most common characters, ties in their own order."""
+        """Learn the vocabulary: the most common characters, ties in their own order."""
         counts: Counter[str] = Counter()
         for text in texts:
             counts.update(text.lower() if cfg.lowercase else text)

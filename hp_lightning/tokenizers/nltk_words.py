@@ -63,7 +63,7 @@ class Cutter:
         self._add_unit(LINE_BREAK, [LINE_BREAK])
 
     def cut(self, text: str) -> Cut:
-        """Cuts a text."""
+        """Cut a text."""
         if self._last is None or self._last[0] is not text:
             self._last = (text, self._cut(text))
         return self._last[1]
@@ -73,7 +73,7 @@ class Cutter:
         self._add_units([key for key in dict.fromkeys(keys) if key not in self._units])
         units = np.fromiter(map(self._units.__getitem__, keys), np.int32, len(keys))
         kinds, begins = self._kinds_of_unit.expand(units)
-        spaced = np.zeros(len(kinds) + 1, np.bool_)  # a last unit without a token would begin behind the last token
+        spaced = np.zeros(len(kinds) + 1, np.bool_)  # a last unit without a token would start behind the last token
         spaced[:-1] = self._spaces_of_unit.expand(units)[0]
         spaced[begins[glued]] = False
         return Cut(kinds, spaced[:-1])
@@ -87,10 +87,10 @@ class Cutter:
                 keys.append(LINE_BREAK)
             end, plain = 0, is_plain(line) and MARK not in line
             for sentence in self._sentences.tokenize(line):
-                begin = line.find(sentence, end)
-                if begin == end:
+                start = line.find(sentence, end)
+                if start == end:
                     glued.append(len(keys))
-                end = begin + len(sentence)
+                end = start + len(sentence)
                 keys.extend(_keys_of(sentence) if plain else [LINE_BREAK + WHOLE + sentence])
         return keys, glued
 
@@ -166,9 +166,9 @@ def _aligned(text: str, tokens: list[str]) -> Iterator[tuple[str, str, bool]]:
     """Each token, how it is written in the text, and whether white space stands before it."""
     position = 0
     for token in tokens:
-        begin = position
-        while begin < len(text) and text[begin].isspace() and token != LINE_BREAK:
-            begin += 1
-        written = next((form for form in (token, *QUOTES.get(token, ())) if text.startswith(form, begin)), token)
-        yield token, written, begin > position
-        position = begin + len(written)
+        start = position
+        while start < len(text) and text[start].isspace() and token != LINE_BREAK:
+            start += 1
+        written = next((form for form in (token, *QUOTES.get(token, ())) if text.startswith(form, start)), token)
+        yield token, written, start > position
+        position = start + len(written)

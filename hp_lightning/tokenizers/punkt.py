@@ -87,7 +87,7 @@ class _Block:
 
 
 def _numbered() -> defaultdict[str, int]:
-    """Gives each new key the next number."""
+    """Give each new key the next number."""
     numbers: defaultdict[str, int] = defaultdict()
     numbers.default_factory = numbers.__len__
     return numbers

@@ -55,7 +55,7 @@ class WordTokenizer:
 
     @classmethod
     def learn(cls, cfg: TokenizerConfig, texts: list[str]) -> Learned:
-        """Learns where sentences end, the vocabulary, and between which tokens a space stands."""
+        """Learn where sentences end, the vocabulary, and between which tokens a space stands."""
         punkt_state = punkt.train(watched("learning where sentences end", texts))
         cutter = Cutter(punkt_state, cfg.lowercase)
         cuts = deque(cutter.cut(text) for text in watched("cutting into words", texts))

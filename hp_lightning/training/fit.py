@@ -113,7 +113,7 @@ def _check_started_once() -> None:
 
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Sets variables; afterwards the environment is as before, without what Lightning adds for other processes."""
+    """Set variables; afterwards the environment is as before, without what Lightning adds for other processes."""
     before = dict(os.environ)
     os.environ.update(variables)
     try:

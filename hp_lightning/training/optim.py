@@ -110,7 +110,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, bound: float | None) -> Tensor:
-    """Clips by the norm over all parameters (Pascanu et al. 2013, arXiv:1211.5063), and gives that norm.
+    """Clip by the norm over all parameters (Pascanu et al. 2013, arXiv:1211.5063), and return that norm.
 
     The fused kernels divide the gradients by `grad_scale` while they take the step, which saves a pass over them.
     """

@@ -23,7 +23,7 @@ from hp_lightning.common.console import log
 from hp_lightning.common.errors import InputError
 from hp_lightning.common.files import atomic_write_text
 from hp_lightning.common.hardware import check_devices
-from hp_lightning.common.hydra_grammar import parted
+from hp_lightning.common.hydra_grammar import key_and_value
 from hp_lightning.common.run_dir import RUNS, RunDir, find_checkpoint, find_resumable
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
@@ -75,7 +75,7 @@ class Run:
     @property
     def kept_until(self) -> int:
         """The last step whose metrics a resumed run keeps; -1 for a new run."""
-        return -1 if self.resumed is None else self.resumed.keeps_figures_until
+        return -1 if self.resumed is None else self.resumed.keeps_metrics_until
 
     @cached_property
     def kneser_ney_loss(self) -> float | None:
@@ -144,7 +144,7 @@ def chosen_tokenizer(cfg: TrainConfig, overrides: list[str]) -> tuple[TrainConfi
     """
     if cfg.tokenizer.from_run is None:
         return cfg, cfg.tokenizer
-    given = {key for key, _ in map(parted, overrides) if key == "tokenizer" or key.startswith("tokenizer.")}
+    given = {key for key, _ in map(key_and_value, overrides) if key == "tokenizer" or key.startswith("tokenizer.")}
     others = sorted(given - {"tokenizer.from_run"})
     if others:
         raise InputError(
@@ -251,7 +251,7 @@ def _check_fits(run: Run, trained: LoadedCheckpoint) -> None:
 
 def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]) -> TrainConfig:
     """The saved config with what the command line overrides; a new bound on the length replaces both old ones."""
-    keys = [key for key, _ in map(parted, overrides) if key != "resume"]
+    keys = [key for key, _ in map(key_and_value, overrides) if key != "resume"]
     refused = [key for key in keys if not any(f"{key}.".startswith(f"{known}.") for known in RESUMABLE)]
     if refused:
         raise InputError(

@@ -65,7 +65,7 @@ class Schedule:
         return memory
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a saved memory; factor and patience stay as this run's config has them."""
+        """Load a saved state; factor and patience stay as this run's config has them."""
         memory = dict(state)
         self._factor.param_groups[0]["lr"] = memory.pop("factor")
         if self._cfg.plateau.patience is not None:

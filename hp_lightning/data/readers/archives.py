@@ -43,7 +43,7 @@ class Part:
 
     @property
     def ending(self) -> str:
-        """Tells what is in the file, as in ".csv"."""
+        """The ending that tells what is in the file, as in ".csv"."""
         return PurePosixPath(self.name).suffix.lower()
 
 

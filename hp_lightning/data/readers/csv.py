@@ -42,7 +42,7 @@ class Table:
 
 @contextmanager
 def open_table(part: Part, cfg: DataConfig) -> Iterator[Table]:
-    """Opens a file to be read row by row.
+    """Open a file to be read row by row.
 
     Raises:
         InputError: what is in it cannot be read; also while its rows are read.
@@ -60,7 +60,7 @@ def open_table(part: Part, cfg: DataConfig) -> Iterator[Table]:
         raise InputError("data.wrong_encoding", undecodable(part, cfg.encoding, error)) from error
     except UnicodeError as error:
         raise InputError(
-            "data.wrong_encoding", f"{part.label} is no text in {cfg.encoding} ({reason(error)}): set data.encoding"
+            "data.wrong_encoding", f"{part.label} is not text in {cfg.encoding} ({reason(error)}): set data.encoding"
         ) from error
 
 
@@ -90,7 +90,7 @@ def _csv_rows(part: Part, lines: Iterator[str], delimiter: str, first_line: int)
     except csv.Error as error:
         raise InputError(
             "data.invalid_csv",
-            f"{part.label}, line {line}: no valid CSV in the row that begins here ({reason(error)}): a quotation mark "
+            f"{part.label}, line {line}: invalid CSV in the row that starts here ({reason(error)}): a quotation mark "
             "is missing, or one inside a cell is not doubled",
         ) from error
 

@@ -46,8 +46,8 @@ def _decoded(file: IO[bytes], encoding: str, errors: str = "strict") -> io.TextI
     except (LookupError, ValueError) as error:
         raise InputError(
             "data.unknown_encoding",
-            f"data.encoding={printable(encoding)} is no encoding of text: take utf-8, cp1252, utf-16 or another that "
-            "Python knows",
+            f"data.encoding={printable(encoding)} is not an encoding of text: take utf-8, cp1252, utf-16 or another "
+            "that Python knows",
         ) from error
 
 
@@ -63,7 +63,7 @@ def _with_nul(part: Part, number: int, line: str) -> InputError:
 
 
 def undecodable(part: Part, encoding: str, error: UnicodeDecodeError) -> str:
-    """Says on which line the bytes are, for which the file is read once more, and what they may be."""
+    """Say on which line the bytes are, for which the file is read once more, and what they may be."""
     with refusals(part.label), part.open() as file:
         lines = enumerate(_decoded(file, encoding, "hp_lightning.undecodable"), 1)
         try:

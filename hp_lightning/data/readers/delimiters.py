@@ -51,7 +51,7 @@ def _rows(sample: list[str], delimiter: str) -> list[list[str]]:
 
 
 def _unlikeliness(cfg: DataConfig, rows: list[list[str]]) -> tuple[bool, ...]:
-    """Sorts delimiters: columns that every row has, a header's first; then only a header's; then a single column."""
+    """Sort delimiters: columns that every row has, a header's first; then only a header's; then a single column."""
     lengths = {len(row) for row in rows}
     parts_header = bool(rows) and len(rows[0]) > 1
     consistent = len(lengths) == 1

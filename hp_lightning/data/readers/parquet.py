@@ -60,7 +60,7 @@ def _damage_refused(part: Part) -> Iterator[None]:
     except (ArrowException, OSError, ValueError) as error:
         raise InputError(
             "data.damaged",
-            f"{part.label} is no parquet file or a damaged one ({reason(error)}): fetch or write it again",
+            f"{part.label} is not a Parquet file, or is damaged ({reason(error)}): fetch or write it again",
         ) from error
 
 

@@ -28,7 +28,7 @@ ROW_HEIGHT, LETTER_WIDTH = 0.24, 0.068  # inches
 
 
 def draw(comparison: Comparison, file: BinaryIO) -> None:
-    """Draws it into a PNG file."""
+    """Draw the comparison into a PNG file."""
     rows = _aligned([headings(comparison.configurations[0]), *map(cells, comparison.configurations)])
     size = (10 + LETTER_WIDTH * len(rows[0]), max(4.2, 1 + ROW_HEIGHT * len(rows)))
     picture = Figure(figsize=size, dpi=DPI, layout="constrained")
@@ -106,7 +106,7 @@ def _draw_values(axes: Axes, comparison: Comparison, colours: list[Any], rows: l
 
 
 def _draw_row(axes: Axes, comparison: Comparison, configuration: Configuration, place: int, colour: Any) -> list[float]:
-    """Gives back what has to be in the picture."""
+    """Draw a configuration; return the values that have to be in the picture."""
     seeds = [_value(comparison, run.best) for run in configuration.counted if run.best is not None]
     mean, std = configuration.metrics[comparison.metric].mean, configuration.metrics[comparison.metric].std
     axes.plot(seeds, [place] * len(seeds), "o", color=colour, markersize=5, alpha=1 if std is None else 0.5)

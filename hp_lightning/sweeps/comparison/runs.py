@@ -13,7 +13,7 @@ import yaml
 from omegaconf.errors import OmegaConfBaseException
 
 from hp_lightning.common.errors import InputError
-from hp_lightning.common.hydra_grammar import parted
+from hp_lightning.common.hydra_grammar import key_and_value
 from hp_lightning.common.run_dir import COMPLETE, RunDir
 from hp_lightning.schema.train import plain_from_yaml
 
@@ -184,7 +184,7 @@ def read_run(folder: Path) -> RunRecord | None:
     damage: list[str] = []
     run_dir = RunDir(folder)
     overrides = _yaml(run_dir.overrides, damage)
-    typed = dict(map(parted, map(str, overrides))) if isinstance(overrides, list) else {}
+    typed = dict(map(key_and_value, map(str, overrides))) if isinstance(overrides, list) else {}
     settings = _settings(run_dir.config, damage)
     summary = _summary(run_dir, damage)
     curve, speeds = read_metrics(_text(run_dir.metrics, damage) or "")

@@ -18,7 +18,7 @@ from hp_lightning.tasks.course.words import look_at_words
 
 
 def write_page(cfg: CourseConfig) -> None:
-    """Writes the page, and says where.
+    """Write the page, and say where.
 
     Raises:
         InputError: the checkpoint, the text or a corpus that was named is not usable

@@ -73,7 +73,7 @@ class Subject:
 
 
 def find_subject(path: Path, cfg: CourseConfig) -> Subject:
-    """Reads a checkpoint, and the corpus that it was trained on where that is still there.
+    """Read a checkpoint, and the corpus that it was trained on where that is still there.
 
     Raises:
         InputError: the checkpoint cannot be used; `data.path` was given and cannot be read; `text` holds no token

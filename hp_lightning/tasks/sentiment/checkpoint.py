@@ -22,7 +22,7 @@ DIGEST_BYTES = 8  # of a text: among a million texts, two have the same with a c
 
 
 def save(reader: LabelReader, trained: LoadedCheckpoint, texts: list[str], path: Path) -> None:
-    """Writes the file.
+    """Write the file.
 
     Args:
         trained: the model that gave form and tokenizer
@@ -75,7 +75,7 @@ def is_finetuned(path: Path) -> bool:
 
 
 def load(path: Path) -> FinetunedModel | None:
-    """Reads the file, of which nothing is executed; None where it is something else, such as a run's checkpoint.
+    """Read the file, of which nothing is executed; None where it is something else, such as a run's checkpoint.
 
     Raises:
         InputError: it cannot be read, is damaged, or of another version

@@ -17,7 +17,7 @@ from hp_lightning.tasks.sentiment.rows import read_rows
 
 
 def compare(classifier: Classifier, source: str, cfg: SentimentConfig) -> None:
-    """Prints the measures, writes them as JSON and draws a reliability diagram; at `cfg.out`.
+    """Print the metrics, write them as JSON and draw a reliability diagram, at `cfg.out`.
 
     Or else beside the checkpoint, with the names of the method and of the file of rows.
 

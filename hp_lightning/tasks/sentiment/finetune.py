@@ -71,14 +71,14 @@ def finetune(
     nets: list[GPT] = []
     log_odds, truth = torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.bool)
     for number in range(cfg.networks):
-        kept_back, learned = _parted(examples, cfg.val_fraction, seed, number)
+        kept_back, learned = _hold_out(examples, cfg.val_fraction, seed, number)
         nets.append(_finetuned(trained, learned, cfg, seed + number))
         reader = LabelReader(nets[-1:], trained.tokenizer, cfg.labels, 1.0, context)
         found = reader.log_odds([example.text for example in kept_back])
         if not torch.isfinite(found).all():
             raise InputError(
                 "sentiment.diverged",
-                f"finetune.lr={cfg.lr:g}: what the network says is no number any more: take a lower rate",
+                f"finetune.lr={cfg.lr:g}: the network's output is not finite: lower it",
             )
         positive = torch.tensor([example.positive for example in kept_back])
         share = float(((found > 0) == positive).double().mean())
@@ -105,7 +105,7 @@ def fit_temperature(log_odds: Tensor, truth: Tensor) -> float:
     return math.exp((low + high) / 2)
 
 
-def _parted(
+def _hold_out(
     examples: list[Example], val_fraction: float, seed: int, number: int
 ) -> tuple[list[Example], list[Example]]:
     """The same share of each sentiment kept back, at random, and the others; the next share for the next number."""

@@ -27,7 +27,7 @@ class Quality:
 
 
 def measure(probabilities: Tensor, labels: Tensor) -> Quality:
-    """Compares the probability of a positive sentiment, (rows,), with whether it is positive, (rows,) bool."""
+    """Compare the probability of a positive sentiment, (rows,), with whether it is positive, (rows,) bool."""
     confidence = torch.maximum(probabilities, 1 - probabilities)
     right = ((probabilities >= 0.5) == labels).long()
     truth = labels.long()

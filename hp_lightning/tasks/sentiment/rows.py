@@ -62,7 +62,7 @@ class Rows:
 
 
 def read_rows(key: str, path: str, cfg: DataConfig) -> Rows:
-    """Reads a CSV file, a file of one text per line, or standard input.
+    """Read a CSV file, a file of one text per line, or standard input.
 
     Args:
         key: the config key by which the file was given

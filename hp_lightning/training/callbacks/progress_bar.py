@@ -36,8 +36,8 @@ class ProgressDisplay(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the bar."""
-        self._first_step, self._begin = trainer.global_step, time.monotonic()
-        self._last_line = self._last_move = self._begin
+        self._first_step, self._start = trainer.global_step, time.monotonic()
+        self._last_line = self._last_move = self._start
         self._bar.start()
 
     def on_train_batch_end(
@@ -68,7 +68,7 @@ class ProgressDisplay(L.Callback):
     def _line(self, step: int, metrics: str) -> None:
         self._last_line = time.monotonic()
         done = step - self._first_step
-        left = f"  {clock((self._total - step) * (self._last_line - self._begin) / done)} left" if done else ""
+        left = f"  {clock((self._total - step) * (self._last_line - self._start) / done)} left" if done else ""
         log.info("step %*d/%d  %s%s", len(str(self._total)), step, self._total, metrics, left)
 
     def _metrics(self, *keys: str) -> str:

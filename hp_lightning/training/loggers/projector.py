@@ -20,7 +20,7 @@ CONFIG = """embeddings {{
 
 
 def write_projector(run_dir: RunDir, net: GPT, data: CorpusDataModule) -> None:
-    """Puts the vectors of the most frequent tokens, with their words and ranks, where TensorBoard finds them."""
+    """Put the vectors of the most frequent tokens, with their words and ranks, where TensorBoard finds them."""
     order = data.unigram_losses().argsort(stable=True)[:MOST_TOKENS]
     vectors = net.token_embedding.weight.detach()[order.to(net.token_embedding.weight.device)].float().cpu().numpy()
     words = labels(data.tokenizer, order.tolist())

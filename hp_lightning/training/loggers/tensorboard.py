@@ -97,7 +97,7 @@ class TensorBoardLogger(Logger):
         """Nothing: Lightning would log what it takes for the settings of a module."""
 
     def flush(self) -> None:
-        """Brings everything to the disk."""
+        """Flush everything to the disk."""
         with naming(self._events):
             for writer in (self._by_steps, self._by_tokens):
                 writer.flush()
@@ -106,7 +106,7 @@ class TensorBoardLogger(Logger):
                     os.fsync(file.fileno())
 
     def finalize(self, status: str) -> None:
-        """Closes the files; what is added later goes into others."""
+        """Close the files; what is added later goes into others."""
         # A run that has failed for want of room would fail of it again, and hide what it failed of.
         with suppress(OSError) if status == "failed" else nullcontext():
             self.flush()
