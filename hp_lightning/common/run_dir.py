@@ -140,22 +140,10 @@ class RunDir:
         }
         atomic_write_text(self.summary, json.dumps(plain, indent=2) + "\n")
 
-    def load_summary(self) -> dict[str, Any]:
-        """What `write_summary` wrote.
-
-        Raises:
-            OSError: the file is not there, or may not be read
-            ValueError: it is damaged
-        """
-        summary = json.loads(self.summary.read_text(encoding="utf-8"))
-        if not isinstance(summary, dict):
-            raise ValueError("keys and values were expected")
-        return summary
-
     def read_summary(self) -> dict[str, Any]:
         """What `write_summary` wrote; nothing where there is none that can be read."""
-        with suppress(OSError, ValueError):
-            return self.load_summary()
+        with suppress(OSError, ValueError, TypeError):
+            return dict(json.loads(self.summary.read_text(encoding="utf-8")))
         return {}
 
     def is_complete(self, step: int) -> bool:

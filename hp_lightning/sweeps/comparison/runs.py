@@ -1,10 +1,11 @@
 """Run folders read back: the settings of a run, its end, its metrics. Nothing heavy is imported."""
 
 import csv
+import json
 import math
 import os
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from omegaconf.errors import OmegaConfBaseException
 
 from hp_lightning.common.errors import InputError
+from hp_lightning.common.errors import reason as in_one_line
 from hp_lightning.common.hydra_grammar import key_and_value
 from hp_lightning.common.run_dir import COMPLETE, RunDir
 from hp_lightning.schema.train import plain_from_yaml
@@ -183,21 +185,19 @@ def read_run(folder: Path) -> RunRecord | None:
     """Read a run folder; None if it is not there any more."""
     damage: list[str] = []
     run_dir = RunDir(folder)
-    overrides = _yaml(run_dir.overrides, damage)
+    overrides = _read(run_dir.overrides, yaml.safe_load, damage)
     typed = dict(map(key_and_value, map(str, overrides))) if isinstance(overrides, list) else {}
-    settings = _settings(run_dir.config, damage)
-    summary = _summary(run_dir, damage)
-    curve, speeds = read_metrics(_text(run_dir.metrics, damage) or "")
-    status = str(summary.get("status", ""))
-    if not status:
-        status = "running" if run_dir.is_running() else "not finished"
+    settings = _read(run_dir.config, lambda text: hyperparameters(plain_from_yaml(text)), damage)
+    summary = _read(run_dir.summary, _summary, damage) or {}
+    curve, speeds = _read(run_dir.metrics, read_metrics, damage) or ([], [])
+    running = "running" if run_dir.is_running() else "not finished"
     reason = summary.get("reason")
     record = RunRecord(
         folder=folder,
-        status=status,
+        status=str(summary.get("status") or running),
         reason=None if reason is None else str(reason),
         overrides=typed,
-        choices=_choices(run_dir.hydra, damage),
+        choices=_read(run_dir.hydra, _choices, damage) or {},
         settings=typed if settings is None else settings,
         has_config=settings is not None,
         summary=summary,
@@ -208,55 +208,29 @@ def read_run(folder: Path) -> RunRecord | None:
     return record if _is_run_folder(folder) else None
 
 
-def _text(path: Path, damage: list[str]) -> str | None:
-    """The text of a file; None where there is none."""
+def _read(path: Path, parse: Callable[[str], Any], damage: list[str]) -> Any:
+    """What a file holds; None where it is not there, or is damaged, which is noted."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return parse(path.read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError:
         return None
     except OSError as error:
         damage.append(f"{path} cannot be read: {error.strerror}")
-        return None
+    except (ValueError, yaml.YAMLError, OmegaConfBaseException, InputError) as error:
+        damage.append(f"{path} is damaged: {in_one_line(error)}")
+    return None
 
 
-def _yaml(path: Path, damage: list[str]) -> Any:
-    text = _text(path, damage)
-    try:
-        return None if text is None else yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        damage.append(f"{path} is damaged: {_first_line(error)}")
-        return None
+def _summary(text: str) -> dict[str, Any]:
+    summary = json.loads(text)
+    if not isinstance(summary, dict):
+        raise ValueError("keys and values were expected")
+    return summary
 
 
-def _choices(path: Path, damage: list[str]) -> dict[str, str]:
-    node = _yaml(path, damage)
+def _choices(text: str) -> dict[str, str]:
+    """The choices of config groups in Hydra's own config."""
+    node = yaml.safe_load(text)
     for key in ("hydra", "runtime", "choices"):
         node = node.get(key) if isinstance(node, dict) else None
-    if not isinstance(node, dict):
-        return {}
-    return {str(group): "null" if choice is None else str(choice) for group, choice in node.items()}
-
-
-def _settings(path: Path, damage: list[str]) -> dict[str, Any] | None:
-    text = _text(path, damage)
-    try:
-        return None if text is None else hyperparameters(plain_from_yaml(text))
-    except (ValueError, yaml.YAMLError, OmegaConfBaseException, InputError) as error:
-        damage.append(f"{path} is damaged: {_first_line(error)}")
-        return None
-
-
-def _summary(run_dir: RunDir, damage: list[str]) -> dict[str, Any]:
-    try:
-        return run_dir.load_summary()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        damage.append(f"{run_dir.summary} cannot be read: {error.strerror}")
-    except ValueError as error:
-        damage.append(f"{run_dir.summary} is damaged: {_first_line(error)}")
-    return {}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return {str(group): "null" if choice is None else str(choice) for group, choice in (node or {}).items()}
