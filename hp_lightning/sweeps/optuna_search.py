@@ -1,15 +1,14 @@
-"""Searching instead of trying everything: Optuna proposes the next job by what the others have come to.
+"""Search instead of a grid: Optuna proposes the next job by the results of the others.
 
 Hydra's own plugin for Optuna is bound to its version 2, which fails on current SQLAlchemy, optimises the last value and
-not the best, and knows no pruning; this one uses current Optuna (Akiba et al. 2019, arXiv:1907.10902) itself.
+not the best, and knows no pruning; this one uses current Optuna (Akiba et al. 2019, arXiv:1907.10902) itself. To be
+deleted when Hydra 1.4 is out, whose plugin takes Optuna 4.9 and later (hydra-ecosystem/hydra#3211), if that prunes.
 """
 
-import csv
 import math
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -20,6 +19,7 @@ from optuna.trial import Trial, TrialState
 
 from hp_lightning.common.errors import InputError
 from hp_lightning.common.run_dir import COMPLETE
+from hp_lightning.sweeps.comparison.runs import read_metrics
 from hp_lightning.sweeps.job import ELSEWHERE, record
 from hp_lightning.sweeps.plan import Job, make_job
 
@@ -152,11 +152,9 @@ def _suggestion(override: Override) -> Suggest:
 
 
 def _validations(job: Job) -> list[tuple[int, float]]:
-    """Step and loss of each validation that the job has written down."""
+    """Step and loss of each validation so far."""
     try:
-        with job.run_dir.metrics.open(newline="") as file:
-            rows: list[dict[str, Any]] = list(csv.DictReader(file))
-        found = [(int(row["step"]), float(row["val/loss"])) for row in rows if row.get("val/loss")]
-    except (OSError, ValueError, KeyError, csv.Error):  # not there yet, or being written
+        curve, _ = read_metrics(job.run_dir.metrics.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there yet, or damaged
         return []
-    return [(step, loss) for step, loss in found if math.isfinite(loss)]
+    return [(validation.step, validation.loss) for validation in curve if math.isfinite(validation.loss)]
