@@ -82,7 +82,7 @@ def test_a_damaged_last_falls_back_to_the_one_before(
     done = run_script("train.py", "resume=run")
     assert done.returncode == 0, done.stderr
     assert (
-        "run/checkpoints/last.ckpt is damaged: going on from run/checkpoints/previous.ckpt, of step 50" in done.stdout
+        "run/checkpoints/last.ckpt is damaged: resuming from run/checkpoints/previous.ckpt, of step 50" in done.stdout
     )
     assert "resumed at step 50" in done.stdout
     assert (run / "checkpoints" / "last.damaged").exists(), "nothing is thrown away"
