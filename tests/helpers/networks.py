@@ -13,8 +13,12 @@ from hp_lightning.schema.train import TrainConfig
 from hp_lightning.tokenizers import Tokenizer
 
 
-def save_untrained(path: Path, cfg: TrainConfig, tokenizer: Tokenizer) -> GPT:
-    """Writes the checkpoint of a network with random weights, larger than initially; gives the network."""
+def save_untrained(path: Path, cfg: TrainConfig, tokenizer: Tokenizer, corpus: str = "") -> GPT:
+    """Write the checkpoint of a network with random weights, larger than initially; return the network.
+
+    Args:
+        corpus: digest of the corpus that it was trained on
+    """
     cfg = replace(cfg, model=replace(cfg.model, vocab_size=cfg.model.vocab_size or len(tokenizer.vocabulary)))
     torch.manual_seed(1)
     net = GPT(cfg.model).eval()
@@ -22,7 +26,7 @@ def save_untrained(path: Path, cfg: TrainConfig, tokenizer: Tokenizer) -> GPT:
         torch.nn.init.normal_(parameter, std=0.2)
     contents: dict[str, Any] = {"optimizer_states": [], "schedule": {}, "loops": {}, "callbacks": {}, "global_step": 0}
     weights = {f"net.{name}": weight for name, weight in net.state_dict().items()}
-    ours = checkpoint.our_part(cfg, tokenizer, "", checkpoint.ValidationHistory())
+    ours = checkpoint.our_part(cfg, tokenizer, corpus, checkpoint.ValidationHistory())
     torch.save({**contents, "state_dict": weights, checkpoint.CHECKPOINT_KEY: ours}, path)
     return net
 

@@ -135,7 +135,7 @@ def test_a_run_shows_its_corpus_and_its_curves(make_config: Callable[..., TrainC
     encoded = tokenize_corpus(cfg.data, cfg.tokenizer)
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
-    save_untrained(run / "checkpoints" / "best.ckpt", cfg, encoded.tokenizer)
+    save_untrained(run / "checkpoints" / "best.ckpt", cfg, encoded.tokenizer, encoded.digest)
     (run / "metrics.csv").write_text(
         "step,train/loss,lr,val/loss,val/perplexity\n5,,0.1,4.9,134.3\n10,5.0,0.1,4.5,90.0\n20,4.0,0.05,4.25,70.1\n30,3.5,0.05,4.75,115.6\n"
     )
@@ -146,6 +146,8 @@ def test_a_run_shows_its_corpus_and_its_curves(make_config: Callable[..., TrainC
     assert page.ids["step-2"][-len(wanted) :] == wanted
     assert f"“{encoded.documents['val'][0].name}”" in page.texts["step-1"]  # markup in a name is text
     assert "i" not in page.tags
+    assert f"{encoded.facts.splits['val'].words} kept back to validate" in page.texts["head"]
+    assert "has not been trained on" in page.texts["step-1"]
     assert "had risen to 4.750" in page.texts["step-13"]
     assert "lowest at step 20: 4.250" in page.texts["step-13"]
     assert not any("nan" in text for text in page.texts.values()), "validated before there was a training loss"
