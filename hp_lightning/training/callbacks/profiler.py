@@ -17,8 +17,8 @@ OPERATORS = 20
 class StepProfiler(L.Callback):
     """Leaves `trace.json.gz`, for https://ui.perfetto.dev or chrome://tracing, and `operators.txt` in a folder.
 
-    A run that ends before these passes leaves nothing. Lightning's `PyTorchProfiler` counts the batches of a
-    validation, too, and would write their trace over that of training.
+    A run that ends before the first of these passes leaves nothing. Lightning's `PyTorchProfiler` counts the batches of
+    a validation, too, and would write their trace over that of training.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,15 +39,15 @@ class StepProfiler(L.Callback):
         """End the trace, and write it."""
         self._passes += 1
         if self._passes == PASSES_BEFORE + PASSES:
-            self._profile.stop()
-            self._write()
+            self._finish()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """End the trace of a run that ends before it was full."""
+        """End the trace with the run, where that ends sooner."""
         if PASSES_BEFORE < self._passes < PASSES_BEFORE + PASSES:
-            self._profile.stop()
+            self._finish()
 
-    def _write(self) -> None:
+    def _finish(self) -> None:
+        self._profile.stop()
         self._folder.mkdir(exist_ok=True)
         self._profile.export_chrome_trace(str(self._folder / "trace.json.gz"))
         by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
