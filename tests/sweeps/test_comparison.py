@@ -243,6 +243,7 @@ def test_damaged_folders_are_no_obstacle(sweep: Path, add_run: AddRun, capsys: C
     add_run("model=small", **done((4.0,)))
     torn = add_run("model=base", **done((5.0, 4.5)))
     (torn / "summary.json").write_text('{"status": "comp')
+    (torn / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: [model]}}\n")
     lost = add_run("model=tiny", **done((4.6,)))
     (lost / "metrics.csv").write_bytes(b"\xff\x00,\nstep\n\x00\x01,1\n")
     nan = add_run("model=gpt2", losses=(4.8, math.nan), status="completed", **{"best/val/loss": None, "best/step": 10})

@@ -233,4 +233,5 @@ def _choices(text: str) -> dict[str, str]:
     node = yaml.safe_load(text)
     for key in ("hydra", "runtime", "choices"):
         node = node.get(key) if isinstance(node, dict) else None
-    return {str(group): "null" if choice is None else str(choice) for group, choice in (node or {}).items()}
+    choices = node if isinstance(node, dict) else {}
+    return {str(group): "null" if choice is None else str(choice) for group, choice in choices.items()}
