@@ -31,7 +31,7 @@ from hp_lightning.schema.model import ModelConfig
 from hp_lightning.schema.train import TrainConfig, from_plain, to_plain
 from hp_lightning.tokenizers import Tokenizer, tokenizer_from_state
 
-FORMAT = 10
+FORMAT = 11
 CHECKPOINT_KEY = "hp_lightning"  # the key below which our part of a checkpoint stands, beside Lightning's
 SENTIMENT_KEY = "hp_lightning_sentiment"  # likewise in a file of `tasks.sentiment.checkpoint`
 
@@ -75,7 +75,7 @@ class LoadedCheckpoint:
 
     @property
     def keeps_metrics_until(self) -> int:
-        """The last step whose figures are all in it; a due validation's are written again."""
+        """The last step whose metrics are all in it; a due validation's are written again."""
         return self.step - 1 if self.record.validation_due else self.step
 
     @property
