@@ -35,7 +35,9 @@ class TrainerConfig:
     val_every_steps: Optional[int] = setting(
         None, "optimizer steps between validations; null: an epoch", number(at_least=1)
     )
-    profile: bool = setting(False, "whether a torch profiler writes a trace and table of some steps, in the run folder")
+    profile: bool = setting(
+        False, "whether a torch profiler writes a trace and table of some passes, in the run folder"
+    )
 
 
 @dataclass

@@ -162,6 +162,14 @@ def test_profile_shows_where_the_time_of_a_step_goes(finished: tuple[Path, str])
     assert "profile    run/profile" in printed
 
 
+def test_a_run_too_short_for_a_profile_says_so(run_script: Callable, first_book: Path, tmp_path: Path) -> None:
+    settings = ["experiment=smoke", f"data.path={first_book}", "max_steps=3", "run_dir=run", "trainer.profile=true"]
+    done = run_script("train.py", *settings)
+    assert done.returncode == 0, done.stderr
+    assert "no profile was made: it starts after 10 passes" in done.stdout
+    assert not (tmp_path / "run" / "profile").exists()
+
+
 def test_checkpoint_is_enough_and_plain(finished: tuple[Path, str]) -> None:
     run_dir, _ = finished
     contents = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)

@@ -43,6 +43,8 @@ class StepProfiler(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """End the trace with the run, where that ends sooner."""
+        if self._passes <= PASSES_BEFORE:
+            log.warning("no profile was made: it starts after %s passes", PASSES_BEFORE)
         if PASSES_BEFORE < self._passes < PASSES_BEFORE + PASSES:
             self._finish()
 
