@@ -1,5 +1,6 @@
 """One run, from its config to its summary."""
 
+import atexit
 import gc
 import logging
 import math
@@ -181,6 +182,7 @@ def _command_to_resume(run: Run, step: int, validations_since_best: int) -> str:
 
 def _fit(run: Run) -> None:
     """Train, test and report; the summary also tells of a run that did not end well, and why."""
+    atexit.register(_leave_process_group)
     keep_compiled_in(cache_folder(run.cfg.data) / "compiled")
     L.seed_everything(run.cfg.seed, verbose=False)
     module = GPTModule(run.cfg)
@@ -204,9 +206,12 @@ def _fit(run: Run) -> None:
         if ending.interrupted is not None:
             raise ending.interrupted from error
         raise
-    finally:
-        if torch.distributed.is_initialized():  # its threads must not meet the end of Python
-            torch.distributed.destroy_process_group()
+
+
+def _leave_process_group() -> None:
+    """Before Python ends, whose end the threads of gloo must not meet; Lightning itself does so for NCCL alone."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _resume_advice(run: Run) -> str:
