@@ -1,4 +1,4 @@
-"""What the presets come to on three corpora, beside nanoGPT and beside counting; makes docs/RESULTS.md.
+"""What the presets reach on three corpora, compared with nanoGPT and the n-gram baseline; makes docs/RESULTS.md.
 
     python benchmarks/results.py --data DIR --nanogpt DIR
 

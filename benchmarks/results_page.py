@@ -55,7 +55,7 @@ def write_page(to: Path, found: dict[str, Measured]) -> None:
         "(`--page`: writes it again). The losses are in nats per token "
         "over every token of the validation split. The minutes are of training, without validations, on one of two "
         "cores of a server, another run on the other; where nanoGPT is compared, it and the first of ours were begun "
-        "together. *Counting* is the Kneser-Ney model of order 5 on the "
+        "together. *The n-gram baseline* is the Kneser-Ney model of order 5 on the "
         "same tokens.",
     ]
     for name, measured in found.items():
@@ -86,12 +86,12 @@ def _counted(records: list[RunRecord]) -> float:
 
 
 def _beside(comparison: Comparison, measured: Measured, counted: float) -> list[str]:
-    """What the best of ours is beside counting and beside the other programs."""
+    """The best of ours, compared with the n-gram baseline and with the other programs."""
     best = comparison.ranked[0]
     loss = comparison.value(best)
     ratio = math.exp(loss - counted) - 1
     lines = [
-        f"Counting comes to {counted:.3f}, perplexity {math.exp(counted):,.1f}; the best of ours, `{named(best)}`, to "
+        f"The n-gram baseline is {counted:.3f}, perplexity {math.exp(counted):,.1f}; the best of ours, `{named(best)}`, to "
         f"{loss:.3f}, perplexity {math.exp(loss):,.1f}, {abs(ratio):.0%} {'below' if ratio < 0 else 'above'} it."
     ]
     for other in measured.others:
@@ -132,7 +132,7 @@ def _draw(comparison: Comparison, measured: Measured, counted: float, path: Path
     for other in measured.others:
         axes.plot([s / 60 for s, _ in other.points], [v for _, v in other.points], "k-.", label=other.label)
     if math.isfinite(counted):
-        axes.axhline(counted, color="gray", linewidth=0.9, label="counting")
+        axes.axhline(counted, color="gray", linewidth=0.9, label="n-gram baseline")
     least = min(comparison.value(each) for each in comparison.ranked)
     axes.set_ylim(min(least, counted) - 0.05 * SHOWN, least + SHOWN)
     axes.set(xlabel="minutes of training", ylabel="validation loss, nats per token", title=measured.plan.title)

@@ -82,7 +82,7 @@ def plans(data: str) -> dict[str, Plan]:
             title="Speeches: state_union.csv",
             corpus=(*state_union, "max_epochs=null", "logger=csv"),
             about="Words, 294,146 to learn from; `model=small`, the size in which nanoGPT was run, with dropout 0.1 "
-            "and steps of 32 windows; ours are of the presets' 16.",
+            "and steps of 32 sequences; ours are of the presets' 16.",
             sweeps={
                 "sixth": ("max_steps=160", "regularization=none", "trainer.val_every_steps=40"),
                 "full": ("max_steps=900", "regularization=strong", "trainer.val_every_steps=60"),

@@ -33,7 +33,7 @@ def split_documents(documents: list[Document], cfg: DataConfig) -> Splits:
     for split, found in (("train", splits.train), ("validation", splits.val), ("test", splits.test)):
         if not found and (split != "test" or cfg.test_fraction):
             raise InputError(
-                "data.empty_part",
+                "data.empty_split",
                 f"data.split={cfg.split} leaves the {split} split empty ({len(documents)} documents): take "
                 "data.split=tail, other fractions, or more text",
             )

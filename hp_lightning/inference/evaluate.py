@@ -95,7 +95,7 @@ def _splits(wanted: list[str], corpus: TokenizedCorpus) -> list[str]:
     found = [split for split in dict.fromkeys(wanted) if len(corpus.streams[split]) > 1]
     if not found:
         raise InputError(
-            "data.empty_part",
+            "data.empty_split",
             f"splits=[{','.join(wanted)}]: the corpus has no text in these: name train, val or test",
         )
     return found

@@ -18,7 +18,7 @@ class PlateauConfig:
     factor: float = setting(0.5, "what the learning rates are multiplied by on a plateau", PROPER_FRACTION)
     patience: Optional[int] = setting(
         None,
-        "validations without a better loss that are a plateau; null: none is",
+        "validations without a better loss after which the next such one is a plateau; null: none is",
         number(at_least=0),
     )
     min_lr: float = setting(1e-5, "lowest optim.lr; every other rate falls by the same factor", number(at_least=0))

@@ -341,7 +341,7 @@ def test_auto_splits_documents_where_that_comes_near_the_fractions(
     ],
 )
 def test_refuses_a_split_that_leaves_a_part_empty(bundled: DataConfig, split: str, texts: list[str]) -> None:
-    with refused("data.empty_part", f"data.split={split} "):
+    with refused("data.empty_split", f"data.split={split} "):
         split_documents(some_documents(*texts), replace(bundled, split=split))
 
 

@@ -154,7 +154,7 @@ def test_a_short_text_is_cut_as_told_and_measured_elsewhere(run_dir: Path, tmp_p
     (tmp_path / "*.csv").write_text("text\nhi\n", encoding="utf-8")
     target = tmp_path / "figures.json"
     data = [f"data.path={tmp_path}/*.csv", "data.group_columns=[]", "data.text_column=text"]
-    with refused("data.empty_part", "data.split=tail"):
+    with refused("data.empty_split", "data.split=tail"):
         evaluated(run_dir, *data)
     data += ["data.split=tail", "data.val_fraction=0.5", "data.test_fraction=0"]
     evaluated(run_dir, *data, f"out={target}")
