@@ -91,8 +91,9 @@ def _beside(comparison: Comparison, measured: Measured, counted: float) -> list[
     loss = comparison.value(best)
     ratio = math.exp(loss - counted) - 1
     lines = [
-        f"The n-gram baseline is {counted:.3f}, perplexity {math.exp(counted):,.1f}; the best of ours, `{named(best)}`, to "
-        f"{loss:.3f}, perplexity {math.exp(loss):,.1f}, {abs(ratio):.0%} {'below' if ratio < 0 else 'above'} it."
+        f"The n-gram baseline is {counted:.3f}, perplexity {math.exp(counted):,.1f}; the best of ours, "
+        f"`{named(best)}`, is {loss:.3f}, "
+        f"perplexity {math.exp(loss):,.1f}, {abs(ratio):.0%} {'below' if ratio < 0 else 'above'} it."
     ]
     for other in measured.others:
         seconds, reached = other.best

@@ -3,8 +3,8 @@
     python benchmarks/round_trip.py                                            # the bundled stories
     python benchmarks/round_trip.py data.path=state_union.csv "data.group_columns=[president,year]"
 
-Takes any setting of train.py. The tokenizer is learned from the training split, as in a run; of each split the sentences
-that have no `<UNK>` are encoded and decoded.
+Takes any setting of train.py. The tokenizer is learned from the training split, as in a run; of each split the
+sentences that have no `<UNK>` are encoded and decoded.
 """
 
 import sys

@@ -38,7 +38,7 @@ class SplitMetrics:
 
     overall: Metrics  # sequences side by side
     sliding: Metrics | None  # sequences that overlap, where a stride was given
-    documents: list[tuple[str, Metrics]]  # with the same sequences as the figure before
+    documents: list[tuple[str, Metrics]]  # with the same sequences as the metrics before
 
 
 def evaluate(cfg: EvaluateConfig) -> None:
