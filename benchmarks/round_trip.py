@@ -13,7 +13,6 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from nltk.tokenize import NLTKWordTokenizer
-from nltk.tokenize.punkt import PunktSentenceTokenizer
 from nltk.tokenize.treebank import TreebankWordDetokenizer
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -24,7 +23,7 @@ from hp_lightning.data.documents import Document, read_documents  # noqa: E402
 from hp_lightning.data.splits import split_documents  # noqa: E402
 from hp_lightning.schema.train import train_config  # noqa: E402
 from hp_lightning.tokenizers import Tokenizer, learn_tokenizer  # noqa: E402
-from hp_lightning.tokenizers.punkt import sentence_tokenizer  # noqa: E402
+from hp_lightning.tokenizers.punkt import Sentences  # noqa: E402
 
 
 def main() -> None:
@@ -33,7 +32,7 @@ def main() -> None:
         cfg = train_config(compose("train", overrides=sys.argv[1:]))
     splits = split_documents(read_documents(cfg.data).documents, cfg.data)
     tokenizer = learn_tokenizer(cfg.tokenizer, [document.text for document in splits.train]).tokenizer
-    sentences = sentence_tokenizer(tokenizer.state()["punkt"])
+    sentences = Sentences(tokenizer.state()["punkt"])
     cut, joined = NLTKWordTokenizer().tokenize, TreebankWordDetokenizer().detokenize
     for part, documents in vars(splits).items():
         known = list(_known_sentences(documents, sentences, tokenizer))
@@ -42,12 +41,10 @@ def main() -> None:
         print(f"{part:5} {len(known):6,} sentences: ours {ours / len(known):.2%}, NLTK's {nltk / len(known):.2%}")
 
 
-def _known_sentences(
-    documents: list[Document], sentences: PunktSentenceTokenizer, tokenizer: Tokenizer
-) -> Iterator[str]:
+def _known_sentences(documents: list[Document], sentences: Sentences, tokenizer: Tokenizer) -> Iterator[str]:
     for document in documents:
         for line in document.text.split("\n"):
-            for sentence in sentences.tokenize(line):
+            for sentence in sentences.of(line):
                 if tokenizer.vocabulary.unk_id not in tokenizer.encode(sentence):
                     yield sentence
 

@@ -15,7 +15,7 @@ import numpy as np
 from nltk.tokenize.destructive import NLTKWordTokenizer
 
 from hp_lightning.tokenizers.arrays import Flags, Ids, Table
-from hp_lightning.tokenizers.punkt import LINE_BREAK, is_plain, sentence_tokenizer
+from hp_lightning.tokenizers.punkt import LINE_BREAK, Sentences, is_plain
 
 # A piece by itself is a key of its own; the others begin with a line break, which no piece contains, and one of these.
 FIRST, LAST, BOTH, WHOLE = "FLBW"
@@ -55,7 +55,7 @@ class Cutter:
         self.kinds: list[Kind] = []
         self._ids: dict[Kind, int] = {}
         self._lowercase = lowercase
-        self._sentences = sentence_tokenizer(punkt_state)
+        self._sentences = Sentences(punkt_state)
         self._nltk = NLTKWordTokenizer()
         self._units: dict[str, int] = {}  # by key: the row in the tables
         self._kinds_of_unit, self._spaces_of_unit = Table(), Table()
@@ -86,7 +86,7 @@ class Cutter:
             if number:
                 keys.append(LINE_BREAK)
             end, plain = 0, is_plain(line) and MARK not in line
-            for sentence in self._sentences.tokenize(line):
+            for sentence in self._sentences.of(line):
                 start = line.find(sentence, end)
                 if start == end:
                     glued.append(len(keys))
