@@ -5,6 +5,7 @@ refused at once.
 """
 
 import dataclasses
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -103,12 +104,16 @@ def plain_from_yaml(text: str) -> dict[str, Any]:
     """The keys and values that `to_yaml` wrote, as they stand there: by another version of the project, too.
 
     Raises:
-        InputError: there is an interpolation, which `to_yaml` writes none of
+        InputError: it is no mapping, or there is an interpolation, which `to_yaml` writes none of
     """
-    loaded = OmegaConf.create(text)
+    not_a_mapping = InputError("config.not_a_mapping", "keys and values were expected")
+    try:
+        loaded = OmegaConf.load(io.StringIO(text))
+    except OSError as error:  # neither keys nor a list
+        raise not_a_mapping from error
     plain = OmegaConf.to_container(loaded, resolve=False)
     if not isinstance(plain, dict):
-        raise InputError("config.not_a_mapping", "keys and values were expected")
+        raise not_a_mapping
     if any(re.search(r"(?<!\\)(\\\\)*\$\{", string) for string in _strings(plain)):
         raise InputError("config.interpolation", "it holds an interpolation, ${...}")
     return OmegaConf.to_container(loaded, resolve=True)  # type: ignore[return-value]

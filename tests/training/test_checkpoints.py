@@ -216,6 +216,9 @@ def test_no_value_names_what_is_built(run: Path) -> None:
             checkpoint.load(path)
         with pytest.raises((InputError, OmegaConfBaseException, YAMLError)):
             from_yaml(written.replace(f"{group}:\n", f"{group}:\n  {key}: {value}\n", 1))
+    for text in ("3", "- 1", "null: [", "2001-01-01"):
+        with pytest.raises((InputError, OmegaConfBaseException, YAMLError)):
+            from_yaml(text)
     with refused("config.interpolation"):
         from_yaml(written.replace("  path: ", "  path: https://nowhere/${oc.env:HOME} # ", 1))
     literal = replace(from_plain(config), run_dir="${oc.env:HOME}")
