@@ -1,16 +1,11 @@
 """Samples on standard output, while they grow."""
 
 import json
-import re
-import shutil
 import sys
 from abc import ABC, abstractmethod
-from typing import Any, TextIO
+from typing import Any
 
 from hp_lightning.inference.generate import Sample
-
-LINE_LENGTH = 80
-PARTS = re.compile(r"\n| +|[^ \n]+")
 
 
 class SamplePrinter(ABC):
@@ -39,7 +34,7 @@ class SamplePrinter(ABC):
 
 
 class TextPrinter(SamplePrinter):
-    """The prompt and what follows; in a terminal in lines that are pleasant to read."""
+    """The prompt and what follows."""
 
     def __init__(self, prompt: str, num_samples: int) -> None:
         super().__init__()
@@ -51,13 +46,12 @@ class TextPrinter(SamplePrinter):
         if self._printed is None:
             if self._is_one_of_several:
                 print(f"\n--- {self._done + 1} ---")
-            self._lines = WrappedLines(sys.stdout) if sys.stdout.isatty() else Lines(sys.stdout)
-            self._lines.write(self._prompt)
+            print(end=self._prompt)
             self._printed = 0
-        self._lines.write(sample.text[self._printed :])
+        print(end=sample.text[self._printed :])
         self._printed = len(sample.text)
         if finished:
-            self._lines.finish()
+            print()
             self._printed = None
 
 
@@ -83,57 +77,3 @@ class JsonPrinter(SamplePrinter):
                 "log_probs": [round(log_prob, 6) for log_prob in sample.log_probs],
             }
             print(json.dumps({**self._facts, **own}, ensure_ascii=False))
-
-
-class Lines:
-    """Text as it is."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-
-    def write(self, text: str) -> None:
-        """Add text."""
-        self._out.write(text)
-
-    def finish(self) -> None:
-        """End the last line."""
-        self._out.write("\n")
-
-
-class WrappedLines(Lines):
-    """Text in lines that are broken between words; a word is shown once it is whole."""
-
-    def __init__(self, out: TextIO) -> None:
-        super().__init__(out)
-        self._width = min(LINE_LENGTH, shutil.get_terminal_size().columns)
-        self._column = 0
-        self._spaces = ""  # since the last word; where a line is broken they go
-        self._word = ""  # it may go on
-
-    def write(self, text: str) -> None:
-        """Show the words that are whole with this text."""
-        text, self._word = self._word + text, ""
-        for part in PARTS.findall(text):
-            self._show_word()
-            if part == "\n":
-                self._out.write(part)
-                self._column, self._spaces = 0, ""
-            elif part.startswith(" "):
-                self._spaces += part
-            else:
-                self._word = part
-
-    def finish(self) -> None:
-        """Show the last word, and end the line."""
-        self._show_word()
-        super().finish()
-
-    def _show_word(self) -> None:
-        if not self._word:
-            return
-        before = self._spaces
-        if self._column and self._column + len(before) + len(self._word) > self._width:
-            self._column, before = 0, "\n"
-        self._out.write(before + self._word)
-        self._column += len(before.strip("\n")) + len(self._word)
-        self._spaces = self._word = ""

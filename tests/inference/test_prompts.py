@@ -3,15 +3,12 @@
 import io
 import json
 import math
-import random
-import re
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from textwrap import TextWrapper
 
 import pytest
 import torch
@@ -22,7 +19,6 @@ from hydra import compose, initialize_config_dir
 
 from hp_lightning.inference import prompts
 from hp_lightning.inference.generate import Sample, Step, stream
-from hp_lightning.inference.stream_printer import WrappedLines
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.generate import GenerateConfig, generate_config
 from hp_lightning.schema.train import TrainConfig
@@ -174,30 +170,6 @@ def test_samples_are_printed_while_they_grow(
     monkeypatch.setattr("hp_lightning.inference.generate.generate", steps)
     write(prompt="", num_samples=2)
     assert seen == ["\n--- 1 ---\nThe", " fox", "\n\n--- 2 ---\nfog sat fox", " sat"]
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_lines_in_a_terminal_break_between_words(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "30")
-    draw = random.Random(seed)
-    words = ["a", "fog-horn", "lantern,", "\n", "\n\n", "  ", "x" * 40, "—", "sat"]
-    text = "".join(draw.choice(words) + draw.choice([" ", " ", ""]) for _ in range(60))
-    text = re.sub("(^|\n) +", r"\1", text)
-    terminal = Terminal()
-    lines, rest = WrappedLines(terminal), text
-    while rest:
-        size = draw.randint(1, 9)
-        lines.write(rest[:size])
-        rest = rest[size:]
-        assert text.split()[: len(terminal.getvalue().split())] == terminal.getvalue().split(), "whole words alone"
-    lines.finish()
-    wrap = TextWrapper(30, replace_whitespace=False, break_long_words=False, break_on_hyphens=False)
-    assert terminal.getvalue() == "".join(wrap.fill(line) + "\n" for line in text.split("\n"))
 
 
 def test_more_samples_than_memory_holds_are_refused(write: Callable) -> None:
