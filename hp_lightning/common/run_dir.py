@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from hp_lightning.common.errors import InputError
 from hp_lightning.common.files import atomic_write_text
@@ -95,15 +95,14 @@ class RunDir:
         """All of them."""
         return sorted(self.checkpoints.glob("step_*_loss_*.ckpt"))
 
-    def lock(self) -> FileLock:
-        """Keep other processes out until it is released; or this process ends, however it ends.
+    def lock(self) -> AcquireReturnProxy[FileLock]:
+        """Keep other processes out until the block that holds it, or this process, ends, however it ends.
 
         Raises:
             InputError: another process is in it
         """
-        held = FileLock(self._lock)
         try:
-            held.acquire(blocking=False)
+            return FileLock(self._lock).acquire(blocking=False)
         except Timeout as error:
             raise InputError(
                 "run.locked", f"another process is training in {self}: wait until it has ended, or stop it"
@@ -112,7 +111,6 @@ class RunDir:
             raise InputError(
                 "output.not_writable", f"{self} cannot be written ({error.strerror}): no run can resume in it"
             ) from error
-        return held
 
     def is_running(self) -> bool:
         """Whether a process is training in it."""

@@ -24,12 +24,15 @@ from hp_lightning.common.console import LIBRARY_LOGGERS, log, messages
 from hp_lightning.common.errors import InputError, RunError
 from hp_lightning.common.failpoints import failpoint
 from hp_lightning.common.files import file_refusals
+from hp_lightning.common.hardware import check_devices
 from hp_lightning.common.run_dir import OUTPUTS
 from hp_lightning.data.corpus_table import show_corpus
+from hp_lightning.data.dataset import tokenize_corpus
 from hp_lightning.data.downloads import cache_folder
 from hp_lightning.inference.generate import Sampling, continue_text
 from hp_lightning.models.loss import perplexity
 from hp_lightning.schema.train import TrainConfig
+from hp_lightning.training.auto import resolve_auto
 from hp_lightning.training.board import Board
 from hp_lightning.training.callbacks.divergence import DivergenceGuard
 from hp_lightning.training.callbacks.early_stopping import EarlyStopping
@@ -42,7 +45,16 @@ from hp_lightning.training.callbacks.samples import prompts
 from hp_lightning.training.compile import keep_compiled_in
 from hp_lightning.training.ending import classify
 from hp_lightning.training.module import GPTModule
-from hp_lightning.training.run import Run, apply_overrides_to_checkpoint, hand_over, resume, start, take_over
+from hp_lightning.training.run import (
+    Run,
+    apply_overrides_to_checkpoint,
+    fitted_config,
+    hand_over,
+    make_run,
+    new_origin,
+    saved_origin,
+    take_over,
+)
 from hp_lightning.training.summary import show_summary
 
 
@@ -61,16 +73,17 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
     _allow_tf32()
     with messages() as log_file, file_refusals("try again"):
         _check_started_once()
-        run = start(cfg, overrides, hydra) if cfg.resume is None else resume(cfg.resume, cfg, overrides)
+        origin = new_origin(cfg, overrides) if cfg.resume is None else saved_origin(cfg, overrides)
+        check_devices(origin.cfg.trainer.accelerator, origin.cfg.trainer.devices)
+        corpus = tokenize_corpus(origin.cfg.data, origin.tokenizer)
+        resolved = resolve_auto(fitted_config(origin.cfg, corpus), len(corpus.streams["train"]))
+        run = make_run(origin, resolved, corpus, overrides, hydra)
         assert run.lock is not None
-        try:
+        with run.lock, file_refusals(_resume_advice(run)), _out_of_memory_refusal(run):
             log_file.keep_in(run.dir.log)
-            with file_refusals(_resume_advice(run)), _out_of_memory_refusal(run):
-                _describe(run)
-                if run.resumed is None or _has_work_left(run, run.resumed):
-                    _train_on_every_device(run)
-        finally:
-            run.lock.release()
+            _describe(run)
+            if run.resumed is None or _has_work_left(run, run.resumed):
+                _train_on_every_device(run)
 
 
 def _train_on_every_device(run: Run) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import AcquireReturnProxy, FileLock
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -22,7 +22,6 @@ from hp_lightning.common import slurm
 from hp_lightning.common.console import log
 from hp_lightning.common.errors import InputError
 from hp_lightning.common.files import atomic_write_text
-from hp_lightning.common.hardware import check_devices
 from hp_lightning.common.hydra_grammar import key_and_value
 from hp_lightning.common.run_dir import RUNS, RunDir, find_checkpoint, find_resumable
 from hp_lightning.data.datamodule import CorpusDataModule
@@ -33,7 +32,7 @@ from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.tokenizer import TokenizerConfig
 from hp_lightning.schema.train import TrainConfig, from_plain, from_yaml, to_plain, to_yaml
 from hp_lightning.tokenizers import Tokenizer
-from hp_lightning.training.auto import resolve_auto
+from hp_lightning.training.auto import ResolvedConfig
 from hp_lightning.training.optim import state_bytes
 
 # Keys that may change when a run is resumed; everything else belongs to its weights.
@@ -43,6 +42,8 @@ RESUMABLE = {
     "optim.lr", "optim.muon_lr", "optim.plateau", "regularization.early_stopping_patience",
 }  # fmt: skip
 
+Lock = AcquireReturnProxy[FileLock]
+
 
 @dataclass
 class Run:
@@ -51,7 +52,7 @@ class Run:
     cfg: TrainConfig  # `cfg.model.vocab_size` is set, nothing is `auto`
     dir: RunDir
     data: CorpusDataModule
-    lock: FileLock | None = None  # of the process that writes; None in those of the run's other devices
+    lock: Lock | None = None  # of the process that writes; None in those of the run's other devices
     resumed: LoadedCheckpoint | None = None
     peak_flops: float = 1.0  # as `ResolvedConfig` has it; measured by the process that writes
     reasons: Sequence[str] = ()  # a line for each choice that was made for the run
@@ -83,30 +84,92 @@ class Run:
         return counted_loss(self.data.cfg, self.data.corpus)
 
 
-def start(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> Run:
-    """Make a new run ready, and its folder, with the config in it.
+@dataclass(frozen=True)
+class Origin:
+    """What a run starts or resumes from."""
+
+    cfg: TrainConfig
+    tokenizer: Tokenizer | TokenizerConfig  # or the settings to learn one by
+    dir: RunDir | None = None  # of a run that is there already
+    lock: Lock | None = None
+    trained: LoadedCheckpoint | None = None  # None where the run starts over
+
+
+def new_origin(cfg: TrainConfig, overrides: list[str]) -> Origin:
+    """The origin of a new run.
 
     Raises:
-        InputError: corpus, machine and config do not fit together, or the disk is too full; nothing was written
+        InputError: `tokenizer.from_run` names no run
     """
-    check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
-    cfg, tokenizer = chosen_tokenizer(cfg, overrides)
-    corpus = tokenize_corpus(cfg.data, tokenizer)
-    cfg = replace(
-        cfg,
-        model=replace(cfg.model, vocab_size=_vocab_size(cfg, corpus.tokenizer)),
-        data=replace(cfg.data, path=absolute_path(cfg.data.path)),  # resumed from anywhere
-    )
-    resolved = resolve_auto(cfg, len(corpus.streams["train"]))
-    cfg, data = resolved.cfg, _data(resolved.cfg, corpus)
-    room = _check_room(cfg, RUNS if cfg.run_dir is None else Path(cfg.run_dir), resumed=False)
-    run_dir = RunDir.create(cfg.run_dir, overrides)
-    lock = run_dir.lock()
-    atomic_write_text(run_dir.overrides, OmegaConf.to_yaml(OmegaConf.create(overrides)))
-    atomic_write_text(run_dir.hydra, OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
-    atomic_write_text(run_dir.config, to_yaml(cfg))  # a run that has no checkpoint starts over from it
-    slurm.mark(run_dir)
-    return Run(cfg, run_dir, data, lock, None, resolved.peak_flops, [*resolved.reasons, room])
+    return Origin(*chosen_tokenizer(cfg, overrides))
+
+
+def saved_origin(given: TrainConfig, overrides: list[str]) -> Origin:
+    """The origin of the run `given.resume`: its last whole checkpoint; where it has none, its start.
+
+    Args:
+        given: the command line's config
+        overrides: which of it the command line says
+
+    Raises:
+        InputError: there is no such run, it is being trained already, it was given what cannot change, or none of its
+            checkpoints is whole
+    """
+    assert given.resume is not None
+    resumable = find_resumable(given.resume)
+    lock = resumable.run_dir.lock()
+    trained = checkpoint.load_first_whole(resumable.checkpoints) if resumable.checkpoints else None
+    cfg = _resumed_config(_first_config(resumable.run_dir) if trained is None else trained.cfg, given, overrides)
+    return Origin(cfg, _tokenizer(cfg, trained), resumable.run_dir, lock, trained)
+
+
+def _tokenizer(cfg: TrainConfig, trained: LoadedCheckpoint | None) -> Tokenizer | TokenizerConfig:
+    """The checkpoint's tokenizer; without one that by which the run started."""
+    return chosen_tokenizer(cfg, [])[1] if trained is None else trained.tokenizer
+
+
+def fitted_config(cfg: TrainConfig, corpus: TokenizedCorpus) -> TrainConfig:
+    """The config with the size of the vocabulary, and with a path that holds wherever the run is resumed.
+
+    Raises:
+        InputError: `model.vocab_size` is below the tokenizer's
+    """
+    needed = len(corpus.tokenizer.vocabulary)
+    if cfg.model.vocab_size is not None and cfg.model.vocab_size < needed:
+        raise InputError(
+            "model.vocab_too_small",
+            f"model.vocab_size={cfg.model.vocab_size} is below the tokenizer's {needed} tokens: "
+            "raise it, set it to null, or lower tokenizer.vocab_size",
+        )
+    model = replace(cfg.model, vocab_size=cfg.model.vocab_size or needed)
+    return replace(cfg, model=model, data=replace(cfg.data, path=absolute_path(cfg.data.path)))
+
+
+def make_run(
+    origin: Origin, resolved: ResolvedConfig, corpus: TokenizedCorpus, overrides: list[str], hydra: DictConfig
+) -> Run:
+    """Put a run together, a new one in a new folder.
+
+    Raises:
+        InputError: the corpus is too short or has changed, the disk is too full, or the folder cannot be made; nothing
+            was written
+    """
+    cfg, trained = resolved.cfg, origin.trained
+    data = _data(cfg, corpus)  # refuses a corpus that is too short
+    folder = (RUNS if cfg.run_dir is None else Path(cfg.run_dir)) if origin.dir is None else origin.dir.path
+    reasons = [*resolved.reasons, _check_room(cfg, folder, resumed=trained is not None)]
+    run_dir, lock = origin.dir, origin.lock
+    if run_dir is None:
+        run_dir = RunDir.create(cfg.run_dir, overrides)
+        lock = run_dir.lock()
+        atomic_write_text(run_dir.overrides, OmegaConf.to_yaml(OmegaConf.create(overrides)))
+        atomic_write_text(run_dir.hydra, OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
+        atomic_write_text(run_dir.config, to_yaml(cfg))  # a run that has no checkpoint starts over from it
+        slurm.mark(run_dir)
+    run = Run(cfg, run_dir, data, lock, trained, resolved.peak_flops, reasons)
+    if trained is not None:
+        _check_fits(run, trained)
+    return run
 
 
 def _check_room(cfg: TrainConfig, folder: Path, resumed: bool) -> str:
@@ -154,38 +217,6 @@ def chosen_tokenizer(cfg: TrainConfig, overrides: list[str]) -> tuple[TrainConfi
     trained = checkpoint.load(find_checkpoint(cfg.tokenizer.from_run, "tokenizer.from_run"))
     settings = replace(trained.cfg.tokenizer, from_run=os.path.abspath(trained.path))
     return replace(cfg, tokenizer=settings), trained.tokenizer
-
-
-def resume(wanted: str, given: TrainConfig, overrides: list[str]) -> Run:
-    """Make a run ready to resume, in its folder, from its last whole checkpoint; to start over where it has none.
-
-    Args:
-        wanted: a run folder, a checkpoint in one, or `latest`
-        given: the command line's config
-        overrides: which of it the command line says
-
-    Raises:
-        InputError: there is no such run, it is being trained already, its corpus has changed, it was given what cannot
-            change, none of its checkpoints is whole, or the disk is too full
-    """
-    resumable = find_resumable(wanted)
-    run_dir, lock = resumable.run_dir, resumable.run_dir.lock()
-    trained = checkpoint.load_first_whole(resumable.checkpoints) if resumable.checkpoints else None
-    cfg = _resumed_config(_first_config(run_dir) if trained is None else trained.cfg, given, overrides)
-    check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
-    corpus = _tokenize_again(cfg, trained)
-    resolved = resolve_auto(cfg, len(corpus.streams["train"]))
-    room = _check_room(resolved.cfg, run_dir.path, resumed=trained is not None)
-    data, reasons = _data(resolved.cfg, corpus), [*resolved.reasons, room]
-    run = Run(resolved.cfg, run_dir, data, lock, trained, resolved.peak_flops, reasons)
-    if trained is not None:
-        _check_fits(run, trained)
-    return run
-
-
-def _tokenize_again(cfg: TrainConfig, trained: LoadedCheckpoint | None) -> TokenizedCorpus:
-    """The corpus by the checkpoint's tokenizer, or by the one that the run started with."""
-    return tokenize_corpus(cfg.data, chosen_tokenizer(cfg, [])[1] if trained is None else trained.tokenizer)
 
 
 def apply_overrides_to_checkpoint(run: Run, trained: LoadedCheckpoint) -> None:
@@ -273,17 +304,6 @@ def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]
     return from_plain(merged)
 
 
-def _vocab_size(cfg: TrainConfig, tokenizer: Tokenizer) -> int:
-    needed = len(tokenizer.vocabulary)
-    if cfg.model.vocab_size is not None and cfg.model.vocab_size < needed:
-        raise InputError(
-            "model.vocab_too_small",
-            f"model.vocab_size={cfg.model.vocab_size} is below the tokenizer's {needed} tokens: "
-            "raise it, set it to null, or lower tokenizer.vocab_size",
-        )
-    return cfg.model.vocab_size or needed
-
-
 def hand_over(run: Run) -> str:
     """What the processes of the other devices need to know of the run, for `take_over`."""
     resumed = None if run.resumed is None else os.path.abspath(run.resumed.path)
@@ -295,5 +315,5 @@ def take_over(handed_over: str) -> Run:
     known = json.loads(handed_over)
     cfg = from_plain(known["config"])
     trained = None if known["resumed"] is None else checkpoint.load(Path(known["resumed"]))
-    data = _data(cfg, _tokenize_again(cfg, trained))
+    data = _data(cfg, tokenize_corpus(cfg.data, _tokenizer(cfg, trained)))
     return Run(cfg, RunDir(Path(known["dir"])), data, resumed=trained)
