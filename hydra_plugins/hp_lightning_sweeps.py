@@ -113,8 +113,7 @@ class OptunaSweeper(OurSweeper):
         if not isinstance(self.launcher, ProcessLauncher):
             raise InputError(
                 "sweep.unwatched_jobs",
-                "hydra/sweeper=optuna watches its jobs, and needs hydra/launcher=processes: start the same command "
-                "several times, with the same sweep.name, to search on several machines",
+                "hydra/sweeper=optuna watches its jobs on this machine: leave hydra/launcher out",
             )
         cfg = optuna_config(**self.given_search)
         search = Search(self.folder, arguments, cfg.params, cfg.n_trials, cfg.seed)

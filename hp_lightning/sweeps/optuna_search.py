@@ -31,7 +31,7 @@ Suggest = Callable[[Trial], str]
 
 
 class Search:
-    """The jobs of a study, which lies in the sweep's folder; several processes may work on it at once.
+    """The jobs of a study, which lies in the sweep's folder.
 
     Args:
         sweep_dir: the sweep's folder
@@ -60,7 +60,7 @@ class Search:
             if not override.is_sweep_override()
         ]
         self._seed = seed
-        self._trials: dict[Job, Trial] = {}  # that this process has had
+        self._trials: dict[Job, Trial] = {}  # that this session has had
         self._rows: dict[Job, int] = {}  # of metrics.csv, that the study knows of
         self._pruned: set[Job] = set()
 
@@ -75,7 +75,7 @@ class Search:
         )
 
     def jobs(self) -> list[Job]:
-        """All that were proposed so far, by whichever process."""
+        """All that were proposed so far."""
         return [self._job(Trial(self._study, trial._trial_id)) for trial in self._study.get_trials(deepcopy=False)]
 
     def next(self) -> Job | None:

@@ -10,8 +10,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from filelock import FileLock, Timeout
-
 from hp_lightning.common.console import log
 from hp_lightning.common.errors import SIGNALS, Interrupted
 from hp_lightning.sweeps.display import SweepDisplay
@@ -106,8 +104,7 @@ class Pool:
     def _work(self, slot: Mapping[str, str]) -> None:
         try:
             while (job := self._next()) is not None:
-                with claimed(job) as is_ours:
-                    status = self._train(job, slot) if is_ours else ELSEWHERE
+                status = self._train(job, slot)
                 with self._lock:
                     status = self._source.ended(job, status)
                     self.ended[status] += 1
@@ -140,25 +137,3 @@ class Pool:
             process.stop()
             with self._lock:
                 del self._running[job]
-
-
-def is_claimed(job: Job) -> bool:
-    """Whether another process has the job, or a process that it left behind."""
-    with claimed(job) as is_free:
-        return not is_free or job.run_dir.is_running()
-
-
-@contextmanager
-def claimed(job: Job) -> Iterator[bool]:
-    """Whether the job is this process's, and not that of another which runs the same sweep."""
-    job.folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(job.folder.with_name(f".{job.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()

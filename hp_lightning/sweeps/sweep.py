@@ -10,11 +10,10 @@ from hp_lightning.common import torchrun
 from hp_lightning.common.command_line import command, own_command
 from hp_lightning.common.console import log, messages
 from hp_lightning.common.errors import InputError, Interrupted, RunError
-from hp_lightning.common.run_dir import short_reason
+from hp_lightning.common.run_dir import RunDir, short_reason
 from hp_lightning.sweeps.comparison.write import summarize
 from hp_lightning.sweeps.job import ELSEWHERE, JobProcess, is_settled, status_of
 from hp_lightning.sweeps.plan import Job, start_sweep
-from hp_lightning.sweeps.pool import claimed, is_claimed
 
 
 class Grid:
@@ -47,14 +46,14 @@ def run_sweep(sweep_dir: Path, overrides: list[str], train: Callable[[], None], 
         jobs: all that there are, asked for afterwards
 
     Raises:
-        InputError: the folder holds something else, or torchrun is used; nothing was trained
+        InputError: the folder holds something else, another process trains the sweep, or torchrun is used
         Interrupted: a signal was received; the running jobs have saved
         RunError: not every job came to its end
     """
     if torchrun.is_used():
         raise InputError("machine.several_processes", "a sweep starts its jobs itself: start it without torchrun")
     start_sweep(sweep_dir, overrides)
-    with messages() as said:
+    with RunDir(sweep_dir).lock(), messages() as said:
         said.keep_in(sweep_dir / "sweep.log")
         log.info("sweep   %s", sweep_dir)
         log.info("watch   %s", command("tensorboard", "--logdir", str(sweep_dir)))
@@ -76,7 +75,7 @@ def _conclude(sweep_dir: Path, jobs: list[Job], stopped: Interrupted | None) -> 
     folders = [job.folder for job in jobs if job.folder.is_dir()]
     if folders:
         summarize(folders, sweep_dir)
-    elsewhere = [job for job in jobs if not is_settled(job) and is_claimed(job)]
+    elsewhere = [job for job in jobs if not is_settled(job) and job.run_dir.is_running()]
     statuses = Counter(ELSEWHERE if job in elsewhere else status_of(job) or "not finished" for job in jobs)
     counted = ", ".join(f"{count} {status}" for status, count in statuses.items())
     log.info("\n%s jobs: %s", len(jobs), counted)
@@ -97,18 +96,17 @@ def _conclude(sweep_dir: Path, jobs: list[Job], stopped: Interrupted | None) -> 
 
 def train_alone(job: Job, sweep_dir: Path) -> None:
     """One job, where another of Hydra's launchers has begun a process for it; what came of it is in its folder."""
-    with claimed(job) as is_ours:
-        if not is_ours or is_settled(job) or job.run_dir.is_running():
-            return
-        process = JobProcess(job, sweep_dir, {})
-        before = signal.signal(signal.SIGTERM, _leave)
-        try:
-            for line in process.lines():
-                print(line, flush=True)
-            process.outcome()
-        finally:  # a launcher's own handler may want the process back
-            process.stop()
-            signal.signal(signal.SIGTERM, before)
+    if is_settled(job) or job.run_dir.is_running():
+        return
+    process = JobProcess(job, sweep_dir, {})
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        for line in process.lines():
+            print(line, flush=True)
+        process.outcome()
+    finally:  # a launcher's own handler may want the process back
+        process.stop()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _leave(number: int, frame: object) -> NoReturn:
