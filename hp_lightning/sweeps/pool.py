@@ -70,7 +70,7 @@ class Pool:
         """
         threads = [threading.Thread(target=self._work, args=(slot,)) for slot in self._slots]
         told = False
-        with self._signals(), self._display:
+        with self._signals(), self._display.live:
             for thread in threads:
                 thread.start()
             while any(thread.is_alive() for thread in threads):
@@ -78,7 +78,6 @@ class Pool:
                 if self.received is not None and not told:
                     log.info("stopping: the running jobs save what they have done; a second signal ends them at once")
                     told = True
-                self._display.refresh()
         if self._bug is not None:
             raise self._bug
         if self.received is not None:

@@ -11,6 +11,7 @@ from hp_lightning.sweeps.comparison.compare import Comparison, Configuration
 
 NAMES = {"best_val_loss": "validation loss", "bits_per_char": "bits per character"}  # of what is compared
 DIGITS = 4  # of a setting that was drawn at random; summary.csv has all
+WIDTH = 160  # characters of a line at most
 REASON_LENGTH = 60  # characters of why a run failed
 
 # Heading and format of each metric; summary.csv has more.
@@ -86,8 +87,8 @@ def _reason(configuration: Configuration) -> str:
     return "" if reason is None else f": {textwrap.shorten(reason, REASON_LENGTH, placeholder=' …')}"
 
 
-def log_comparison(comparison: Comparison, width: int) -> None:
-    """Log the table, in lines of so many characters."""
+def log_comparison(comparison: Comparison) -> None:
+    """Log the table; a narrow terminal folds its lines, so that no setting is cut off."""
     header, rows = table(comparison)
     settings = len(headings(comparison.configurations[0]))
-    log_table(header, rows, text_columns=[*range(settings), len(header) - 1], width=width)
+    log_table(header, rows, text_columns=[*range(settings), len(header) - 1], width=WIDTH)

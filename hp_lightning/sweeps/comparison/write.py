@@ -6,15 +6,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from hp_lightning.common.console import console, log
+from hp_lightning.common.console import log
 from hp_lightning.common.errors import RunError
 from hp_lightning.common.files import atomic_write, atomic_write_text
 from hp_lightning.sweeps.comparison.compare import METRICS, Comparison, compare
 from hp_lightning.sweeps.comparison.runs import RunRecord, read_run
 from hp_lightning.sweeps.comparison.table import log_comparison
 from hp_lightning.sweeps.comparison.verdict import verdict
-
-WIDTH = 160  # characters of a line in a log file
 
 
 def summarize(folders: Sequence[Path], to: Path) -> None:
@@ -29,7 +27,7 @@ def summarize(folders: Sequence[Path], to: Path) -> None:
     if not records:
         raise RunError("compare.no_runs", "the run folders are gone: there is nothing to summarize")
     comparison = compare(records)
-    log_comparison(comparison, console.width if console.is_terminal else WIDTH)
+    log_comparison(comparison)
     for line in ["", *verdict(comparison), *_remarks(comparison, records, len(folders))]:
         log.info("%s", line)
     try:
