@@ -66,26 +66,6 @@ def attention_figure(weights: Floats, labels: Sequence[str], title: str) -> Figu
     return figure
 
 
-def position_figure(table: Floats, title: str) -> Figure:
-    """What tells positions apart, and how alike it makes two of them.
-
-    Args:
-        table: (T, F), a row for each position
-        title: says what the rows are
-    """
-    figure = _figure(WIDTH, 400)
-    above, below = figure.subplots(2, 1)
-    figure.subplots_adjust(left=0.14, right=0.97, top=0.93, bottom=0.09, hspace=0.38)
-    bound = np.abs(table).max() or 1.0
-    above.imshow(table.T, cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto", interpolation="nearest")
-    _dress(above, title, "position", "feature")
-    lengths = np.linalg.norm(table, axis=1, keepdims=True)
-    alike = (table / np.maximum(lengths, 1e-12)) @ (table / np.maximum(lengths, 1e-12)).T
-    below.imshow(alike, cmap="RdBu", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
-    _dress(below, "cosine of two positions (blue 1, white 0, red −1)", "position", "position")
-    return figure
-
-
 def pixels(figure: Figure) -> Pixels:
     """(height, width, 3)."""
     canvas = FigureCanvasAgg(figure)
@@ -96,13 +76,6 @@ def pixels(figure: Figure) -> Pixels:
 
 def _figure(width: int, height: int) -> Figure:
     return Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-
-
-def _dress(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=NORMAL, parse_math=False)
-    axes.set_xlabel(x, fontsize=SMALL, labelpad=1)
-    axes.set_ylabel(y, fontsize=SMALL, labelpad=1)
-    axes.tick_params(labelsize=SMALL, pad=1, length=2)
 
 
 def _text(axes: Axes, x: float, y: float, text: str, **settings: object) -> None:

@@ -251,7 +251,6 @@ def test_a_model_is_finetuned_and_predicted(ckpt: Path, capsys: pytest.CaptureFi
     again = sum(text in seen for text, _ in sentences(100, seed=3))
     assert 0 < again < 100
     assert f"{again} of 100 rows were in the training data" in said.err
-    assert (folder / "sentiment.sentiment_label.b.png").read_bytes().startswith(b"\x89PNG")
 
     unseen = folder / "unseen.csv"
     unseen.write_text("text,label\na new good film,positive\na new bad film,negative\n", encoding="utf-8")

@@ -311,7 +311,6 @@ def test_images_are_drawn_first_and_last_and_are_small_enough_to_be_shown_whole(
     board: TBContext, outputs: Path
 ) -> None:
     tags = {f"attention/layer_{number}" for number in (1, 2)}
-    tags |= {"positions"}
     by_run = ask(ImagesPlugin(board), "/tags").json
     for run in RUNS[:2]:
         last = json.loads((outputs / run / "summary.json").read_text())["steps"] + 1
@@ -321,10 +320,9 @@ def test_images_are_drawn_first_and_last_and_are_small_enough_to_be_shown_whole(
             steps = [image["step"] for image in images]
             assert steps == sorted(set(steps))
             assert steps[0] == 4, "at the first validation"
-            if run == RUNS[0] and tag != "positions":
+            if run == RUNS[0]:
                 assert steps[1:-1] == [14], "at the fourth, not at the second and third"
-            if tag != "positions" or run == RUNS[1]:  # those that are not learned are drawn once
-                assert steps[-1] == last, "and of the best checkpoint, after the last step"
+            assert steps[-1] == last, "and of the best checkpoint, after the last step"
             content = Client(ImagesPlugin(board).get_plugin_apps()["/individualImage"]).get("/?" + images[-1]["query"])
             image = Image.open(io.BytesIO(content.data))
             assert 250 <= image.width <= 420, tag

@@ -8,15 +8,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hp_lightning.checkpoint import blank_network
-from hp_lightning.common.plots import attention_figure, position_figure
+from hp_lightning.common.plots import attention_figure
 from hp_lightning.models.functional import sinusoidal_table
 from hp_lightning.models.gpt import GPT, Dropout, make_activation
 from hp_lightning.schema.model import ModelConfig
-from hp_lightning.tasks.course.plots import activation_figure, norm_figure, svg
+from hp_lightning.tasks.course.plots import activation_figure, norm_figure, position_figure, svg
 from hp_lightning.tasks.course.subject import Inside, Subject
 from hp_lightning.tokenizers.base import labels
-from hp_lightning.training.callbacks.plots import POSITIONS, position_table
 
+POSITIONS = {
+    "learned": "learned: the embedding of each position",
+    "sinusoidal": "sinusoidal: what is added at each position",
+    "rotary": "rotary: cosine and sine of each pair of features",
+}
 LOOKING = 10  # tokens whose attention is drawn
 POSITIONS_DRAWN = 128  # at most
 DROPPED = 16  # features that are shown before and after dropout
@@ -94,7 +98,7 @@ def look_at_network(subject: Subject, course: ModelConfig, seed: int) -> Network
     net, inside = subject.net, subject.inside
     rate = subject.trained.cfg.regularization.rate("embedding") or COURSE_DROPOUT
     return Network(
-        positions=_positions(position_table(net)[: min(len(position_table(net)), POSITIONS_DRAWN)], net.cfg.position),
+        positions=_positions(_position_table(net)[:POSITIONS_DRAWN], net.cfg.position),
         course_positions=None if net.cfg.position == "sinusoidal" else _course_positions(net.cfg),
         norms=_norms(net, inside),
         attention=_attention(inside),
@@ -107,6 +111,16 @@ def look_at_network(subject: Subject, course: ModelConfig, seed: int) -> Network
         parameters=net.num_parameters(),
         course_parameters=blank_network(course).num_parameters(),
     )
+
+
+def _position_table(net: GPT) -> Tensor:
+    """What tells positions apart, as `POSITIONS` says: (max_seq_len, F)."""
+    if net.cfg.position == "learned":
+        return net.position_embedding.weight
+    if net.cfg.position == "sinusoidal":
+        return net.position_table
+    rotation: Tensor = net.blocks[0].attention.rotation  # type: ignore[union-attr, assignment]
+    return rotation.flatten(1)
 
 
 def _positions(table: Tensor, kind: str) -> Markup:

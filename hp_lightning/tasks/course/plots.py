@@ -23,6 +23,25 @@ IMAGE_DPI = 2 * DPI  # of what is pixels within a figure
 Points = Sequence[tuple[int, float]]
 
 
+def position_figure(table: Floats, title: str) -> Figure:
+    """What tells positions apart, and how alike it makes two of them.
+
+    Args:
+        table: (T, F), a row for each position
+        title: says what the rows are
+    """
+    figure = Figure(figsize=(WIDTH / DPI, 4), dpi=DPI, layout="constrained")
+    above, below = figure.subplots(2, 1)
+    bound = np.abs(table).max() or 1.0
+    above.imshow(table.T, cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto", interpolation="nearest")
+    _dress(above, title, "position", "feature")
+    lengths = np.linalg.norm(table, axis=1, keepdims=True)
+    directions = table / np.maximum(lengths, 1e-12)
+    below.imshow(directions @ directions.T, cmap="RdBu", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+    _dress(below, "cosine of two positions (blue 1, white 0, red −1)", "position", "position")
+    return figure
+
+
 def norm_figure(rows: Sequence[tuple[str, Floats]]) -> Figure:
     """How the features of one token are distributed, before and after normalizations.
 

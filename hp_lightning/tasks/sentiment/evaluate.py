@@ -12,24 +12,19 @@ from hp_lightning.common.files import atomic_write_text, check_target
 from hp_lightning.schema.sentiment import SentimentConfig
 from hp_lightning.tasks.sentiment.classify import Classifier, say
 from hp_lightning.tasks.sentiment.metrics import Quality, measure
-from hp_lightning.tasks.sentiment.reliability import draw_reliability
 from hp_lightning.tasks.sentiment.rows import read_rows
 
 
 def compare(classifier: Classifier, source: str, cfg: SentimentConfig) -> None:
-    """Print the metrics, write them as JSON and draw a reliability diagram, at `cfg.out`.
-
-    Or else beside the checkpoint, with the names of the method and of the file of rows.
+    """Print the metrics, and write them as JSON: to `cfg.out`, or next to the checkpoint.
 
     Raises:
         InputError: the file cannot be read, or its labels are of one kind
         RunError: a file cannot be written
     """
-    beside = classifier.path.with_suffix(f".sentiment_{classifier.method}.{Path(source).stem}")
-    stem = beside if cfg.out is None else _without_ending(Path(cfg.out))
-    picture, report = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.json")
-    for target in (picture, report):
-        check_target(str(target) if cfg.out is None else f"out={cfg.out}", target, classifier.path, Path(source))
+    default = classifier.path.with_suffix(f".sentiment_{classifier.method}.{Path(source).stem}.json")
+    report = default if cfg.out is None else Path(cfg.out)
+    check_target(str(report) if cfg.out is None else f"out={cfg.out}", report, classifier.path, Path(source))
     rows = read_rows("evaluate", source, classifier.data)
     labels = torch.tensor(rows.labels(f"evaluate={source}", cfg.data.label_column))
     if labels.all() or not labels.any():
@@ -42,22 +37,15 @@ def compare(classifier: Classifier, source: str, cfg: SentimentConfig) -> None:
             f"evaluate={source}: {known:,} of {len(rows.texts):,} rows were in the training data: metrics are "
             "optimistic; take rows that the model has not seen"
         )
-    probabilities = classifier.probabilities(rows.texts)
-    quality = measure(probabilities, labels)
+    quality = measure(classifier.probabilities(rows.texts), labels)
     print(_described(classifier, quality))
     try:
-        draw_reliability(probabilities, labels, quality, picture)
         atomic_write_text(report, json.dumps(_report(classifier, source, cfg, quality), indent=2) + "\n")
     except OSError as error:
         raise RunError(
             "output.not_writable", f"{report} cannot be written ({error.strerror}): name another place by out="
         ) from error
-    say(f"{report}, {picture.name}")
-
-
-def _without_ending(path: Path) -> Path:
-    """A report and its picture have the same name, with endings of their own."""
-    return path.with_suffix("") if path.suffix in (".json", ".png") else path
+    say(str(report))
 
 
 def _described(classifier: Classifier, quality: Quality) -> str:
