@@ -119,7 +119,7 @@ def _sooner(comparison: Comparison, parameters: int, loss: float, seconds: float
     if not arrivals:
         return "None of ours of its size came to that."
     ours, configuration = min(arrivals, key=lambda arrival: arrival[0])
-    return f"`{named(configuration)}` had come to that after {ours / 60:.1f} minutes, {ours / seconds:.0%} of its time."
+    return f"`{named(configuration)}` had reached that after {ours / 60:.1f} minutes, {ours / seconds:.0%} of its time."
 
 
 def _draw(comparison: Comparison, measured: Measured, counted: float, path: Path) -> None:

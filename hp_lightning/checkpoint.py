@@ -1,7 +1,7 @@
 """What a checkpoint holds, how it is written whole, and how it is read without trusting it.
 
 One file is enough: weights, the run's config with the network's form in it, and the tokenizer's whole state, as tensors
-and plain Python values; and, to go on from, the optimizer's state, the loader's position and what `ValidationHistory`
+and plain Python values; and, to resume from, the optimizer's state, the loader's position and what `ValidationHistory`
 has. Random numbers are none of it: those of a step are drawn from the seed and the step's number alone.
 """
 
@@ -32,13 +32,13 @@ from hp_lightning.schema.train import TrainConfig, from_plain, to_plain
 from hp_lightning.tokenizers import Tokenizer, tokenizer_from_state
 
 FORMAT = 11
-CHECKPOINT_KEY = "hp_lightning"  # the key below which our part of a checkpoint stands, beside Lightning's
+CHECKPOINT_KEY = "hp_lightning"  # the key below which our part of a checkpoint stands, next to Lightning's
 SENTIMENT_KEY = "hp_lightning_sentiment"  # likewise in a file of `tasks.sentiment.checkpoint`
 
 
 @dataclass
 class ValidationHistory:
-    """What the validations of a run have come to."""
+    """The history of validations of a run."""
 
     best: list[tuple[float, int]] = field(default_factory=list)  # the lowest losses, each with its step; lowest first
     validations_since_best: int = 0  # without a better loss

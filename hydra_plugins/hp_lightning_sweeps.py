@@ -1,7 +1,7 @@
 """Hydra's sides of a sweep; what they do is in `hp_lightning.sweeps`.
 
 Hydra imports this file whenever a script starts, and accepts only what is defined in it: all else is imported when a
-sweep begins.
+sweep starts.
 """
 
 import sys
@@ -28,7 +28,7 @@ class ProcessLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Train them; what came of each stands in its folder."""
+        """Train them; the folder of each tells its end."""
         from hp_lightning.schema.sweep import sweep_config
         from hp_lightning.sweeps.plan import placed_job
         from hp_lightning.sweeps.pool import Pool
@@ -60,7 +60,7 @@ class OurSweeper(Sweeper):
         )
 
     def overrides(self) -> list[str]:
-        """The command line, by which the sweep can be gone on with."""
+        """The command line, by which the sweep can be resumed."""
         from hp_lightning.sweeps.plan import config_options
 
         words = [str(word) for part in ("task", "hydra") for word in self.given[part]]
@@ -70,7 +70,7 @@ class OurSweeper(Sweeper):
 class GridSweeper(OurSweeper):
     """`hydra/sweeper=grid`: every combination of the values that were given.
 
-    Unlike Hydra's own it makes no folder before every job's config was composed, goes on with a sweep that was begun,
+    Unlike Hydra's own it makes no folder before every job's config was composed, resumes a sweep that was started,
     and ends with a summary.
     """
 
@@ -92,7 +92,7 @@ class GridSweeper(OurSweeper):
 
 
 class OptunaSweeper(OurSweeper):
-    """`hydra/sweeper=optuna`: the values of each job are proposed by what the others have come to.
+    """`hydra/sweeper=optuna`: the values of each job are proposed by the results of the others.
 
     Args:
         given: the fields of an `OptunaConfig`

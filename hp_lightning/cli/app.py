@@ -75,10 +75,10 @@ def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], None]], Cal
 
 
 def job(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Wrap what `@hydra.main` calls, so that an expected end of the job is told by `run` alone.
+    """Wrap what `@hydra.main` calls, for `run` alone to tell an expected end of the job.
 
     Hydra adds a line of its own about an `Exception` that leaves a job. In a sweep that is wanted: its launchers note
-    it, and go on to the next job.
+    it, and start the next job.
     """
 
     @functools.wraps(task)
@@ -171,7 +171,7 @@ def _set_up_hydra(schema: type) -> None:
     """What is Hydra's own in every command; an experiment or the command line may still override it.
 
     It logs nothing and makes no folder: hp_lightning makes a run's folder itself, after the config and the corpus have
-    been found good, so that a refused run leaves nothing behind and resuming never overwrites what it resumes.
+    been checked: a refused run leaves nothing behind, and resuming never overwrites what it resumes.
     """
     chosen = {"help": "settings", "launcher": "processes", "sweeper": "grid", "job_logging": "none", "callbacks": None}
     unchanged = dict.fromkeys(("output", "hydra_help", "hydra_logging", "env"), "default")

@@ -29,7 +29,7 @@ from hp_lightning.tokenizers import Tokenizer
 
 @app.hydra_main("train")
 def main(cfg: DictConfig) -> None:
-    """Reads, splits and tokenizes the corpus as a run would, and shows what came of it."""
+    """Read, split and tokenize the corpus as a run would, and show the result."""
     checked = train_config(cfg)
     tokenizer: Tokenizer | TokenizerConfig = checked.tokenizer
     if checked.tokenizer.from_run is not None:

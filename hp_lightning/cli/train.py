@@ -23,7 +23,7 @@ from hp_lightning.sweeps.sweep import train_alone
 
 @app.hydra_main("train")
 def main(cfg: DictConfig) -> None:
-    """One run; or one job of a sweep, for a launcher that begins processes of its own."""
+    """One run; or one job of a sweep, for a launcher that starts processes of its own."""
     hydra_cfg = HydraConfig.get()
     overrides = list(hydra_cfg.overrides.task)
     if hydra_cfg.mode == RunMode.MULTIRUN:
@@ -32,9 +32,9 @@ def main(cfg: DictConfig) -> None:
         return
     checked = train_config(cfg)
     sweep_config(cfg)
-    begun = None if checked.resume is not None else run_of_requeued_job(checked.run_dir)
-    if begun is not None:
-        checked.resume, overrides = str(begun), []
+    started = None if checked.resume is not None else run_of_requeued_job(checked.run_dir)
+    if started is not None:
+        checked.resume, overrides = str(started), []
     _refuse_early(checked)
     from hp_lightning.training.fit import train
 
@@ -60,7 +60,7 @@ def _start() -> None:
 
 
 def _train_beside() -> None:
-    """What another process has begun, for another device: that has read the command line and tells all of it."""
+    """Train the share of another device, in a run that another process has started and describes."""
     known = os.environ.get(HANDED_OVER) or torchrun.hear()
     if known:
         from hp_lightning.training.fit import train_beside

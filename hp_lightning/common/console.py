@@ -190,7 +190,7 @@ class Messages:
 
 
 def _without_disk_errors(failed: threading.ExceptHookArgs) -> None:
-    """TensorBoard's writer has a thread, which would print a traceback before the error comes to us."""
+    """TensorBoard's writer has a thread, which would print a traceback before we see the error."""
     if not issubclass(failed.exc_type, OSError):
         threading.__excepthook__(failed)
 

@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class RunError(Exception):
-    """A run that cannot go on.
+    """A run that cannot continue.
 
     Args:
         code: names the cause, as in `data.not_found`: it stays the same however the message is worded
@@ -54,7 +54,7 @@ LONGEST_SHOWN = 200
 
 
 def label(name: str) -> str:
-    """How every message about a file begins."""
+    """The start of every message about a file."""
     return f"data.path={printable(name)}"
 
 

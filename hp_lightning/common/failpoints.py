@@ -1,4 +1,4 @@
-"""Named moments at which a test can stop the program, so that it need not count the calls of a private function."""
+"""Named moments at which a test can stop the program, without counting the calls of a private function."""
 
 from collections.abc import Callable
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from hp_lightning.common.errors import InputError, RunError
 
 PROJECT = Path(__file__).resolve().parents[2]  # the folder with conf/ and train.py
-SECONDS_UNTIL_ABANDONED = 24 * 3600  # nothing was written into it meanwhile: whoever began it was killed
+SECONDS_UNTIL_ABANDONED = 24 * 3600  # nothing was written into it meanwhile: its writer was killed
 
 
 def check_target(named: str, path: Path, *sources: Path) -> None:
@@ -126,7 +126,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _taking_the_place_of(path: Path, sole_writer: bool = False) -> Iterator[Path]:
-    """A new name beside `path`: what is made there is renamed to `path` in the end, or else removed."""
+    """A new name next to `path`: what is made there is renamed to `path` in the end, or else removed."""
     path = path.resolve()
     for left in path.parent.glob(f".{glob.escape(path.name)}.{'?' * 8}.unfinished"):
         with suppress(OSError):  # another process may remove it at the same time

@@ -26,7 +26,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def attention_figure(weights: Floats, labels: Sequence[str], title: str) -> Figure:
-    """The heads of a layer beside each other; rows are the tokens that look, columns those that are looked at.
+    """The heads of a layer, side by side; rows are the tokens that look, columns those that are looked at.
 
     The heads are one image with gaps, which is drawn in half the time of a set of axes for each.
 

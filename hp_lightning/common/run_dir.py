@@ -1,4 +1,4 @@
-"""The run folder: what lies where in it, which process has it, what came of its run; and how a run is found again."""
+"""The run folder: its files, its lock, its summary; and how a run is found."""
 
 import json
 import math
@@ -30,7 +30,7 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / ".hydra" / "config.yaml"  # that the run began with, without `auto`
+        self.config = path / ".hydra" / "config.yaml"  # of the start, with `auto` resolved
         self.overrides = path / ".hydra" / "overrides.yaml"  # of the command line
         self.hydra = path / ".hydra" / "hydra.yaml"  # Hydra's own config
         self.checkpoints = path / "checkpoints"
@@ -44,7 +44,7 @@ class RunDir:
         self.profile = path / "profile"
         self.by_tokens = path / "by_tokens"  # curves whose axis is the number of tokens seen
         self.events = path / "events.out.tfevents.*"  # SummaryWriter's files
-        # The row in the HPARAMS tab: before SummaryWriter's files in the alphabet, so that TensorBoard reads it first.
+        # The row in the HPARAMS tab: before SummaryWriter's files in the alphabet: TensorBoard reads it first.
         self.hparams = path / "events.out.tfevents.0000000000.settings"
         self.embeddings = path / "projector" / "vectors.bytes"
         self.embedding_labels = path / "projector" / "tokens.tsv"
@@ -65,7 +65,7 @@ class RunDir:
         """
         stem = RUNS / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{slug(overrides)}"
         path, count = (stem if wanted is None else Path(wanted)), 1
-        while wanted is None and path.exists():  # a run with the same name began in the same second
+        while wanted is None and path.exists():  # a run of the same name was started in the same second
             count += 1
             path = stem.with_name(f"{stem.name}_{count}")
         run_dir = cls(path)
@@ -164,14 +164,14 @@ def check_run_dir(wanted: str | None) -> None:
 
 @dataclass(frozen=True)
 class Resumable:
-    """A run that can go on: from the first of its checkpoints that is whole; where it has none, from its beginning."""
+    """A run to resume: from the first of its checkpoints that is whole; where it has none, from its start."""
 
     run_dir: RunDir
     checkpoints: list[Path]
 
 
 def find_resumable(resume: str) -> Resumable:
-    """The run that `resume` means: its folder, one of its checkpoints, or `latest`, the one saved or begun last.
+    """The run that `resume` means: its folder, one of its checkpoints, or `latest`, the one saved or started last.
 
     Raises:
         InputError: there is no such run

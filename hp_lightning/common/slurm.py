@@ -31,7 +31,7 @@ def mark(run_dir: RunDir) -> None:
 
 
 def run_of_requeued_job(run_dir: str | None) -> Path | None:
-    """The run that this job began before SLURM started it again; None for a job that is started first.
+    """The run that this job started before SLURM requeued it; None for a job that is started first.
 
     Args:
         run_dir: where the run lies, if the config says so
@@ -45,7 +45,7 @@ def run_of_requeued_job(run_dir: str | None) -> Path | None:
 
 
 def requeue() -> str:
-    """Ask SLURM to start this job again; say what came of it."""
+    """Ask SLURM to start this job again; return the answer, for a message."""
     job = job_id()
     assert job is not None
     try:

@@ -1,4 +1,4 @@
-"""The processes that torchrun(1) starts: the first has the run and speaks, the others train beside it."""
+"""The processes that torchrun(1) starts: the first has the run and speaks, the others train along."""
 
 import functools
 import os

@@ -25,7 +25,7 @@ def digest(*parts: Any) -> str:
 class Cache:
     """A folder with a file for each key; several processes may use it at once.
 
-    A file begins with the SHA-256 of the rest: one that was damaged is not used, but made again.
+    A file starts with the SHA-256 of the rest: a damaged one is not used, but written again.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -74,12 +74,12 @@ class TrainSequences:
         self._served = state["served"]
 
     def starts(self, batch: int) -> npt.NDArray[np.int64]:
-        """Where the sequences of a batch, of all devices, begin in the stream; batches are counted over all epochs."""
+        """Where the sequences of a batch, of all devices, start in the stream; batches are counted over all epochs."""
         epoch, position = divmod(batch, len(self))
         return self._starts(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
 
     def _starts(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Where each sequence of an epoch begins, in the order in which they are served."""
+        """Where each sequence of an epoch starts, in the order in which they are served."""
         random = np.random.default_rng((self._seed, epoch))
         offset = random.integers(self._max_offset + 1)
         return random.permutation(self._num_sequences) * self._seq_len + offset

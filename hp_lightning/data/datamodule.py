@@ -92,7 +92,7 @@ class CorpusDataModule(L.LightningDataModule):
         accumulate = self._train_sequences.accumulate
         batches = range((step - 1) * accumulate, step * accumulate)
         begins = np.concatenate([self._train_sequences.starts(batch) for batch in batches])
-        # The stream begins with <EOS>, and ends each document with another.
+        # The stream starts with <EOS>, and ends each document with another.
         ends = np.flatnonzero(self.corpus.streams["train"] == self.tokenizer.vocabulary.eos_id)[1:]
         first, last = (np.searchsorted(ends, begins + shift) for shift in (1, self.cfg.seq_len))
         seen = {place for begin, end in zip(first, last, strict=True) for place in range(begin, end + 1)}
@@ -120,5 +120,5 @@ class CorpusDataModule(L.LightningDataModule):
         return 0 if self.trainer is None else self.trainer.global_rank
 
     def _device(self) -> torch.device | None:
-        """Where the ids lie from the start, so that no batch has to be moved; None outside a run."""
+        """Where the ids lie from the start, to move no batch; None outside a run."""
         return None if self.trainer is None else self.trainer.strategy.root_device

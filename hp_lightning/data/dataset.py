@@ -1,6 +1,6 @@
 """The corpus as a run uses it: read, split, tokenized, looked over; once, and from then on from the cache.
 
-A split of the corpus is one stream of token ids, `<EOS>` before its first document and after each, so that every
+A split of the corpus is one stream of token ids, `<EOS>` before its first document and after each, so every
 token of every document is predicted once.
 """
 

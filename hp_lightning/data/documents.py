@@ -47,7 +47,7 @@ class Reading:
 
 
 def read_documents(cfg: DataConfig, sources: list[Source] | None = None) -> Reading:
-    """Read the files; where there are several, a document's name begins with that of its file.
+    """Read the files; where there are several, a document's name starts with that of its file.
 
     Args:
         cfg: how they are read

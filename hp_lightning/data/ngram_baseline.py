@@ -1,4 +1,4 @@
-"""What counting comes to: a Kneser-Ney model, the best of those that do nothing but count n-grams.
+"""The n-gram baseline: a Kneser-Ney model, the best of those that only count n-grams.
 
 Interpolated, with three discounts for each order: Kneser & Ney 1995, "Improved backing-off for m-gram language
 modeling"; Chen & Goodman 1999, "An empirical study of smoothing techniques for language modeling", where it is called
@@ -19,7 +19,7 @@ ORDER = 5
 MOST_TOKENS = 10_000_000  # of a training split that is counted
 # As in KenLM (Heafield et al. 2013), where there is too little to estimate them from.
 USUAL_DISCOUNTS = (0.5, 1.0, 1.5)
-UNKNOWN = -1  # the place of an n-gram that was not counted, or would begin before the stream
+UNKNOWN = -1  # the place of an n-gram that was not counted, or would start before the stream
 
 Ids = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float64]
@@ -49,7 +49,7 @@ class KneserNey:
 
     The highest order has the counts of its n-grams; each lower one counts, in their place, how many different tokens
     its n-grams have followed. Every order is interpolated with the one below, and the lowest with the uniform
-    distribution, so that no token is impossible.
+    distribution: no token is impossible.
 
     Args:
         stream: (N,) token ids, which are counted; n-grams go over the ends of documents as sequences do
@@ -60,7 +60,7 @@ class KneserNey:
     def __init__(self, stream: Ids, vocab_size: int, order: int) -> None:
         self._vocab_size = vocab_size
         found: list[tuple[Ids, Ids]] = []  # by order: the n-grams and their counts
-        # An n-gram is known by its place among all of its order; here, of those that begin at each token.
+        # An n-gram is known by its place among all of its order; here, of those that start at each token.
         places: Ids = np.zeros(len(stream) + 1, np.int64)
         order = min(order, len(stream))
         with progress("counting", order) as advance:

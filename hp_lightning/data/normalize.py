@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 ROW_END = "\0"  # between the rows of a text that is not joined yet; no text has it
 FLOWING = " "  # the separator with which printed lines flow together
-# Two ideographic spaces: how the printed lines of a book mark where a paragraph begins.
+# Two ideographic spaces: how the printed lines of a book mark the start of a paragraph.
 PARAGRAPH_MARK = "\u3000\u3000"
 
 BLOCK_BYTES = 2**20  # so much is normalized at a time
@@ -42,7 +42,7 @@ def normalized(rows: bytes | bytearray, separator: str, collapse_spaces: bool) -
 
 
 def _blocks(rows: bytes | bytearray, border: str) -> Iterator[str]:
-    """Parts that end where a line does for certain, so that a long text needs little more memory than itself."""
+    """Parts that end where a line does for certain: a long text needs little more memory than itself."""
     start = end = 0
     while end >= 0:
         end = rows.find(border.encode(), start + BLOCK_BYTES)

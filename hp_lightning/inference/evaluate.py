@@ -34,7 +34,7 @@ COLUMNS = ("tokens", "loss", "perplexity", "bits/char", "<UNK>", "accuracy", "to
 
 @dataclass(frozen=True)
 class SplitMetrics:
-    """What a model comes to on a split of a corpus."""
+    """The metrics of a model on a split of a corpus."""
 
     overall: Metrics  # sequences side by side
     sliding: Metrics | None  # sequences that overlap, where a stride was given
@@ -42,7 +42,7 @@ class SplitMetrics:
 
 
 def evaluate(cfg: EvaluateConfig) -> None:
-    """Print the metrics, and write them into a JSON file beside the checkpoint.
+    """Print the metrics, and write them into a JSON file next to the checkpoint.
 
     Raises:
         InputError: there is no such checkpoint, or the corpus cannot be read or has nothing to evaluate

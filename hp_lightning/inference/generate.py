@@ -1,9 +1,9 @@
 """Decoding: from a prompt, token after token, to text.
 
-The network sees a window of at most `context` tokens. It begins with the last `context` of the prompt. When it is full
-and goes on, the last half of it, `context // 2` tokens with the newest, becomes the beginning of the next: positions
-are counted from a window's start, so that it could not move on by one token without every key and value being computed
-anew. What the network has computed for a window is kept in a cache; that changes its speed alone.
+The network sees a window of at most `context` tokens, at first the last `context` of the prompt. When it is full, its
+last half, `context // 2` tokens with the newest, starts the next one: positions are counted from a window's start, so
+moving by a single token would recompute every key and value. What the network has computed for a window is kept in a
+cache, which changes its speed alone.
 """
 
 from collections import deque
@@ -80,7 +80,7 @@ def continue_text(net: GPT, tokenizer: Tokenizer, prompt: str, context: int, sam
 def stream(net: GPT, tokenizer: Tokenizer, prompt: str, context: int, sampling: Sampling) -> Iterator[list[Sample]]:
     """The `num_samples` continuations of a prompt: the same list after every token by which they have grown.
 
-    The prompt is taken as the beginning of a document; an empty one asks for a new document.
+    The prompt is taken as the start of a document; an empty one asks for a new document.
 
     Args:
         context: how many tokens the network looks back, at most its `max_seq_len`
@@ -153,7 +153,7 @@ class _Window:
     """What the network sees of the sequences, and what it has computed of it.
 
     Args:
-        token_ids: (B, T), their beginning
+        token_ids: (B, T), their start
     """
 
     def __init__(self, net: GPT, token_ids: Tensor, context: int) -> None:

@@ -30,13 +30,13 @@ class TokenScores:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a model comes to on a text."""
+    """The metrics of a model on a text."""
 
     tokens: int
     characters: int
     loss: float  # nats per token
     perplexity: float  # exp of the loss
-    bits_per_char: float  # of the text itself, so that tokenizers can be compared
+    bits_per_char: float  # of the text itself, comparable across tokenizers
     unk_rate: float  # share of the tokens
     accuracy_1: float  # share of the tokens that were the likeliest
     accuracy_5: float  # or among the five likeliest
@@ -44,14 +44,14 @@ class Metrics:
 
 @torch.inference_mode()
 def score_tokens(net: GPT, stream: Stream, seq_len: int, stride: int, batch_size: int) -> TokenScores:
-    """Predict every token of a stream but the first, in sequences that begin `stride` tokens after each other.
+    """Predict every token of a stream but the first, in sequences that start `stride` tokens apart.
 
-    Of each sequence but the first the last `stride` predictions count, so that none has fewer than `seq_len - stride`
+    Of each sequence but the first the last `stride` predictions count: none has fewer than `seq_len - stride`
     tokens before it, where the stream has as many. With `stride == seq_len` the sequences stand side by side, as in
     training; a smaller one takes `seq_len / stride` times as long (Baevski & Auli 2019, arXiv:1809.10853).
 
     Args:
-        stream: (tokens + 1,) ids, which begins with `<EOS>`
+        stream: (tokens + 1,) ids, starting with `<EOS>`
         seq_len: tokens in a sequence
         stride: from 1 to `seq_len`
         batch_size: sequences in a forward pass

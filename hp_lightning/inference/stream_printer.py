@@ -9,7 +9,7 @@ from hp_lightning.inference.generate import Sample
 
 
 class SamplePrinter(ABC):
-    """Prints samples one after the other; those that grow beside the one that is being printed wait for their turn."""
+    """Prints samples one after the other; those that grow at the same time wait for their turn."""
 
     def __init__(self) -> None:
         self._done = 0

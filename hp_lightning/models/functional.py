@@ -1,7 +1,7 @@
 """What the network's modules compute, as functions of tensors.
 
 Where PyTorch's own takes many passes over memory on a processor, the derivative is written by hand, or the formula
-chosen, so that there are fewer (benchmarks/LOG.md); a GPU and the compiler have no need of it. Shapes: as in gpt.py.
+chosen, because there are fewer (benchmarks/LOG.md); a GPU and the compiler have no need of it. Shapes: as in gpt.py.
 """
 
 import math

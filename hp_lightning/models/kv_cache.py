@@ -1,4 +1,4 @@
-"""What attention keeps of the tokens that the network has read, so that each of them is read once.
+"""What attention keeps of the tokens that the network has read: each is read once.
 
 It is for decoding, without gradients. Shapes: B sequences, H heads, T tokens, D features of a head.
 """

@@ -69,7 +69,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
 
 
 def _rows_of_a_chunk(rows: int, most: int) -> int:
-    """Chunks of equal size, so that none is a small rest; large ones in whole blocks of a matrix product."""
+    """Chunks of equal size, without a small rest; large ones in whole blocks of a matrix product."""
     count = min(-(-rows // max(most, 1)), MOST_CHUNKS)
     equal = -(-rows // count)
     return equal if equal <= BLOCK else -(-equal // BLOCK) * BLOCK

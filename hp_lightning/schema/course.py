@@ -23,7 +23,7 @@ class CourseConfig:
         None, "the page; null: course.html in the run folder, or next to a checkpoint that lies in none", verbatim=True
     )
     text: Optional[str] = setting(
-        None, "the passage that is looked at; null: the beginning of the validation split", NOT_BLANK, verbatim=True
+        None, "the passage that is looked at; null: the start of the validation split", NOT_BLANK, verbatim=True
     )
     names: Optional[list[str]] = setting(
         None, "words whose nearest words are shown; null: the most frequent names of the vocabulary", WORDS

@@ -21,7 +21,7 @@ class GenerateConfig:
     """Generate text with a trained model."""
 
     ckpt: Optional[str] = checkpoint()
-    prompt: str = setting("", "text to continue; empty: a document begins", verbatim=True, may_be_empty=True)
+    prompt: str = setting("", "text to continue; empty: start a document", verbatim=True, may_be_empty=True)
     prompt_file: Optional[str] = setting(None, "a file with a prompt per line; -: standard input", verbatim=True)
     interactive: bool = setting(False, "whether it asks for one prompt after the other")
     format: str = setting(

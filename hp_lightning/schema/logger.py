@@ -1,4 +1,4 @@
-"""What is recorded while a run goes on: `conf/logger/`."""
+"""What is recorded during a run: `conf/logger/`."""
 
 from dataclasses import dataclass
 from typing import Optional
@@ -8,13 +8,13 @@ from hp_lightning.schema.setting import number, setting
 
 @dataclass
 class LoggerConfig:
-    """What is recorded while the run goes on; `metrics.csv` always is."""
+    """What is recorded during a run; `metrics.csv` always is."""
 
     tensorboard: bool = setting(True, "whether event files for TensorBoard are written")
     log_every_steps: int = setting(10, "optimizer steps between two rows of metrics.csv", number(at_least=1))
     sample_prompts: Optional[list[str]] = setting(
         None,
-        'what the model is asked to continue at a validation; "" begins a document; null: that, and the first words of '
+        'what the model is asked to continue at a validation; "" starts a document; null: that, and the first words of '
         "the validation split",
         verbatim=True,
     )

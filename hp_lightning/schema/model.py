@@ -50,7 +50,7 @@ def model_rules(model: ModelConfig, key: str = "model") -> Iterator[InputError]:
         yield InputError(
             "model.odd_features",
             f"{key}.position=rotary turns pairs of features, but a head has {head_dim}: "
-            "choose d_model and num_heads so that d_model / num_heads is even",
+            "choose them such that d_model / num_heads is even",
         )
     if model.position == "sinusoidal" and model.d_model % 2:
         yield InputError(

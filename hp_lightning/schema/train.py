@@ -1,6 +1,6 @@
 """Everything that a training run is told: the root of `conf/train.yaml`.
 
-Each config group has its dataclass in the file of its name. Nothing heavy is imported, so that a wrong config is
+Each config group has its dataclass in the file of its name. Nothing heavy is imported, so a wrong config is
 refused at once.
 """
 

@@ -10,7 +10,7 @@ from hp_lightning.common.run_dir import short_reason
 from hp_lightning.sweeps.plan import Job
 
 SECONDS_BETWEEN_LINES = 30  # of a job, where there is no live display
-OF_INTEREST = "step "  # how the lines of a run begin that tell how far it is
+OF_INTEREST = "step "  # the start of the lines of a run that tell how far it is
 
 
 class SweepDisplay:

@@ -1,4 +1,4 @@
-"""One job of a sweep: a process that trains, and the record of what came of it."""
+"""One job of a sweep: a process that trains, and the record of its end."""
 
 import os
 import re
@@ -18,13 +18,13 @@ from hp_lightning.common.hydra_grammar import quoted
 from hp_lightning.common.run_dir import COMPLETE
 from hp_lightning.sweeps.plan import Job, clear, has_started, settings_of_hydra
 
-SETTLED = (*COMPLETE, "pruned")  # a job that is not begun again
+SETTLED = (*COMPLETE, "pruned")  # a job that is not started again
 ELSEWHERE = "running in another process"
 REFUSAL = re.compile(r"hp-lightning train: error\[[a-z_.]+\]: ")
 
 
 def status_of(job: Job) -> str | None:
-    """What came of it: completed, stopped early, pruned, failed, interrupted; None where nothing is known."""
+    """Its status: completed, stopped early, pruned, failed, interrupted; None where nothing is known."""
     status = job.run_dir.read_summary().get("status")
     return None if status is None else str(status)
 
@@ -35,7 +35,7 @@ def is_settled(job: Job) -> bool:
 
 
 class JobProcess:
-    """`hp-lightning train`, beginning the job's run or going on with it.
+    """`hp-lightning train`, starting the job's run or resuming it.
 
     Args:
         job: what to train
@@ -104,7 +104,7 @@ def record(job: Job, status: str, reason: str | None) -> None:
     """Record how a job ended, with the metrics that its run has left; on a full disk nothing."""
     run_dir = job.run_dir
     with suppress(OSError):
-        if not has_started(job):  # so that a summary of the sweep can tell which job it was
+        if not has_started(job):  # for the summary of the sweep to tell which job it was
             run_dir.overrides.parent.mkdir(parents=True, exist_ok=True)
             atomic_write_text(run_dir.overrides, OmegaConf.to_yaml(OmegaConf.create(list(job.overrides))))
         run_dir.write_summary({**run_dir.read_summary(), "status": status, "reason": reason})

@@ -1,4 +1,4 @@
-"""The folder of a sweep: what was planned, and how a sweep is begun or gone on with by the command line."""
+"""The folder of a sweep: what was planned, and how a command line starts or resumes it."""
 
 import os
 import shutil
@@ -94,7 +94,7 @@ def complete_arguments(arguments: list[str]) -> list[str]:
     """A command line of train, in which a resumed sweep has its plan.
 
     Raises:
-        InputError: it mixes what belongs to a single run with a sweep, or names no sweep to go on with
+        InputError: it mixes what belongs to a single run with a sweep, or names no sweep to resume
     """
     given = dict(key_and_value(word) for word in arguments if not word.startswith("-"))
     if not MULTIRUN & set(arguments):
@@ -128,7 +128,7 @@ def _resumed(sweep: str, others: list[str]) -> list[str]:
 
 
 def read_plan(sweep_dir: Path) -> list[str]:
-    """The command line that a sweep was begun with.
+    """The command line that a sweep was started with.
 
     Raises:
         InputError: there is none
@@ -208,7 +208,7 @@ def clear(job: Job) -> None:
 
 
 def has_started(job: Job) -> bool:
-    """Whether there is a run to go on with."""
+    """Whether there is a run to resume."""
     return os.path.isfile(job.run_dir.config) or job.run_dir.last_checkpoint.is_file()
 
 

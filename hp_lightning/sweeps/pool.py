@@ -1,4 +1,4 @@
-"""Jobs side by side: begun, watched, counted, and stopped together."""
+"""Jobs side by side: started, watched, counted, and stopped together."""
 
 import signal
 import threading
@@ -26,7 +26,7 @@ class Source(Protocol):
         """The next job; None where there is no other."""
 
     def is_wanted(self, job: Job) -> bool:
-        """Whether a job that has just said something is to go on."""
+        """Whether a job that has just printed something may continue."""
 
     def ended(self, job: Job, status: str) -> str:
         """Note how a job ended; return its status."""
@@ -39,7 +39,7 @@ class Pool:
         source: where the jobs come from
         sweep_dir: the sweep's folder
         slots: for each job that may run at a time, its environment variables
-        max_failures: failed jobs after which no other is begun
+        max_failures: failed jobs after which no other is started
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Pool:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether no other job is to be begun."""
+        """Whether no other job may start."""
         too_many = self._max_failures is not None and self.ended["failed"] >= self._max_failures
         return self.received is not None or too_many or self._bug is not None
 

@@ -15,7 +15,7 @@ CORES_OF_A_JOB = 2  # benchmarks/LOG.md
 def make_slots(cfg: SweepConfig, trainer: TrainerConfig, cores: int, gpus: list[str]) -> list[dict[str, str]]:
     """Environment variables for each of the jobs that may run at a time.
 
-    GPUs are shared out; where there are none, the processor's cores, so that the threads of one job do not wait for
+    GPUs are shared out; where there are none, the processor's cores: the threads of one job do not wait for
     those of another. A sweep that runs one job at a time leaves it the whole machine.
 
     Args:

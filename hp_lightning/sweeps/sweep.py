@@ -28,7 +28,7 @@ class Grid:
         return next(self._left, None)
 
     def is_wanted(self, job: Job) -> bool:
-        """Every job goes on to its end."""
+        """Every job runs to its end."""
         return True
 
     def ended(self, job: Job, status: str) -> str:
@@ -37,11 +37,11 @@ class Grid:
 
 
 def run_sweep(sweep_dir: Path, overrides: list[str], train: Callable[[], None], jobs: Callable[[], list[Job]]) -> None:
-    """Train every job, and leave a summary, whatever became of them.
+    """Train every job, and write a summary, whatever their ends.
 
     Args:
         sweep_dir: the sweep's folder; made here
-        overrides: the command line, by which the sweep can be gone on with
+        overrides: the command line, by which the sweep can be resumed
         train: trains the jobs that have something left to do
         jobs: all that there are, asked for afterwards
 
@@ -95,7 +95,7 @@ def _conclude(sweep_dir: Path, jobs: list[Job], stopped: Interrupted | None) -> 
 
 
 def train_alone(job: Job, sweep_dir: Path) -> None:
-    """One job, where another of Hydra's launchers has begun a process for it; what came of it is in its folder."""
+    """One job, where another of Hydra's launchers has started a process for it; its folder tells its end."""
     if is_settled(job) or job.run_dir.is_running():
         return
     process = JobProcess(job, sweep_dir, {})

@@ -1,7 +1,7 @@
 """NLTK's words, token for token, with each distinct piece of text cut only once.
 
 `NLTKWordTokenizer` is a chain of regular expressions over a sentence. What they do to a piece between two spaces
-depends on nothing but the piece, and on whether it begins or ends the sentence; except for closing marks that stand
+depends only on the piece, and on whether it starts or ends the sentence; except for closing marks that stand
 alone at a sentence's end. So the pieces are cut, and remembered; a sentence with anything out of the ordinary is cut
 as a whole: 4.7 s for 14.5 s on 6.2 MB of novels (benchmarks/LOG.md).
 """

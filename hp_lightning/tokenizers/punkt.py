@@ -25,7 +25,7 @@ LINE_BREAK = "\n"
 BLOCK = 1_000_000  # pieces that are held as arrays together
 LINE_START, PARAGRAPH_START = 1, 2
 CLOSING = "\"')]}\u2018\u2019\u201c\u201d\xab\xbb"  # may belong to the sentence before
-# What Punkt knows of where the next word stands: within a sentence, it cannot tell, or at a sentence's beginning.
+# What Punkt knows of where the next word stands: within a sentence, it cannot tell, or at a sentence's start.
 INTERNAL, UNKNOWN, INITIAL = range(3)
 CONTEXTS = ("internal", "unknown", "initial")
 
@@ -42,7 +42,7 @@ def train(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def is_plain(line: str) -> bool:
-    """Whether single spaces between words are all the white space of a line, so that it falls into pieces there."""
+    """Whether single spaces between words are all the white space of a line, which then falls into pieces there."""
     return " ".join(line.split()) == line
 
 

@@ -2,7 +2,7 @@
 
 Most tokens have a rule: a comma stands close to what is on its left, whatever that is; some pairs of tokens have a rule
 of their own, as "can" and "not". What is left are tokens that are written in several ways, such as a dash: each way
-becomes an entry of its own in the vocabulary, so that nothing is lost, and the model learns when to write which.
+becomes an entry of its own in the vocabulary: nothing is lost, and the model learns when to write which.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ import numpy as np
 from hp_lightning.tokenizers.arrays import Counts, Flags, Ids, blocks
 from hp_lightning.tokenizers.nltk_words import Cut
 
-RULE_COUNT = 4  # times that a kind of token was joined oftener than not, to stand close to whatever is beside it
+RULE_COUNT = 4  # times that a kind of token was joined oftener than not, to stand close to whatever is next to it
 RELIABLE_COUNT, RELIABLE_SHARE = 4, 0.9  # of a pair that has a rule of its own
 # A kind of token varies where the rules fail so often, and in such a share of its places.
 VARYING_COUNT, VARYING_SHARE = 5, 0.02
@@ -41,7 +41,7 @@ class Rules:
 
 
 def count_pairs(cuts: Iterable[Cut], num_kinds: int) -> Pairs:
-    """Counts the pairs of some texts in blocks, so that no more than their distinct pairs are held in memory."""
+    """Counts the pairs of some texts in blocks, to hold no more than their distinct pairs in memory."""
     keys, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for some in blocks(_keys(cut, num_kinds) for cut in cuts):
         new_keys, new_counts = np.unique(some, return_counts=True)

@@ -56,7 +56,7 @@ class Muon(torch.optim.Muon):
 def orthogonalize(matrices: Tensor) -> Tensor:
     """About U Vᵀ for matrices U S Vᵀ, by five Newton-Schulz iterations.
 
-    Singular values come to between 0.7 and 1.2; those below a five-hundredth of the norm stay smaller.
+    Singular values end between 0.7 and 1.2; those below a five-hundredth of the norm stay smaller.
     Where the sides differ much, X is multiplied once, in the end, with what the iterations make of the smaller X Xᵀ; it
     is the same but for rounding, which bfloat16 has too much of for that.
 

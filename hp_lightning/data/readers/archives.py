@@ -27,7 +27,7 @@ class Part:
     """A file of text: a source, or a member of one that is a zip.
 
     Args:
-        label: how messages about it begin
+        label: the start of messages about it
         name: its name; the ending tells what it is
         open: gives its bytes, unpacked
     """

@@ -8,7 +8,7 @@ GROUP_COLUMNS = ("series", "book", "title", "volume", "part", "chapter", "docume
 
 
 def has_text_column(cfg: DataConfig, names: list[str]) -> bool:
-    """Whether a header names the text, so that it is likely to be one."""
+    """Whether a header names the text, and is likely to be one."""
     if cfg.text_column is not None:
         return cfg.text_column in names
     return any(name.lower() in TEXT_COLUMNS for name in names)

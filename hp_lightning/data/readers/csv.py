@@ -31,7 +31,7 @@ class Table:
 
     Args:
         names: of the columns; none where the file is plain text, whose lines are rows of one cell
-        rows: each with the line on which it begins
+        rows: each with the line on which it starts
         delimiter: what parts the columns of a CSV file
     """
 

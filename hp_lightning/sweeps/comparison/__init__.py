@@ -1,1 +1,1 @@
-"""Runs beside each other: which configuration is the best, by how much, and why."""
+"""Runs compared: which configuration is the best, by how much, and why."""

@@ -121,7 +121,7 @@ def _value(comparison: Comparison, point: Validation) -> float:
 
 
 def _cut(lowest: float, values: Sequence[float]) -> float:
-    """Where an axis ends, so that a few values far off do not squash the others."""
+    """Where an axis ends, lest a few values far off squash the others."""
     median = statistics.median(values)
     return min(max(values), lowest + CUT * (median - lowest)) if median > lowest else max(values)
 

@@ -88,7 +88,7 @@ def _reason(configuration: Configuration) -> str:
 
 
 def log_comparison(comparison: Comparison) -> None:
-    """Log the table; a narrow terminal folds its lines, so that no setting is cut off."""
+    """Log the table; a narrow terminal folds its lines, and no setting is cut off."""
     header, rows = table(comparison)
     settings = len(headings(comparison.configurations[0]))
     log_table(header, rows, text_columns=[*range(settings), len(header) - 1], width=WIDTH)

@@ -50,7 +50,7 @@ def _best_run(comparison: Comparison, best: Configuration) -> Path:
 
 
 def _margin(comparison: Comparison, ranked: list[Configuration]) -> str:
-    """How far ahead of the second, beside the spread of the seeds."""
+    """How far ahead of the second, relative to the spread of the seeds."""
     if len(ranked) == 1:
         return "There is no other configuration to compare it with."
     best, second = ranked[:2]

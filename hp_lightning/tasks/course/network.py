@@ -65,7 +65,7 @@ class Layer:
     """A block at work on the passage."""
 
     active: float  # share of the hidden units above zero before the activation
-    change: float  # how long what the block adds is, beside what it adds it to; the mean over the tokens
+    change: float  # length of what the block adds, relative to what it is added to; the mean over the tokens
     guess: str  # what its output, read by the model's head, takes for the next token
     probability: float
 

@@ -1,4 +1,4 @@
-"""The page: what was looked at, put into the templates beside this module, in one file that loads nothing."""
+"""The page: what was looked at, put into the templates next to this module, in one file that loads nothing."""
 
 from pathlib import Path
 

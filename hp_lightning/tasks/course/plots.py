@@ -1,6 +1,6 @@
 """The figures of the page that no run draws, and any figure as SVG that is part of the page.
 
-They are about as wide as a phone, 350 units, so that letters need not shrink there; a wider screen shows them larger.
+They are about as wide as a phone, 350 units, so letters need not shrink there; a wider screen shows them larger.
 """
 
 import io

@@ -31,7 +31,7 @@ class Passage:
 
     token_ids: list[int]  # at least one
     origin: str  # typed, corpus or model: where it is from
-    document: str  # of the corpus, that it begins
+    document: str  # of the corpus, whose start it is
     unknown: list[str]  # its tokens that the vocabulary has not; of the corpus they are not known any more
 
 

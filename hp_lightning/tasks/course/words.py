@@ -91,7 +91,7 @@ def _neighbours(net: GPT, tokenizer: Tokenizer, names: list[str] | None) -> list
         if tokenizer.vocabulary.unk_id in ids:
             found.append(Neighbours(name, [], f"is not in the vocabulary: the model reads it as {UNK}"))
         elif len(ids) != 1:
-            found.append(Neighbours(name, [], f"is {len(ids)} tokens here, so that it has no vector of its own"))
+            found.append(Neighbours(name, [], f"is {len(ids)} tokens here and has no vector of its own"))
         else:
             found.append(_nearest(net, tokenizer, ids[0]))
     return found
@@ -111,7 +111,7 @@ def _nearest(net: GPT, tokenizer: Tokenizer, token_id: int) -> Neighbours:
 def frequent_names(tokenizer: Tokenizer) -> list[int]:
     """The first of the vocabulary that look like names: capitalized, and not there without the capital.
 
-    Word and character vocabularies begin with what is most frequent, those of byte pairs with what was merged first.
+    Word and character vocabularies list the most frequent first, those of byte pairs with what was merged first.
     Where there are no names, as among characters, the first tokens of letters, the longer ones before.
     """
     texts = [tokenizer.decode([i]).strip() for i in range(min(len(tokenizer.vocabulary), MOST_COMMON))]

@@ -37,7 +37,7 @@ from hp_lightning.tasks.sentiment.zero_shot import context_ids, word_ids
 from hp_lightning.tokenizers import Tokenizer
 from hp_lightning.training.optim import clip_gradients, parameter_groups
 
-SORTED_TOGETHER = 20  # batches: texts of about the same length, so that little is filled up
+SORTED_TOGETHER = 20  # batches: texts of about the same length, to pad little
 WARMUP_STEPS = 50
 CLIP_NORM = 1.0
 Batch = tuple[Tensor, Tensor, Tensor]  # token ids, targets and their weights, each (B, T)

@@ -17,7 +17,7 @@ class LabelReader:
     Args:
         nets: their log-odds are averaged
         labels: the words that stand for positive and for negative
-        temperature: by which the log-odds are divided, so that the confidence is that of texts that were not learned
+        temperature: divides the log-odds, for the confidence to fit texts that were not learned
             (temperature scaling, Guo et al. 2017, arXiv:1706.04599)
         context: tokens that a network looks back
     """

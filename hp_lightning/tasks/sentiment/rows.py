@@ -29,7 +29,7 @@ class Rows:
         names: of the columns; "text" alone where there is no header
         cells: of each row
         texts: of each row, in the form that the corpus has
-        lines: on which each row begins
+        lines: on which each row starts
     """
 
     names: list[str]
@@ -41,7 +41,7 @@ class Rows:
         """Whether each row is positive.
 
         Args:
-            where: how messages about the rows begin
+            where: the start of messages about the rows
             column: null: found by its name
 
         Raises:

@@ -30,10 +30,10 @@ def known_words(tokenizer: Tokenizer, words: list[str]) -> list[str]:
 def next_word_log_probs(net: GPT, texts: list[list[int]], words: list[list[int]], context: int) -> Tensor:
     """log p(word | text), in nats, for every text and every word; a word's tokens are predicted one after the other.
 
-    Nothing is divided, so that no word is too unlikely to be compared.
+    Nothing is divided, so even the least likely word can be compared.
 
     Args:
-        texts: the ids of each, `<EOS>` first; of one that is too long the beginning is left out
+        texts: the ids of each, `<EOS>` first; one that is too long loses its start
         words: the ids of each, at least one
         context: tokens that the network looks back
 
@@ -41,31 +41,31 @@ def next_word_log_probs(net: GPT, texts: list[list[int]], words: list[list[int]]
         (texts, words) in float64
     """
     found = torch.zeros(len(texts), len(words), dtype=torch.float64)
-    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # so that little has to be filled up
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # to pad little
     for first in range(0, len(order), BATCH_SIZE):
         places = order[first : first + BATCH_SIZE]
         batch = [texts[place] for place in places]
-        for begun in dict.fromkeys(tuple(word[:-1]) for word in words):
-            columns = [column for column, word in enumerate(words) if tuple(word[:-1]) == begun]
-            found[places] += _log_probs(net, batch, list(begun), words, columns, context)
+        for prefix in dict.fromkeys(tuple(word[:-1]) for word in words):
+            columns = [column for column, word in enumerate(words) if tuple(word[:-1]) == prefix]
+            found[places] += _log_probs(net, batch, list(prefix), words, columns, context)
     return found
 
 
 def _log_probs(
-    net: GPT, texts: list[list[int]], begun: list[int], words: list[list[int]], columns: list[int], context: int
+    net: GPT, texts: list[list[int]], prefix: list[int], words: list[list[int]], columns: list[int], context: int
 ) -> Tensor:
     """The (texts, words) of the words `columns`, which differ in their last tokens alone; 0 for the others."""
-    rows = [[*text, *begun][-context:] for text in texts]
+    rows = [[*text, *prefix][-context:] for text in texts]
     token_ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
     for place, row in enumerate(rows):  # filled up behind, where a causal network sees nothing of it
         token_ids[place, : len(row)] = torch.tensor(row)
     ends = torch.tensor([len(row) for row in rows])
-    positions = (ends[:, None] - 1 - len(begun) + torch.arange(len(begun) + 1)).clamp(min=0)  # (texts, begun + 1)
+    positions = (ends[:, None] - 1 - len(prefix) + torch.arange(len(prefix) + 1)).clamp(min=0)  # (texts, prefix + 1)
     features = net.features(token_ids)[torch.arange(len(rows))[:, None], positions]
     log_probs = net.logits(features).double().log_softmax(dim=-1)
-    of_beginning = log_probs[:, range(len(begun)), begun].sum(dim=1, keepdim=True)
+    of_prefix = log_probs[:, range(len(prefix)), prefix].sum(dim=1, keepdim=True)
     found = torch.zeros(len(rows), len(words), dtype=torch.float64)
-    found[:, columns] = of_beginning + log_probs[:, -1, [words[column][-1] for column in columns]]
+    found[:, columns] = of_prefix + log_probs[:, -1, [words[column][-1] for column in columns]]
     return found
 
 
@@ -148,5 +148,5 @@ class NextWordReader:
 
 
 def context_ids(tokenizer: Tokenizer, text: str, template: str) -> list[int]:
-    """What the network reads: a document that begins with the text, and goes on with the template."""
+    """What the network reads: a document of the text and the template."""
     return [tokenizer.vocabulary.eos_id, *tokenizer.encode(f"{text.strip()} {template}".strip()).tolist()]
