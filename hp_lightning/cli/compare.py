@@ -25,12 +25,12 @@ from hp_lightning.sweeps.comparison.write import summarize
 def main() -> None:
     """Find the runs, and write and show their summary."""
     folders, to = _given(sys.argv[1:])
-    found = find_run_folders(folders)
+    run_folders = find_run_folders(folders)
     to = to or _shared(folders)
     if not to.is_dir():
         raise InputError("output.no_folder", f"to={to} is not a folder: make it, or name another")
     with messages():
-        summarize(found, to)
+        summarize(run_folders, to)
 
 
 def run() -> None:

@@ -12,8 +12,8 @@ IN_SWEEP = "HP_LIGHTNING_SWEEP"  # environment variable of the jobs of a sweep: 
 def command(program: str, *arguments: str) -> str:
     """A command line that works in the shell this process was started from, its virtual environment active or not."""
     folder = Path(sys.executable).parent
-    found = shutil.which(program)
-    if found is None or Path(found).parent != folder:
+    executable = shutil.which(program)
+    if executable is None or Path(executable).parent != folder:
         here = Path.cwd()
         program = str((folder / program).relative_to(here) if folder.is_relative_to(here) else folder / program)
     return shlex.join([program, *arguments])

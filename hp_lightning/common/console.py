@@ -136,8 +136,8 @@ def log_table(
         width: characters in a line
     """
     table = Table(title=None if title is None else Text(title), title_justify="left", show_edge=False)
-    for place, heading in enumerate(columns):
-        is_text = place in text_columns
+    for index, heading in enumerate(columns):
+        is_text = index in text_columns
         table.add_column(Text(heading), justify="left" if is_text else "right", no_wrap=not is_text)
     for row in rows:
         table.add_row(*map(Text, row))

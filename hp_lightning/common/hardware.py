@@ -41,9 +41,9 @@ def device_of(accelerator: str) -> torch.device:
     """The first device that `trainer.accelerator` means."""
     if accelerator == "cpu" or not torch.accelerator.is_available():
         return torch.device("cpu")
-    found = torch.accelerator.current_accelerator()
-    assert found is not None
-    return torch.device(found.type, 0)
+    current = torch.accelerator.current_accelerator()
+    assert current is not None
+    return torch.device(current.type, 0)
 
 
 def device_name(device: torch.device) -> str:

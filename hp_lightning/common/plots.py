@@ -58,11 +58,11 @@ def attention_figure(weights: Floats, labels: Sequence[str], title: str) -> Figu
     for head in range(heads):
         row, column = divmod(head, columns)
         _text(axes, (column + 0.5) * right - 1, row * down - 0.6, f"head {head + 1}", ha="center", va="bottom")
-    for place, label in enumerate(short):
+    for index, label in enumerate(short):
         for row in range(rows):
-            _text(axes, -0.8, row * down + place, label, ha="right", va="center_baseline")
+            _text(axes, -0.8, row * down + index, label, ha="right", va="center_baseline")
         for column in range(columns):
-            _text(axes, column * right + place, image.shape[0] - 0.3, label, ha="center", va="top", rotation=90)
+            _text(axes, column * right + index, image.shape[0] - 0.3, label, ha="center", va="top", rotation=90)
     return figure
 
 

@@ -185,17 +185,17 @@ def find_resumable(resume: str) -> Resumable:
     if os.path.isdir(path):
         run_dir = RunDir(path)
         order = (run_dir.last_checkpoint, run_dir.previous_checkpoint, run_dir.best_checkpoint)
-        found = [checkpoint for checkpoint in order if os.path.isfile(checkpoint)]
-        if not found and run_dir.read_summary().get("best/step"):
+        checkpoints = [checkpoint for checkpoint in order if os.path.isfile(checkpoint)]
+        if not checkpoints and run_dir.read_summary().get("best/step"):
             raise InputError(
                 "run.no_checkpoint",
                 f"resume={resume}: the run has no checkpoint any more: bring one back, or start a new run",
             )
-        if not found and not os.path.isfile(run_dir.config):
+        if not checkpoints and not os.path.isfile(run_dir.config):
             raise InputError(
                 "run.not_a_run", f"resume={resume} holds no run: name a run folder (outputs/runs/...) or latest"
             )
-        return Resumable(run_dir, found)
+        return Resumable(run_dir, checkpoints)
     if not os.path.isfile(path):
         raise InputError(
             "run.not_found", f"resume={resume} does not exist: name a run folder (outputs/runs/...), or latest"
@@ -246,8 +246,8 @@ ANY_RUN = RunDir(Path("**"))  # its paths are patterns
 
 def _newest(*patterns: Path) -> Path | None:
     """The file below `OUTPUTS` that was written last, of those that match."""
-    found = [path for pattern in patterns for path in OUTPUTS.glob(str(pattern)) if path.is_file()]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    files = [path for pattern in patterns for path in OUTPUTS.glob(str(pattern)) if path.is_file()]
+    return max(files, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def short_reason(summary: dict[str, Any]) -> str:

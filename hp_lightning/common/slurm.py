@@ -40,8 +40,8 @@ def run_of_requeued_job(run_dir: str | None) -> Path | None:
     if job is None or int(os.environ.get("SLURM_RESTART_COUNT", "0")) == 0:
         return None
     marks = RUNS.glob(str(RunDir(Path("*")).slurm_job)) if run_dir is None else [RunDir(Path(run_dir)).slurm_job]
-    found = [path for path in marks if path.is_file() and path.read_text(encoding="utf-8").strip() == job]
-    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
+    matching = [path for path in marks if path.is_file() and path.read_text(encoding="utf-8").strip() == job]
+    return max(matching, key=lambda path: path.stat().st_mtime).parent if matching else None
 
 
 def requeue() -> str:

@@ -95,8 +95,8 @@ class CorpusDataModule(L.LightningDataModule):
         # The stream starts with <EOS>, and ends each document with another.
         ends = np.flatnonzero(self.corpus.streams["train"] == self.tokenizer.vocabulary.eos_id)[1:]
         first, last = (np.searchsorted(ends, begins + shift) for shift in (1, self.cfg.seq_len))
-        seen = {place for begin, end in zip(first, last, strict=True) for place in range(begin, end + 1)}
-        return [self.corpus.documents["train"][place].name for place in sorted(seen)]
+        seen = {index for begin, end in zip(first, last, strict=True) for index in range(begin, end + 1)}
+        return [self.corpus.documents["train"][index].name for index in sorted(seen)]
 
     def train_dataloader(self) -> TrainSequences:
         """The training sequences, in an order of their own in every epoch; this process's share of them."""

@@ -63,10 +63,10 @@ class TokenizedCorpus:
     @cached_property
     def digest(self) -> str:
         """A digest that tells one corpus, as it was split and tokenized, from another."""
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for stream in self.streams.values():
-            found.update(stream.tobytes() + b"|")
-        return found.hexdigest()
+            digest.update(stream.tobytes() + b"|")
+        return digest.hexdigest()
 
     def unigram_loss(self, split: str) -> float:
         """Cross-entropy, in nats per token, of guessing each token by its frequency in the training split (add-one)."""
@@ -146,8 +146,8 @@ class _Encoder:
             counts[split] = Counter(token for text in texts for token in tokenizer.tokens(text))
         coverage = [] if tokenizer.vocabulary.unk_id is None else _coverage(counts)
         documents = {
-            split: [DocumentFacts(document.name, len(document.text)) for document in found]
-            for split, found in vars(splits).items()
+            split: [DocumentFacts(document.name, len(document.text)) for document in of_split]
+            for split, of_split in vars(splits).items()
         }
         encoded = TokenizedCorpus(tokenizer, streams, documents, inspect(reading, splits), coverage)
         self._cache.store(self._encoded_key(state), _packed(encoded))
@@ -167,11 +167,11 @@ def _coverage(counts: dict[str, Counter[str]]) -> list[Coverage]:
     rank = {token: rank for rank, (token, _) in enumerate(counts["train"].most_common())}
     sizes = [*(size for size in VOCABULARY_SIZES if size < len(rank)), len(rank)]
     known: dict[str, list[float]] = {}
-    for split, found in counts.items():
-        ranks = np.array([rank.get(token, len(rank)) for token in found], np.int64)
-        weights = np.array(list(found.values()), np.int64)
+    for split, counter in counts.items():
+        ranks = np.array([rank.get(token, len(rank)) for token in counter], np.int64)
+        weights = np.array(list(counter.values()), np.int64)
         known[split] = [float(weights[ranks < size].sum() / max(weights.sum(), 1)) for size in sizes]
-    return [Coverage(size, {split: known[split][place] for split in counts}) for place, size in enumerate(sizes)]
+    return [Coverage(size, {split: known[split][index] for split in counts}) for index, size in enumerate(sizes)]
 
 
 def _packed(encoded: TokenizedCorpus) -> Arrays:
@@ -189,5 +189,5 @@ def _unpacked(arrays: Arrays, tokenizer: Tokenizer) -> TokenizedCorpus:
     facts["splits"] = {split: SplitFacts(**numbers) for split, numbers in facts["splits"].items()}
     facts |= {key: tuple(facts[key]) for key in ("longest", "shortest")}  # JSON made lists of them
     coverage = [Coverage(**row) for row in findings["coverage"]]
-    documents = {split: [DocumentFacts(**facts) for facts in found] for split, found in findings["documents"].items()}
+    documents = {split: [DocumentFacts(**facts) for facts in rows] for split, rows in findings["documents"].items()}
     return TokenizedCorpus(tokenizer, arrays, documents, CorpusFacts(**facts), coverage)

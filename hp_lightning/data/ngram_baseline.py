@@ -59,7 +59,7 @@ class KneserNey:
 
     def __init__(self, stream: Ids, vocab_size: int, order: int) -> None:
         self._vocab_size = vocab_size
-        found: list[tuple[Ids, Ids]] = []  # by order: the n-grams and their counts
+        counted: list[tuple[Ids, Ids]] = []  # by order: the n-grams and their counts
         # An n-gram is known by its place among all of its order; here, of those that start at each token.
         places: Ids = np.zeros(len(stream) + 1, np.int64)
         order = min(order, len(stream))
@@ -68,25 +68,25 @@ class KneserNey:
                 keys, longer, counts = np.unique(
                     places[:-1] * vocab_size + stream[n - 1 :], return_inverse=True, return_counts=True
                 )
-                if found:
+                if counted:
                     without_first = np.empty(len(keys), np.int64)
                     without_first[longer] = places[1:]
-                    shorter, _ = found[-1]
-                    found[-1] = shorter, np.bincount(without_first, minlength=len(shorter))
-                found.append((keys, counts))
+                    shorter, _ = counted[-1]
+                    counted[-1] = shorter, np.bincount(without_first, minlength=len(shorter))
+                counted.append((keys, counts))
                 places = longer
                 advance(1)
-        contexts = [1, *(len(keys) for keys, _ in found)]
-        self._orders = [_Order(*of_order, size, vocab_size) for of_order, size in zip(found, contexts, strict=False)]
+        contexts = [1, *(len(keys) for keys, _ in counted)]
+        self._orders = [_Order(*of_order, size, vocab_size) for of_order, size in zip(counted, contexts, strict=False)]
 
     def probabilities(self, stream: Ids) -> Floats:
         """Of each token of a stream after those before it: (M,) token ids to (M,)."""
-        found = np.full(len(stream), 1 / self._vocab_size)
+        probabilities = np.full(len(stream), 1 / self._vocab_size)
         contexts: Ids = np.zeros(len(stream), np.int64)
         for order in self._orders:
-            found, places = order.interpolated(found, contexts, stream)
+            probabilities, places = order.interpolated(probabilities, contexts, stream)
             contexts = np.concatenate([[UNKNOWN], places[:-1]])
-        return found
+        return probabilities
 
 
 class _Order:
@@ -134,8 +134,8 @@ def _discounts(counts: Ids) -> tuple[float, ...]:
     if not all(n[:3]):
         return USUAL_DISCOUNTS
     y = n[0] / (n[0] + 2 * n[1])
-    found = tuple(c - (c + 1) * y * n[c] / n[c - 1] for c in (1, 2, 3))
-    return found if all(0 < discount <= c for c, discount in enumerate(found, start=1)) else USUAL_DISCOUNTS
+    discounts = tuple(c - (c + 1) * y * n[c] / n[c - 1] for c in (1, 2, 3))
+    return discounts if all(0 < discount <= c for c, discount in enumerate(discounts, start=1)) else USUAL_DISCOUNTS
 
 
 FORMAT = 1  # of what the cache holds; to be raised with every change of counting
@@ -156,5 +156,5 @@ def counted_loss(cfg: DataConfig, corpus: TokenizedCorpus) -> float | None:
         loss = kneser_ney_loss(corpus.streams["train"], corpus.streams["val"], vocab_size)
         kept = {"loss": to_array(loss)}
         cache.store(key, kept)
-    found: float | None = from_array(kept["loss"])
-    return found
+    cached: float | None = from_array(kept["loss"])
+    return cached

@@ -99,12 +99,12 @@ def _places(entry: str) -> list[str]:
     path = os.path.expanduser(place)
     if is_remote(place) or os.path.lexists(path) or not glob.has_magic(path):
         return [place]
-    found = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
-    if not found:
+    files = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
+    if not files:
         raise InputError(
             "data.no_match", f"{label(entry)} matches no file (relative to {Path.cwd()}): check the pattern"
         )
-    return found
+    return files
 
 
 def _sha256(cfg: DataConfig, files: int) -> str | None:
@@ -147,11 +147,11 @@ def _remote(url: str, cfg: DataConfig, sha256: str | None) -> Source:
     return Source(url, path, _without_compression(remote_name(url)))
 
 
-def _check(found: str, sha256: str, where: str) -> None:
-    if found != sha256:
+def _check(digest: str, sha256: str, where: str) -> None:
+    if digest != sha256:
         raise InputError(
             "data.checksum_mismatch",
-            f"{where} is not the file that data.sha256 tells: expected {sha256}, found {found}; check both, "
+            f"{where} is not the file that data.sha256 tells: expected {sha256}, found {digest}; check both, "
             "or leave data.sha256 out",
         )
 

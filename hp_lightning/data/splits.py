@@ -30,8 +30,8 @@ def split_documents(documents: list[Document], cfg: DataConfig) -> Splits:
     splits = _split_tail(documents, cfg) if cfg.split == "tail" else _split_by_document(documents, cfg)
     if cfg.split == "auto" and not _near_fractions(splits, cfg):
         splits = _split_tail(documents, cfg)
-    for split, found in (("train", splits.train), ("validation", splits.val), ("test", splits.test)):
-        if not found and (split != "test" or cfg.test_fraction):
+    for split, of_split in (("train", splits.train), ("validation", splits.val), ("test", splits.test)):
+        if not of_split and (split != "test" or cfg.test_fraction):
             raise InputError(
                 "data.empty_split",
                 f"data.split={cfg.split} leaves the {split} split empty ({len(documents)} documents): take "
@@ -78,7 +78,7 @@ def _take(pool: list[list[Document]], wanted: float) -> list[Document]:
         else:
             left.append(group)
     if not taken and left:  # every group is more than twice too long
-        taken = left.pop(min(range(len(left)), key=lambda place: characters(left[place])))
+        taken = left.pop(min(range(len(left)), key=lambda index: characters(left[index])))
     pool[:] = left
     return taken
 
@@ -103,10 +103,10 @@ def _without_equal(documents: list[Document]) -> list[Document]:
 
 def _cut(documents: list[Document], start: int, end: int) -> list[Document]:
     """What lies between two positions of the documents laid end to end."""
-    found, offset = [], 0
+    pieces, offset = [], 0
     for document in documents:
         text = document.text[max(start - offset, 0) : max(end - offset, 0)]
         if text.strip():
-            found.append(Document(document.name, text))
+            pieces.append(Document(document.name, text))
         offset += len(document.text)
-    return found
+    return pieces

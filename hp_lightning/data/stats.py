@@ -76,9 +76,9 @@ def _odd_characters(documents: list[Document]) -> dict[str, int]:
     texts = [document.text for document in documents]
     characters_used: set[str] = set().union(*texts)
     odd = sorted(filter(_is_odd, characters_used))
-    found = {_name(character): sum(text.count(character) for text in texts) for character in odd}
+    counts = {_name(character): sum(text.count(character) for text in texts) for character in odd}
     wrong = sum(len(WRONGLY_DECODED.findall(text)) for text in texts)
-    return found | ({"wrongly decoded UTF-8, such as â€™": wrong} if wrong else {})
+    return counts | ({"wrongly decoded UTF-8, such as â€™": wrong} if wrong else {})
 
 
 def _name(character: str) -> str:

@@ -58,47 +58,47 @@ def evaluate(cfg: EvaluateConfig) -> None:
             )
         data = data_config(cfg.data, trained.cfg.data)
         corpus = tokenize_corpus(data, trained.tokenizer)
-        own = corpus.digest == trained.corpus
-        path = _report_path(trained.path, data, own) if cfg.out is None else Path(cfg.out)
+        same_corpus = corpus.digest == trained.corpus
+        path = _report_path(trained.path, data, same_corpus) if cfg.out is None else Path(cfg.out)
         named = f"{path}, for the metrics," if cfg.out is None else f"out={cfg.out}"
         check_target(named, path, trained.path, *(source.path for source in find_sources(data)))
         log.info("%s, step %s, evaluated on %s", trained.path, f"{trained.step:,}", data.path)
-        if not own:
+        if not same_corpus:
             log.warning(
                 "not the corpus that this model was trained on: these splits may overlap its training data, and "
                 "memorization is not reported"
             )
         device = device_of("auto")
         net = trained.net().to(device)
-        if own:
+        if same_corpus:
             check_memory(net, cfg.num_samples, seq_len)
         # Computed as in the run.
         with torch.autocast(device.type, torch.bfloat16, enabled=trained.cfg.trainer.precision != "32-true"):
             splits = {split: _split(net, corpus, split, seq_len, cfg.stride) for split in _splits(cfg.splits, corpus)}
         _show_splits(splits, cfg.stride)
-        copied = _copied(net, corpus, seq_len, cfg) if cfg.num_samples and own else {}
+        copied = _copied(net, corpus, seq_len, cfg) if cfg.num_samples and same_corpus else {}
         _show_copied(copied)
-        _write(path, _report(trained, data, own, cfg, splits, copied))
+        _write(path, _report(trained, data, same_corpus, cfg, splits, copied))
         log.info("\n%s", path)
 
 
 def data_config(given: OtherCorpusConfig, of_run: DataConfig) -> DataConfig:
     """How a corpus is read: as the person says, and else as the run did."""
-    told = {key: value for key, value in dataclasses.asdict(given).items() if value is not None}
-    if "path" in told:
-        told["sha256"] = None
+    overrides = {key: value for key, value in dataclasses.asdict(given).items() if value is not None}
+    if "path" in overrides:
+        overrides["sha256"] = None
     # Never a place that a checkpoint names.
-    return dataclasses.replace(of_run, **{"cache_dir": None, **told})
+    return dataclasses.replace(of_run, **{"cache_dir": None, **overrides})
 
 
 def _splits(wanted: list[str], corpus: TokenizedCorpus) -> list[str]:
-    found = [split for split in dict.fromkeys(wanted) if len(corpus.streams[split]) > 1]
-    if not found:
+    splits = [split for split in dict.fromkeys(wanted) if len(corpus.streams[split]) > 1]
+    if not splits:
         raise InputError(
             "data.empty_split",
             f"splits=[{','.join(wanted)}]: the corpus has no text in these: name train, val or test",
         )
-    return found
+    return splits
 
 
 def _split(net: GPT, corpus: TokenizedCorpus, split: str, seq_len: int, stride: int | None) -> SplitMetrics:
@@ -144,28 +144,28 @@ def _texts(corpus: TokenizedCorpus, split: str) -> list[str]:
 
 def _show_splits(splits: dict[str, SplitMetrics], stride: int | None) -> None:
     rows = []
-    for split, found in splits.items():
-        rows.append([SPLITS[split], *_cells(found.overall)])
-        if found.sliding is not None:
-            change = found.sliding.loss / found.overall.loss - 1
-            rows.append([f"  stride {stride} (loss {change:+.1%})", *_cells(found.sliding)])
+    for split, measured in splits.items():
+        rows.append([SPLITS[split], *_cells(measured.overall)])
+        if measured.sliding is not None:
+            change = measured.sliding.loss / measured.overall.loss - 1
+            rows.append([f"  stride {stride} (loss {change:+.1%})", *_cells(measured.sliding)])
     log_table(["", *COLUMNS], rows)
-    for split, found in splits.items():
-        hardest = sorted(found.documents, key=lambda item: -item[1].loss)[:LISTED]
-        more = f", the {LISTED} hardest of {len(found.documents):,}" if len(found.documents) > LISTED else ""
-        shown = hardest if more else found.documents
+    for split, measured in splits.items():
+        hardest = sorted(measured.documents, key=lambda item: -item[1].loss)[:LISTED]
+        more = f", the {LISTED} hardest of {len(measured.documents):,}" if len(measured.documents) > LISTED else ""
+        shown = hardest if more else measured.documents
         log_table([f"{SPLITS[split]}, by document{more}", *COLUMNS], [[name, *_cells(its)] for name, its in shown])
 
 
-def _cells(found: Metrics) -> list[str]:
+def _cells(its: Metrics) -> list[str]:
     return [
-        f"{found.tokens:,}",
-        f"{found.loss:.4f}",
-        f"{found.perplexity:,.2f}",
-        f"{found.bits_per_char:.4f}",
-        f"{found.unk_rate:.2%}",
-        f"{found.accuracy_1:.1%}",
-        f"{found.accuracy_5:.1%}",
+        f"{its.tokens:,}",
+        f"{its.loss:.4f}",
+        f"{its.perplexity:,.2f}",
+        f"{its.bits_per_char:.4f}",
+        f"{its.unk_rate:.2%}",
+        f"{its.accuracy_1:.1%}",
+        f"{its.accuracy_5:.1%}",
     ]
 
 
@@ -183,7 +183,7 @@ def _show_copied(copied: dict[int, dict[str, float | None]]) -> None:
 def _report(
     trained: LoadedCheckpoint,
     data: DataConfig,
-    own: bool,
+    same_corpus: bool,
     cfg: EvaluateConfig,
     splits: dict[str, SplitMetrics],
     copied: dict[int, dict[str, float | None]],
@@ -194,7 +194,7 @@ def _report(
         "step": trained.step,
         "tokenizer": trained.cfg.tokenizer.kind,
         "data.path": absolute_path(data.path),
-        "trained_on_this_corpus": own,
+        "trained_on_this_corpus": same_corpus,
         "seq_len": data.seq_len,
         "stride": cfg.stride,
         "splits": {
@@ -210,10 +210,10 @@ def _report(
     }
 
 
-def _report_path(ckpt: Path, data: DataConfig, own: bool) -> Path:
+def _report_path(ckpt: Path, data: DataConfig, same_corpus: bool) -> Path:
     """Beside the checkpoint; that of another corpus has its name in it."""
     first = data.path[0] if isinstance(data.path, list) else data.path
-    return ckpt.with_name(f"{ckpt.stem}.evaluation{'' if own else f'.{_file_name(first)}'}.json")
+    return ckpt.with_name(f"{ckpt.stem}.evaluation{'' if same_corpus else f'.{_file_name(first)}'}.json")
 
 
 def _file_name(path: str) -> str:

@@ -71,9 +71,9 @@ def score_tokens(net: GPT, stream: Stream, seq_len: int, stride: int, batch_size
     for begin in range(0, sequences, batch_size):
         batch = slice(begin, begin + batch_size)
         features = net.features(inputs[batch].to(device))[counted[batch].to(device)]
-        found = _losses_and_ranks(net, features, targets[batch][counted[batch]].to(device))
-        losses.append(found[0].double().cpu())
-        ranks.append(found[1].cpu())
+        scores = _losses_and_ranks(net, features, targets[batch][counted[batch]].to(device))
+        losses.append(scores[0].double().cpu())
+        ranks.append(scores[1].cpu())
     return TokenScores(torch.cat(losses)[:predicted].numpy(), torch.cat(ranks)[:predicted].numpy())
 
 
@@ -114,11 +114,11 @@ def metrics_by_document(
     """For each document the metrics of its own tokens, the `<EOS>` behind it included."""
     ends = np.flatnonzero(stream[1:] == eos_id) + 1
     begins = [0, *ends[:-1]]
-    found = []
+    by_document = []
     for document, begin, end in zip(documents, begins, ends, strict=True):
-        own = TokenScores(scores.losses[begin:end], scores.ranks[begin:end])
-        found.append((document.name, metrics(own, stream[1:][begin:end], document.characters, unk_id)))
-    return found
+        own_scores = TokenScores(scores.losses[begin:end], scores.ranks[begin:end])
+        by_document.append((document.name, metrics(own_scores, stream[1:][begin:end], document.characters, unk_id)))
+    return by_document
 
 
 def copied_share(written: list[str], source: Iterable[str], n: int) -> float | None:
@@ -131,8 +131,8 @@ def copied_share(written: list[str], source: Iterable[str], n: int) -> float | N
         source: texts, looked through one at a time
     """
     wanted = Counter(gram for text in written for gram in _n_grams(text, n) if UNK not in gram)
-    found = {gram for text in source for gram in _n_grams(text, n) if gram in wanted}
-    return sum(wanted[gram] for gram in found) / wanted.total() if wanted else None
+    copied = {gram for text in source for gram in _n_grams(text, n) if gram in wanted}
+    return sum(wanted[gram] for gram in copied) / wanted.total() if wanted else None
 
 
 def _n_grams(text: str, n: int) -> Iterator[tuple[str, ...]]:

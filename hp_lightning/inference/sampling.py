@@ -72,5 +72,5 @@ def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
     every token.
     """
     upto = logits.softmax(dim=-1).cumsum(dim=-1)
-    place = torch.rand(len(logits), 1, generator=generator, device=logits.device) * upto[:, -1:]
-    return torch.searchsorted(upto, place, right=True).squeeze(1)  # the first of a larger sum: none that is impossible
+    point = torch.rand(len(logits), 1, generator=generator, device=logits.device) * upto[:, -1:]
+    return torch.searchsorted(upto, point, right=True).squeeze(1)  # the first of a larger sum: none that is impossible

@@ -70,10 +70,10 @@ class JsonPrinter(SamplePrinter):
 
     def _print(self, sample: Sample, finished: bool) -> None:
         if finished:
-            own = {
+            facts = {
                 "sample": self._done + 1,
                 "text": self._facts["prompt"] + sample.text,
                 "tokens": [self._vocabulary[token_id] for token_id in sample.token_ids],
                 "log_probs": [round(log_prob, 6) for log_prob in sample.log_probs],
             }
-            print(json.dumps({**self._facts, **own}, ensure_ascii=False))
+            print(json.dumps({**self._facts, **facts}, ensure_ascii=False))

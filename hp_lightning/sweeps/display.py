@@ -56,8 +56,8 @@ class SweepDisplay:
         if job in self._running:
             self.live.remove_task(self._running.pop(job))
             took = f", {clock(time.monotonic() - self._started[job])}"
-        told = f": {short_reason(summary)}" if status == "failed" else ""
+        reason = f": {short_reason(summary)}" if status == "failed" else ""
         loss = summary.get("best/val/loss")
-        reached = f", val/loss {loss:.4f} at step {summary.get('best/step')}" if loss is not None and not told else ""
+        reached = f", val/loss {loss:.4f} at step {summary.get('best/step')}" if loss is not None and not reason else ""
         log.info("%*d/%d  %s  %s%s%s%s", len(str(self._total)), self._ended, self._total, job.name, status, reached,
-                 took, told)  # fmt: skip
+                 took, reason)  # fmt: skip

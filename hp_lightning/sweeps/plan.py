@@ -72,8 +72,8 @@ def placed_job(sweep_dir: Path, overrides: Iterable[str]) -> Job:
 def _own_and_of_the_sweep(overrides: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those that say what a run is, and those that no run has to know of."""
     words = tuple(overrides)
-    own = tuple(word for word in words if not word.startswith(OF_THE_SWEEP))
-    return own, tuple(word for word in words if word.startswith(OF_THE_SWEEP))
+    own_words = tuple(word for word in words if not word.startswith(OF_THE_SWEEP))
+    return own_words, tuple(word for word in words if word.startswith(OF_THE_SWEEP))
 
 
 def make_job(sweep_dir: Path, number: int, overrides: Iterable[str], varied: set[str]) -> Job:

@@ -69,15 +69,15 @@ class Pool:
             Interrupted: a signal was received, and the running jobs have saved and left
         """
         threads = [threading.Thread(target=self._work, args=(slot,)) for slot in self._slots]
-        told = False
+        announced = False
         with self._signals(), self._display.live:
             for thread in threads:
                 thread.start()
             while any(thread.is_alive() for thread in threads):
                 time.sleep(0.1)  # signals are handled in between
-                if self.received is not None and not told:
+                if self.received is not None and not announced:
                     log.info("stopping: the running jobs save what they have done; a second signal ends them at once")
-                    told = True
+                    announced = True
         if self._bug is not None:
             raise self._bug
         if self.received is not None:

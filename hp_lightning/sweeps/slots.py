@@ -42,7 +42,7 @@ def available_gpus(trainer: TrainerConfig) -> list[str]:
     import torch  # takes a second
 
     chosen = os.environ.get(GPUS)
-    return chosen.split(",") if chosen else [str(place) for place in range(torch.cuda.device_count())]
+    return chosen.split(",") if chosen else [str(number) for number in range(torch.cuda.device_count())]
 
 
 def available_cores() -> int:

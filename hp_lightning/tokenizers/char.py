@@ -21,8 +21,8 @@ class CharTokenizer:
         self._lowercase: bool = state["lowercase"]
         characters = self.vocabulary.tokens[len(SPECIAL_TOKENS) :]
         order = sorted(range(len(characters)), key=characters.__getitem__)
-        self._codes = np.array([ord(characters[place]) for place in order], np.uint32)
-        self._ids = np.array([place + len(SPECIAL_TOKENS) for place in order], np.int32)
+        self._codes = np.array([ord(characters[rank]) for rank in order], np.uint32)
+        self._ids = np.array([rank + len(SPECIAL_TOKENS) for rank in order], np.int32)
 
     @classmethod
     def learn(cls, cfg: TokenizerConfig, texts: list[str]) -> Learned:

@@ -153,10 +153,10 @@ def _keys_of(sentence: str) -> list[str]:
 
 def _simply_cut(piece: str, ends_sentence: bool) -> list[str] | None:
     """The tokens of a word, with or without a mark behind it; of anything else None."""
-    found = SIMPLE.fullmatch(piece)
-    if found is None or SPLIT_WORD.search(piece):
+    match = SIMPLE.fullmatch(piece)
+    if match is None or SPLIT_WORD.search(piece):
         return None
-    word, possessive, mark = found.groups(default="")
+    word, possessive, mark = match.groups(default="")
     if mark == "." and not ends_sentence:
         return None if possessive else [piece]
     return [part for part in (word, possessive, mark) if part]

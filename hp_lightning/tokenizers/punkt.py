@@ -176,10 +176,10 @@ def _blocks(texts: Iterable[str], ids: defaultdict[str, int]) -> Iterator[_Block
                 start = LINE_START | PARAGRAPH_START
                 continue
             # NLTK takes ". . ." for one word: the only one that reaches over a space.
-            found = line.split(" ") if is_plain(line) and ". ." not in line else [line]
-            pieces.extend(map(ids.__getitem__, found))
+            words = line.split(" ") if is_plain(line) and ". ." not in line else [line]
+            pieces.extend(map(ids.__getitem__, words))
             starts.append(start)
-            starts.extend(bytes(len(found) - 1))
+            starts.extend(bytes(len(words) - 1))
             start = LINE_START
             if len(pieces) >= BLOCK:
                 yield _Block(np.array(pieces, np.int32), np.array(starts, np.uint8))
@@ -229,26 +229,26 @@ class _Trainer(PunktTrainer):  # type: ignore[misc]
         pairs: Counter[tuple[int, int]] = Counter()
         before: int | None = None
         for block in blocks:
-            found, begins = table.expand(block.pieces)
-            if not len(found):
+            ids, begins = table.expand(block.pieces)
+            if not len(ids):
                 continue
-            starts = np.zeros(len(found) + 1, np.uint8)  # a last piece without a word would begin behind the last word
+            starts = np.zeros(len(ids) + 1, np.uint8)  # a last piece without a word would begin behind the last word
             starts[begins] = block.starts
             starts = starts[:-1]
-            context = np.empty(len(found), np.uint8)
+            context = np.empty(len(ids), np.uint8)
             context[0] = INTERNAL if before is None else follows[before]
-            context[1:] = follows[found[:-1]]
+            context[1:] = follows[ids[:-1]]
             context[(starts & PARAGRAPH_START > 0) & (context != UNKNOWN)] = INITIAL
             context[(starts > 0) & (context == INTERNAL)] = UNKNOWN
-            contexts[context, found] = True
-            chain = found if before is None else np.concatenate([[before], found])
+            contexts[context, ids] = True
+            chain = ids if before is None else np.concatenate([[before], ids])
             places = np.flatnonzero(has_period[chain[:-1]])
             keys, counts = np.unique(
                 chain[places].astype(np.int64) * len(tokens) + chain[places + 1], return_counts=True
             )
             for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
                 pairs[divmod(key, len(tokens))] += count
-            before = int(found[-1])
+            before = int(ids[-1])
         return contexts, pairs
 
     def _learn_orthography(self, tokens: list[PunktToken], contexts: npt.NDArray[np.bool_]) -> None:

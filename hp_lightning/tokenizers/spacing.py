@@ -100,16 +100,16 @@ def _responsible(pairs: Pairs, num_kinds: int) -> tuple[Flags, Flags]:
     order = np.argsort(side, kind="stable")
     begins = np.searchsorted(side[order], np.arange(2 * num_kinds + 1))
     pair_of = order % len(balance)
-    found = np.zeros(2 * num_kinds, np.bool_)
+    has_rule = np.zeros(2 * num_kinds, np.bool_)
     candidates = np.flatnonzero(np.bincount(side, np.tile(balance > 0, 2), 2 * num_kinds))
-    for place in candidates[np.argsort(-clarity[candidates], kind="stable")]:
-        its_pairs = pair_of[begins[place] : begins[place + 1]]
+    for rule in candidates[np.argsort(-clarity[candidates], kind="stable")]:
+        its_pairs = pair_of[begins[rule] : begins[rule + 1]]
         left = balance[its_pairs]
         # One neighbour is no rule: a pair can have its own.
         if left.sum() >= RULE_COUNT and np.count_nonzero(left > 0) > 1:
-            found[place] = True
+            has_rule[rule] = True
             balance[its_pairs] = 0
-    return found[num_kinds:], found[:num_kinds]
+    return has_rule[num_kinds:], has_rule[:num_kinds]
 
 
 def _varying(pairs: Pairs, failures: Counts, num_kinds: int) -> Flags:

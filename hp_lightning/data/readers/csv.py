@@ -67,12 +67,12 @@ def open_table(part: Part, cfg: DataConfig) -> Iterator[Table]:
 def _csv_table(part: Part, file: IO[bytes], cfg: DataConfig) -> Table:
     lines = text_lines(part, file, cfg.encoding)
     sample = _sample(lines)
-    first_line, told = 1, SPREADSHEET_LINE.fullmatch(sample[0]) if sample else None
-    if told:
+    first_line, separator = 1, SPREADSHEET_LINE.fullmatch(sample[0]) if sample else None
+    if separator:
         first_line, sample = 2, sample[1:]
-    delimiter = told[1] if told and cfg.delimiter is None else find_delimiter(cfg, sample)
+    delimiter = separator[1] if separator and cfg.delimiter is None else find_delimiter(cfg, sample)
     rows = _csv_rows(part, chain(sample, lines), delimiter, first_line)
-    line, first = next((found for found in rows if found[1]), (0, []))  # empty lines may come before the header
+    line, first = next((row for row in rows if row[1]), (0, []))  # empty lines may come before the header
     if cfg.header:
         return Table([name.strip() for name in first], rows, delimiter)
     names = [str(position) for position in range(len(first))]

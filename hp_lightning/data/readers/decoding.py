@@ -83,7 +83,7 @@ def _looks_like(content: bytes) -> str:
         return "utf-16-be" if content.startswith(b"\0") else "utf-16-le"
     if sum(byte >= 0x80 for byte in content) < FEW and content.decode("cp1252", "ignore").encode("cp1252") == content:
         return "cp1252"  # too little to go by: the encoding that most such files have
-    found = charset_normalizer.from_bytes(content, cp_isolation=USUAL_ENCODINGS).best()
+    guess = charset_normalizer.from_bytes(content, cp_isolation=USUAL_ENCODINGS).best()
     # A few letters are the same in several encodings; the first of these is the likeliest.
-    alike = found.could_be_from_charset if found else []
+    alike = guess.could_be_from_charset if guess else []
     return next((usual for usual in USUAL_ENCODINGS if usual in alike), USUAL_ENCODINGS[0]).replace("_", "-")

@@ -50,19 +50,19 @@ def _aligned(table: list[list[str]]) -> list[str]:
 def _colours(count: int) -> list[Any]:
     if count <= len(COLOURS):
         return list(COLOURS[:count])
-    return [mpl.colormaps[RAMP](RAMP_END * place / (count - 1)) for place in range(count)]
+    return [mpl.colormaps[RAMP](RAMP_END * index / (count - 1)) for index in range(count)]
 
 
 def _draw_curves(axes: Axes, comparison: Comparison, colours: list[Any]) -> None:
     """A line per run, its best point marked; the best configuration on top."""
     by_steps = _steps_are_alike(comparison)
     drawn = []
-    for place, configuration in reversed(list(enumerate(comparison.configurations))):
+    for index, configuration in reversed(list(enumerate(comparison.configurations))):
         for run in configuration.runs:
             points = [(point.step if by_steps else point.tokens, _value(comparison, point)) for point in run.curve]
             points = [point for point in points if all(map(math.isfinite, point))]
             if points:
-                colour, width = colours[place], THIN if len(configuration.runs) > 1 else THICK
+                colour, width = colours[index], THIN if len(configuration.runs) > 1 else THICK
                 best = min(points, key=lambda point: point[1])
                 axes.plot(*zip(*points, strict=True), color=colour, linewidth=width)
                 axes.plot(*best, "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.7)
@@ -88,14 +88,14 @@ def _draw_values(axes: Axes, comparison: Comparison, colours: list[Any], rows: l
     end = _cut(min(means), means) if means else math.inf
     at_side = axes.get_yaxis_transform()  # x from 0 to 1 over the axes, y a row
     drawn: list[float] = []
-    for place, (configuration, colour) in enumerate(zip(comparison.configurations, colours, strict=True)):
+    for row, (configuration, colour) in enumerate(zip(comparison.configurations, colours, strict=True)):
         if comparison.value(configuration) > end:
-            axes.plot(1, place, ">", color=colour, transform=at_side, clip_on=False)
+            axes.plot(1, row, ">", color=colour, transform=at_side, clip_on=False)
         else:
-            drawn.extend(_draw_row(axes, comparison, configuration, place, colour))
+            drawn.extend(_draw_row(axes, comparison, configuration, row, colour))
         state = "" if configuration.is_complete else configuration.status
-        told = f"{with_spread(configuration, comparison.metric, '.3f')}  {state}".strip()
-        axes.text(1.04, place, told, transform=at_side, va="center", fontsize=SMALL)
+        label = f"{with_spread(configuration, comparison.metric, '.3f')}  {state}".strip()
+        axes.text(1.04, row, label, transform=at_side, va="center", fontsize=SMALL)
     axes.set_yticks(range(-1, len(rows) - 1), rows, fontsize=SMALL, family="monospace", parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(rows) - 1.4, -1.6)
@@ -105,14 +105,14 @@ def _draw_values(axes: Axes, comparison: Comparison, colours: list[Any], rows: l
         _limit(axes.set_xlim, min(drawn), max(drawn))
 
 
-def _draw_row(axes: Axes, comparison: Comparison, configuration: Configuration, place: int, colour: Any) -> list[float]:
+def _draw_row(axes: Axes, comparison: Comparison, configuration: Configuration, row: int, colour: Any) -> list[float]:
     """Draw a configuration; return the values that have to be in the picture."""
     seeds = [_value(comparison, run.best) for run in configuration.counted if run.best is not None]
     mean, std = configuration.metrics[comparison.metric].mean, configuration.metrics[comparison.metric].std
-    axes.plot(seeds, [place] * len(seeds), "o", color=colour, markersize=5, alpha=1 if std is None else 0.5)
+    axes.plot(seeds, [row] * len(seeds), "o", color=colour, markersize=5, alpha=1 if std is None else 0.5)
     if std is None:
         return seeds
-    axes.errorbar(mean, place, xerr=std, color=colour, fmt="|", markersize=11, capsize=3)
+    axes.errorbar(mean, row, xerr=std, color=colour, fmt="|", markersize=11, capsize=3)
     return [*seeds, mean - std, mean + std]
 
 

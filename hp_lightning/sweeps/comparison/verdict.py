@@ -58,13 +58,13 @@ def _margin(comparison: Comparison, ranked: list[Configuration]) -> str:
     times = [_times_the_spread(comparison, best, other) for other in ranked[1:]]
     if times[0] is None:
         return f"{ahead}; run several seeds to tell this from noise (seed=1,2,3)."
-    told = f"{ahead} ({times[0]:.1f} seed standard deviations)"
+    margin = f"{ahead} ({times[0]:.1f} seed standard deviations)"
     close = [other for other, ratio in zip(ranked[1:], times, strict=True) if ratio is not None and ratio <= OVERLAP]
     if second in close:
         others = f", as are {len(close) - 1} more" if len(close) > 1 else ""
-        return f"{told}: within the noise of the seeds{others}."
+        return f"{margin}: within the noise of the seeds{others}."
     few = min(best.seeds, second.seeds) < ENOUGH_SEEDS
-    return f"{told}: {'significant, though from few seeds' if few else 'significant'}."
+    return f"{margin}: {'significant, though from few seeds' if few else 'significant'}."
 
 
 def _times_the_spread(comparison: Comparison, best: Configuration, other: Configuration) -> float | None:
@@ -83,7 +83,7 @@ def _times_the_spread(comparison: Comparison, best: Configuration, other: Config
 def _reasons(comparison: Comparison, ranked: list[Configuration]) -> list[str]:
     """What becomes worse where one setting of the best is changed alone."""
     best = ranked[0]
-    found = []
+    ablations = []
     for other in ranked[1:]:
         changed = [key for key in best.settings if best.settings[key] != other.settings[key]]
         if None in (other.settings[key] for key in changed):
@@ -91,21 +91,21 @@ def _reasons(comparison: Comparison, ranked: list[Configuration]) -> list[str]:
         if len(changed) == 1:
             worse = comparison.value(other) - comparison.value(best)
             [key] = changed
-            found.append(f"{key}={other.settings[key]} instead of {best.settings[key]} +{worse:.3f}")
-    if not found:
+            ablations.append(f"{key}={other.settings[key]} instead of {best.settings[key]} +{worse:.3f}")
+    if not ablations:
         return []
-    told = _listed(found, 2 * LISTED)
-    return [f"Single-setting ablations, {NAMES[comparison.metric]}: {told}."]
+    listed = _listed(ablations, 2 * LISTED)
+    return [f"Single-setting ablations, {NAMES[comparison.metric]}: {listed}."]
 
 
 def _notable(ranked: list[Configuration]) -> list[str]:
     lines = []
     overfit = [(each, _rise(each)) for each in ranked if _rise(each) > RISE]
     if overfit:
-        told = [
+        described = [
             f"{named(each)} (by {rise:.1%}, to {_last_gap(each):.3f} above the training loss)" for each, rise in overfit
         ]
-        lines.append(f"Overfitting, the validation loss rose again after its best: {_listed(told, LISTED)}.")
+        lines.append(f"Overfitting, the validation loss rose again after its best: {_listed(described, LISTED)}.")
     if all(len(run.curve) > 1 and run.best is run.last for run in ranked[0].counted):
         lines.append("The best one's loss was still falling at its last validation: longer runs may do better.")
     return lines

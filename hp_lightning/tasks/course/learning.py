@@ -76,13 +76,13 @@ def _curves(subject: Subject, references: list[tuple[str, float | None]]) -> tup
         text = subject.run_dir.metrics.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None, "there is no metrics.csv that can be read in the folder of its run"
-    validations = [found for found in read_metrics(text)[0] if math.isfinite(found.loss)]
+    validations = [validation for validation in read_metrics(text)[0] if math.isfinite(validation.loss)]
     if not validations:
         return None, "metrics.csv in the folder of its run has no validation"
     train, rates = read_metric(text, "train/loss"), read_metric(text, "lr")
-    val = [(found.step, found.loss) for found in validations]
+    val = [(validation.step, validation.loss) for validation in validations]
     known = [(name, loss) for name, loss in references if loss is not None]
-    best = min(validations, key=lambda found: found.loss)
+    best = min(validations, key=lambda validation: validation.loss)
     alt = f"Training and validation loss over {val[-1][0]:,} steps; the latter was lowest at step {best.step:,}."
     values = [rate for _, rate in rates]
     peak = values.index(max(values)) if values else 0  # before it the rate was warming up
@@ -98,4 +98,4 @@ def _curves(subject: Subject, references: list[tuple[str, float | None]]) -> tup
 def _some(validations: list[Validation], best: Validation) -> list[Validation]:
     last = len(validations) - 1
     places = {round(last * part / (VALIDATIONS - 1)) for part in range(VALIDATIONS)} | {validations.index(best)}
-    return [validations[place] for place in sorted(places)]
+    return [validations[index] for index in sorted(places)]

@@ -150,7 +150,7 @@ def _norms(net: GPT, inside: Inside) -> Norms:
     return Norms(
         figure=svg(norm_figure([(title, values.numpy()) for title, values in drawn]), alt),
         label=inside.labels[-1],
-        spreads=[_spread(inside.labels[place], before[place], yours[place]) for place in places],
+        spreads=[_spread(inside.labels[position], before[position], yours[position]) for position in places],
         gain=None if gain is None else (gain.min().item(), gain.max().item()),
     )
 
@@ -199,12 +199,12 @@ def _dropped(features: Tensor, rate: float, seed: int) -> list[tuple[float, floa
 @torch.no_grad()
 def _layers(subject: Subject) -> list[Layer]:
     net, inside, tokenizer = subject.net, subject.inside, subject.tokenizer
-    found = []
+    parts = []
     for before, after, hidden in zip([inside.embedded, *inside.blocks], inside.blocks, inside.hidden, strict=False):
         logits = net.logits(net.final_norm(after[-1]))[: len(tokenizer.vocabulary)]
         best = int(logits.argmax())
         change = (after - before).norm(dim=1) / before.norm(dim=1).clamp(min=1e-12)
-        found.append(
+        parts.append(
             Layer(
                 active=float((hidden > 0).float().mean()),
                 change=float(change.mean()),
@@ -212,7 +212,7 @@ def _layers(subject: Subject) -> list[Layer]:
                 probability=float(logits.softmax(dim=0)[best]),
             )
         )
-    return found
+    return parts
 
 
 def _parts(net: GPT) -> list[tuple[str, int]]:

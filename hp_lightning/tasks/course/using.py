@@ -80,18 +80,18 @@ def _samples(subject: Subject, seed: int) -> list[Written]:
     beginning = subject.passage.token_ids[:PROMPT]
     known = tokenizer.vocabulary.unk_id not in beginning and subject.passage.origin != "model"
     prompt = tokenizer.decode(beginning) if known else ""
-    found = []
+    samples = []
     for how, sampling in SETTINGS:
         chosen = replace(sampling, max_new_tokens=NEW_TOKENS, seed=seed)
         [text] = continue_text(subject.net, tokenizer, prompt, context, chosen)
-        found.append(Written(how, prompt, text.removeprefix(prompt)))
-    return found
+        samples.append(Written(how, prompt, text.removeprefix(prompt)))
+    return samples
 
 
 def _reviews(subject: Subject, words: WordLists) -> list[Review]:
     data = subject.trained.cfg.data
     reader = NextWordReader(subject.net, subject.tokenizer, words, "", calibrated=False, context=data.seq_len)
-    found = []
+    verdicts = []
     for text in REVIEWS:
         read = as_in_corpus(text, data)
         [log_odds] = reader.log_odds([read])
@@ -99,5 +99,5 @@ def _reviews(subject: Subject, words: WordLists) -> list[Review]:
         positive, negative = reader.probabilities(read)
         unknown = unknown_tokens(subject.tokenizer, read)
         confidence = max(probability, 1 - probability)
-        found.append(Review(text, unknown, positive, negative, verdict(probability), confidence))
-    return found
+        verdicts.append(Review(text, unknown, positive, negative, verdict(probability), confidence))
+    return verdicts

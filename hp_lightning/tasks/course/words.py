@@ -83,18 +83,18 @@ def _tokens(tokenizer: Tokenizer, token_ids: list[int]) -> list[Token]:
 def _neighbours(net: GPT, tokenizer: Tokenizer, names: list[str] | None) -> list[Neighbours]:
     if names is None:
         return [_nearest(net, tokenizer, i) for i in frequent_names(tokenizer)]
-    found = []
+    neighbours = []
     for name in names:
         ids = word_ids(tokenizer, name.strip())
         if tokenizer.decode(ids[:1]).isspace():
             ids = ids[1:]
         if tokenizer.vocabulary.unk_id in ids:
-            found.append(Neighbours(name, [], f"is not in the vocabulary: the model reads it as {UNK}"))
+            neighbours.append(Neighbours(name, [], f"is not in the vocabulary: the model reads it as {UNK}"))
         elif len(ids) != 1:
-            found.append(Neighbours(name, [], f"is {len(ids)} tokens here and has no vector of its own"))
+            neighbours.append(Neighbours(name, [], f"is {len(ids)} tokens here and has no vector of its own"))
         else:
-            found.append(_nearest(net, tokenizer, ids[0]))
-    return found
+            neighbours.append(_nearest(net, tokenizer, ids[0]))
+    return neighbours
 
 
 @torch.no_grad()

@@ -63,8 +63,8 @@ class FinetunedModel:
 
 def text_digests(texts: list[str]) -> Tensor:
     """Numbers by which texts are known again, (texts,) int64: BLAKE2b (RFC 7693) without the spaces around them."""
-    found = [hashlib.blake2b(text.strip().encode(), digest_size=DIGEST_BYTES).digest() for text in texts]
-    return torch.tensor([int.from_bytes(digest, signed=True) for digest in found], dtype=torch.long)
+    digests = [hashlib.blake2b(text.strip().encode(), digest_size=DIGEST_BYTES).digest() for text in texts]
+    return torch.tensor([int.from_bytes(digest, signed=True) for digest in digests], dtype=torch.long)
 
 
 def is_finetuned(path: Path) -> bool:

@@ -49,15 +49,15 @@ def load_classifier(path: Path, cfg: SentimentConfig) -> Classifier:
     Raises:
         InputError: it cannot be read, or knows none of the words
     """
-    found = finetuned.load(path)
-    if found is not None:
+    model = finetuned.load(path)
+    if model is not None:
         if cfg.method == "calibrated":
             raise InputError(
                 "sentiment.other_method",
                 f"method=calibrated is for a language model, and {path} was finetuned with labels: leave it out",
             )
-        data = reading_settings(found.cfg.data, cfg)
-        return Classifier(path, LABEL_METHOD, found.tokenizer, found.reader, None, data, found.texts)
+        data = reading_settings(model.cfg.data, cfg)
+        return Classifier(path, LABEL_METHOD, model.tokenizer, model.reader, None, data, model.texts)
     trained = checkpoint.load(path)
     tokenizer = trained.tokenizer
     words = WordLists.known_to(tokenizer, cfg.positive, cfg.negative)

@@ -74,16 +74,16 @@ def finetune(
         kept_back, learned = _hold_out(examples, cfg.val_fraction, seed, number)
         nets.append(_finetuned(trained, learned, cfg, seed + number))
         reader = LabelReader(nets[-1:], trained.tokenizer, cfg.labels, 1.0, context)
-        found = reader.log_odds([example.text for example in kept_back])
-        if not torch.isfinite(found).all():
+        of_net = reader.log_odds([example.text for example in kept_back])
+        if not torch.isfinite(of_net).all():
             raise InputError(
                 "sentiment.diverged",
                 f"finetune.lr={cfg.lr:g}: the network's output is not finite: lower it",
             )
         positive = torch.tensor([example.positive for example in kept_back])
-        share = float(((found > 0) == positive).double().mean())
+        share = float(((of_net > 0) == positive).double().mean())
         say(f"network {number + 1} of {cfg.networks}: {share:.1%} right of the {len(kept_back):,} rows kept back")
-        log_odds, truth = torch.cat([log_odds, found]), torch.cat([truth, positive])
+        log_odds, truth = torch.cat([log_odds, of_net]), torch.cat([truth, positive])
     of_positive = float(truth.double().mean())
     if float(((log_odds > 0) == truth).double().mean()) <= max(of_positive, 1 - of_positive):
         say("no better than always naming the commoner sentiment: bring more rows, or take another finetune.lr")
@@ -113,16 +113,17 @@ def _hold_out(
     learned: list[Example] = []
     random = np.random.default_rng(seed)
     for positive in (True, False):
-        found = [example for example in examples if example.positive == positive]
-        count = round(val_fraction * len(found))
-        if not count or count == len(found):
+        candidates = [example for example in examples if example.positive == positive]
+        count = round(val_fraction * len(candidates))
+        if not count or count == len(candidates):
             name = "positive" if positive else "negative"
             raise InputError(
-                "sentiment.too_few_rows", f"train= has {len(found)} {name} rows, too few to keep some back: bring more"
+                "sentiment.too_few_rows",
+                f"train= has {len(candidates)} {name} rows, too few to keep some back: bring more",
             )
-        order = np.roll(random.permutation(len(found)), -number * count)
-        kept_back.extend(found[place] for place in order[:count])
-        learned.extend(found[place] for place in order[count:])
+        order = np.roll(random.permutation(len(candidates)), -number * count)
+        kept_back.extend(candidates[index] for index in order[:count])
+        learned.extend(candidates[index] for index in order[count:])
     return kept_back, learned
 
 
@@ -277,9 +278,9 @@ def _padded(shown: list[_Shown], context: int) -> Batch:
     token_ids = torch.zeros(len(rows), max(map(len, rows)) - 1, dtype=torch.long)
     targets = torch.full_like(token_ids, IGNORED)
     weights = torch.zeros(token_ids.shape)
-    for place, (row, one) in enumerate(zip(rows, shown, strict=True)):
+    for index, (row, one) in enumerate(zip(rows, shown, strict=True)):
         label = slice(len(row) - 1 - one.label_length, len(row) - 1)
-        token_ids[place, : len(row) - 1] = torch.tensor(row[:-1])
-        targets[place, label] = torch.tensor(row[-one.label_length :])
-        weights[place, label] = one.weight
+        token_ids[index, : len(row) - 1] = torch.tensor(row[:-1])
+        targets[index, label] = torch.tensor(row[-one.label_length :])
+        weights[index, label] = one.weight
     return token_ids, targets, weights

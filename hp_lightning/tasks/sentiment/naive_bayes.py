@@ -26,7 +26,7 @@ def word_evidence(
     totals = counts.sum(axis=1, keepdims=True)
     evidence = []
     for ids, label in zip(texts, positive, strict=True):
-        own = np.array([[not label], [label]])
-        shares = (counts[:, ids] - own) / (totals - own * len(np.unique(ids)))
+        own_count = np.array([[not label], [label]])
+        shares = (counts[:, ids] - own_count) / (totals - own_count * len(np.unique(ids)))
         evidence.append(np.log(shares[1] / shares[0]))
     return evidence

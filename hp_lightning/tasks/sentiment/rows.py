@@ -47,18 +47,18 @@ class Rows:
         Raises:
             InputError: there is no such column, or a label in it is neither positive nor negative
         """
-        place = _label_column(self.names, where, column)
-        found = []
+        column_index = _label_column(self.names, where, column)
+        labels = []
         for line, row in zip(self.lines, self.cells, strict=True):
-            label = row[place].strip().lower()
+            label = row[column_index].strip().lower()
             if label not in LABELS:
                 raise InputError(
                     "sentiment.unknown_label",
-                    f"{where}, line {line}: the label {printable(repr(row[place]))} is none: take one of "
+                    f"{where}, line {line}: the label {printable(repr(row[column_index]))} is none: take one of "
                     f"{', '.join(LABELS)}",
                 )
-            found.append(LABELS[label])
-        return found
+            labels.append(LABELS[label])
+        return labels
 
 
 def read_rows(key: str, path: str, cfg: DataConfig) -> Rows:
@@ -114,15 +114,15 @@ def as_in_corpus(text: str, cfg: DataConfig) -> str:
 def _label_column(names: list[str], where: str, column: str | None) -> int:
     wanted = LABEL_COLUMNS if column is None else (column.lower(),)
     lowered = [name.lower() for name in names]
-    found = [lowered.index(name) for name in wanted if name in lowered]
-    if not found:
+    columns = [lowered.index(name) for name in wanted if name in lowered]
+    if not columns:
         asked = f"data.label_column={printable(column)}: " if column else ""
         raise InputError(
             "sentiment.no_label_column",
             f"{asked}{where} has no column with labels; it has {printable(', '.join(names))}: "
             "set data.label_column to the one that says positive or negative",
         )
-    return found[0]
+    return columns[0]
 
 
 def write_scores(rows: Rows, scores: list[dict[str, str]], target: TextIO) -> None:

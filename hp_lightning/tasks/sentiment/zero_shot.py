@@ -40,15 +40,15 @@ def next_word_log_probs(net: GPT, texts: list[list[int]], words: list[list[int]]
     Returns:
         (texts, words) in float64
     """
-    found = torch.zeros(len(texts), len(words), dtype=torch.float64)
-    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # to pad little
+    log_probs = torch.zeros(len(texts), len(words), dtype=torch.float64)
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))  # to pad little
     for first in range(0, len(order), BATCH_SIZE):
         places = order[first : first + BATCH_SIZE]
-        batch = [texts[place] for place in places]
+        batch = [texts[index] for index in places]
         for prefix in dict.fromkeys(tuple(word[:-1]) for word in words):
             columns = [column for column, word in enumerate(words) if tuple(word[:-1]) == prefix]
-            found[places] += _log_probs(net, batch, list(prefix), words, columns, context)
-    return found
+            log_probs[places] += _log_probs(net, batch, list(prefix), words, columns, context)
+    return log_probs
 
 
 def _log_probs(
@@ -57,16 +57,16 @@ def _log_probs(
     """The (texts, words) of the words `columns`, which differ in their last tokens alone; 0 for the others."""
     rows = [[*text, *prefix][-context:] for text in texts]
     token_ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-    for place, row in enumerate(rows):  # filled up behind, where a causal network sees nothing of it
-        token_ids[place, : len(row)] = torch.tensor(row)
+    for index, row in enumerate(rows):  # filled up behind, where a causal network sees nothing of it
+        token_ids[index, : len(row)] = torch.tensor(row)
     ends = torch.tensor([len(row) for row in rows])
     positions = (ends[:, None] - 1 - len(prefix) + torch.arange(len(prefix) + 1)).clamp(min=0)  # (texts, prefix + 1)
     features = net.features(token_ids)[torch.arange(len(rows))[:, None], positions]
     log_probs = net.logits(features).double().log_softmax(dim=-1)
     of_prefix = log_probs[:, range(len(prefix)), prefix].sum(dim=1, keepdim=True)
-    found = torch.zeros(len(rows), len(words), dtype=torch.float64)
-    found[:, columns] = of_prefix + log_probs[:, -1, [words[column][-1] for column in columns]]
-    return found
+    by_word = torch.zeros(len(rows), len(words), dtype=torch.float64)
+    by_word[:, columns] = of_prefix + log_probs[:, -1, [words[column][-1] for column in columns]]
+    return by_word
 
 
 @dataclass(frozen=True)
