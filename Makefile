@@ -33,7 +33,7 @@ clean:
 $(VENV)/.run: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "Setting up: downloading PyTorch and the rest takes a few minutes, once."
-	$(PIP) --editable .
+	$(PIP) --editable '.[all]'
 	@touch $@
 
 # transformers lies apart: torchmetrics imports it where it is installed, seconds in each of the tests' many processes.

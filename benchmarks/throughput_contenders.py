@@ -231,10 +231,11 @@ def _config(job: Job) -> Any:
     from hydra import compose, initialize_config_dir
 
     from hp_lightning.cli import app
+    from hp_lightning.schema.compose import SCHEMAS
     from hp_lightning.schema.train import train_config
 
     given = {**settings(job), **AUTOMATIC}.items()
-    overrides = app.as_typed([f"{key}={value}" for key, value in given], app.SCHEMAS["train"])
+    overrides = app.as_typed([f"{key}={value}" for key, value in given], SCHEMAS["train"])
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         return train_config(compose("train", overrides=overrides))
 

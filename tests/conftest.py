@@ -15,15 +15,15 @@ from helpers.processes import PROJECT, Finished, end_all, run_program
 from helpers.runs import finished_run
 from hydra import compose, initialize_config_dir
 
-from hp_lightning.cli import app
+from hp_lightning.schema.compose import SCHEMAS, store_schema
 from hp_lightning.schema.train import TrainConfig, train_config
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 
 SHARED_DATA = PROJECT.parent / "shared" / "data"
 
-for root in app.SCHEMAS:
-    app.store_schema(root)
+for root in SCHEMAS:
+    store_schema(root)
 torch.set_num_threads(1)  # the tests run side by side
 sys.path.append(str(PROJECT / ".venv" / "transformers"))  # for the tests alone, not for the processes: see Makefile
 

@@ -23,42 +23,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from hp_lightning.cli.config_errors import in_our_words
 from hp_lightning.cli.help import help_template
 from hp_lightning.common.command_line import IN_SWEEP
 from hp_lightning.common.console import lost_output
 from hp_lightning.common.errors import InputError, Interrupted, RunError, reason
-from hp_lightning.common.files import PROJECT
+from hp_lightning.common.files import bundled
 from hp_lightning.common.hydra_grammar import quoted
 from hp_lightning.schema.checks import settings
-from hp_lightning.schema.course import CourseConfig
-from hp_lightning.schema.evaluate import EvaluateConfig
-from hp_lightning.schema.export import ExportConfig
-from hp_lightning.schema.generate import GenerateConfig
-from hp_lightning.schema.sentiment import SentimentConfig
+from hp_lightning.schema.compose import store_schema
+from hp_lightning.schema.config_errors import in_our_words
 from hp_lightning.schema.train import TrainScriptConfig
-
-SCHEMAS = {
-    "train": TrainScriptConfig,
-    "generate": GenerateConfig,
-    "evaluate": EvaluateConfig,
-    "sentiment": SentimentConfig,
-    "export": ExportConfig,
-    "course": CourseConfig,
-}
 
 command: str | None = None  # the word after hp-lightning; None in train.py and generate.py
 
 TOLD = (HydraException, OmegaConfBaseException, RunError)  # in one line; some of Hydra's are OSErrors, too
-
-
-def store_schema(root: str) -> None:
-    """Make the schema of `conf/<root>.yaml` known to Hydra; only where needed, for Hydra copies all that it knows."""
-    ConfigStore.instance().store(name=f"{root}_schema", node=SCHEMAS[root])
-
-
-store_schema("train")  # of every program that composes a run's config
-OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
 
 
 def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -67,7 +45,7 @@ def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], None]], Cal
     def decorator(task: Callable[[DictConfig], None]) -> Callable[[], None]:
         store_schema(config_name)
         decorated: Callable[[], None] = hydra.main(
-            version_base="1.3", config_path=str(PROJECT / "conf"), config_name=config_name
+            version_base="1.3", config_path=str(bundled("conf")), config_name=config_name
         )(job(task))
         return decorated
 

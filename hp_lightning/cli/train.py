@@ -8,6 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from hp_lightning.api import run_training
 from hp_lightning.cli import app
 from hp_lightning.common import torchrun
 from hp_lightning.common.command_line import HANDED_OVER
@@ -36,9 +37,7 @@ def main(cfg: DictConfig) -> None:
     if started is not None:
         checked.resume, overrides = str(started), []
     _refuse_early(checked)
-    from hp_lightning.training.fit import train
-
-    train(checked, overrides, OmegaConf.structured(hydra_cfg))
+    run_training(checked, overrides, OmegaConf.structured(hydra_cfg))
 
 
 def _refuse_early(cfg: TrainConfig) -> None:

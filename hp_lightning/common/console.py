@@ -201,20 +201,21 @@ def messages() -> Iterator[Messages]:
     kept = Messages()
     handlers = [_ConsoleHandler(), kept._held]
     loggers = [log, *(logging.getLogger(name) for name in LIBRARY_LOGGERS)]
+    excepthook, filters = threading.excepthook, list(warnings.filters)
     logging.captureWarnings(True)
     threading.excepthook = _without_disk_errors
     for lightnings_own in (".*LeafSpec.*", ".*broadcast_buffers.*", ".*barrier.*device.*"):  # use of torch
         warnings.filterwarnings("ignore", message=lightnings_own)
-    before = [(logger.level, logger.propagate) for logger in loggers]
+    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.handlers, logger.propagate = list(handlers), False
         logger.setLevel(logging.INFO if logger is log else logging.WARNING)
     try:
         yield kept
     finally:
-        for logger, (level, propagate) in zip(loggers, before, strict=True):
-            logger.handlers, logger.propagate = [], propagate
+        for logger, (own_handlers, level, propagate) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = own_handlers, propagate
             logger.setLevel(level)
         logging.captureWarnings(False)
-        threading.excepthook = threading.__excepthook__
+        threading.excepthook, warnings.filters[:] = excepthook, filters  # type: ignore[index]
         kept.close()

@@ -13,8 +13,17 @@ from pathlib import Path
 
 from hp_lightning.common.errors import InputError, RunError
 
-PROJECT = Path(__file__).resolve().parents[2]  # the folder with conf/ and train.py
+PACKAGE = Path(__file__).resolve().parents[1]
 SECONDS_UNTIL_ABANDONED = 24 * 3600  # nothing was written into it meanwhile: its writer was killed
+
+
+def bundled(path: str) -> Path:
+    """A file or folder that comes with the project: `conf`, or one below `books`.
+
+    A wheel has both inside the package; in the project's own folder they lie next to it.
+    """
+    inside = PACKAGE / path
+    return inside if inside.exists() else PACKAGE.parent / path
 
 
 def check_target(named: str, path: Path, *sources: Path) -> None:

@@ -9,40 +9,43 @@ from torch import Tensor
 
 from hp_lightning.common.errors import InputError
 from hp_lightning.data.dataloader import EvalSequences, TrainSequences
-from hp_lightning.data.dataset import TokenizedCorpus
-from hp_lightning.schema.data import DataConfig
+from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
+from hp_lightning.schema.train import TrainConfig
 
 
 class CorpusDataModule(L.LightningDataModule):
     """The corpus of a run: read, split, tokenized, and served in batches.
 
     Args:
-        cfg: how the corpus is cut; `cfg.batch_size` must be set
-        corpus: the text as ids
-        seed: draws the order of the training sequences
-        accumulate: batches an optimizer step is made of; an epoch is a whole number of steps
-        devices: a batch is shared out over so many
+        cfg: `cfg.data` says how the corpus is cut, `cfg.seed` draws the order of the training sequences; an epoch is a
+            whole number of optimizer steps of `cfg.trainer.accumulate_grad_batches` batches, and `cfg.trainer.devices`
+            processes share each batch
+        corpus: the text as ids; read and tokenized by `cfg` where it is None
 
     Raises:
-        InputError: the corpus is too short for one sequence
+        InputError: the corpus cannot be read, or is too short for one sequence
     """
 
-    def __init__(self, cfg: DataConfig, corpus: TokenizedCorpus, seed: int, accumulate: int, devices: int = 1) -> None:
+    def __init__(self, cfg: TrainConfig, corpus: TokenizedCorpus | None = None) -> None:
         super().__init__()
-        self.cfg = cfg
-        self.corpus = corpus
+        self.cfg = cfg.data
+        self.corpus = tokenize_corpus(cfg.data, cfg.tokenizer) if corpus is None else corpus
         self.tokenizer = self.corpus.tokenizer
         self.streams = {split: torch.from_numpy(stream) for split, stream in self.corpus.streams.items()}
-        if self.num_tokens("train") < cfg.seq_len:
+        if self.num_tokens("train") < self.cfg.seq_len:
             raise InputError(
                 "data.too_short",
-                f"the training split of data.path={cfg.path} has {self.num_tokens('train')} tokens, fewer than one "
-                f"sequence of data.seq_len={cfg.seq_len}: lower data.seq_len or bring more text",
+                f"the training split of data.path={self.cfg.path} has {self.num_tokens('train')} tokens, fewer than "
+                f"one sequence of data.seq_len={self.cfg.seq_len}: lower data.seq_len or bring more text",
             )
-        assert cfg.batch_size is not None
-        self._batch_size = cfg.batch_size
+        self._batch_size = self.cfg.batch_size or self.cfg.usual_batch_size
         self._train_sequences = TrainSequences(
-            self.streams["train"], cfg.seq_len, cfg.batch_size, seed, accumulate, devices
+            self.streams["train"],
+            self.cfg.seq_len,
+            self._batch_size,
+            cfg.seed,
+            cfg.trainer.accumulate_grad_batches,
+            cfg.trainer.devices,
         )
 
     @property
@@ -117,7 +120,15 @@ class CorpusDataModule(L.LightningDataModule):
         return EvalSequences(self.streams[split], self.cfg.seq_len, size, rank, devices, self._device())
 
     def _rank(self) -> int:
-        return 0 if self.trainer is None else self.trainer.global_rank
+        if self.trainer is None:
+            return 0
+        if self.trainer.world_size != self._train_sequences.devices:
+            raise InputError(
+                "config.conflict",
+                f"trainer.devices={self._train_sequences.devices}, and Lightning's Trainer has "
+                f"{self.trainer.world_size}: give both the same",
+            )
+        return self.trainer.global_rank
 
     def _device(self) -> torch.device | None:
         """Where the ids lie from the start, to move no batch; None outside a run."""

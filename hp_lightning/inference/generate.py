@@ -6,9 +6,10 @@ moving by a single token would recompute every key and value. What the network h
 cache, which changes its speed alone.
 """
 
+import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import psutil
@@ -18,6 +19,7 @@ from torch import Tensor
 from hp_lightning.common.errors import InputError
 from hp_lightning.inference.sampling import draw, keep_min_p, keep_top_k, keep_top_p, penalize_repetition
 from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.generate import GenerateConfig
 from hp_lightning.tokenizers import Tokenizer
 
 
@@ -33,6 +35,13 @@ class Sampling:
     max_new_tokens: int = 200
     num_samples: int = 1
     seed: int = 1
+
+
+def sampling(cfg: GenerateConfig) -> Sampling:
+    """How `generate` is told to sample; the seed is drawn where it is null."""
+    names = [field.name for field in fields(Sampling) if field.name != "seed"]
+    seed = secrets.randbelow(2**32) if cfg.seed is None else cfg.seed
+    return Sampling(**{name: getattr(cfg, name) for name in names}, seed=seed)
 
 
 class Step(NamedTuple):

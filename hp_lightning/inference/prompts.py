@@ -1,7 +1,6 @@
 """What `hp-lightning generate` does: a trained model writes."""
 
 import itertools
-import secrets
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -10,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from hp_lightning import checkpoint
 from hp_lightning.common.errors import InputError
 from hp_lightning.common.run_dir import find_checkpoint
-from hp_lightning.inference.fast_decoding import optimize_for_inference
-from hp_lightning.inference.generate import Sample, Sampling, check_memory, stream
+from hp_lightning.inference.generate import Sample, sampling
+from hp_lightning.inference.model import Model
 from hp_lightning.inference.stream_printer import JsonPrinter, SamplePrinter, TextPrinter
 from hp_lightning.schema.generate import GenerateConfig
 from hp_lightning.tokenizers import unknown_tokens
@@ -33,7 +31,7 @@ def write(cfg: GenerateConfig) -> None:
     prompts = iter([cfg.prompt]) if cfg.prompt_file is None else _prompts(cfg.prompt_file)
     first = next(prompts)  # a file that cannot be read is told before a model is loaded
     writer = Writer(path, cfg)
-    seed = secrets.randbelow(2**32) if cfg.seed is None else cfg.seed
+    seed = writer.sampling.seed
     if cfg.interactive:
         print(f"{path}: type a prompt and press Enter (empty line: continue; Ctrl-D: quit)", file=sys.stderr)
         _converse(writer, first, seed)
@@ -102,17 +100,9 @@ class Writer:
     """A trained model that writes to standard output."""
 
     def __init__(self, path: Path, cfg: GenerateConfig) -> None:
-        trained = checkpoint.load(path)
-        self._path = path
-        self._tokenizer = trained.tokenizer
-        self._net = optimize_for_inference(trained.net())
-        self._context = trained.cfg.data.seq_len
-        check_memory(self._net, cfg.num_samples, self._context)
+        self._model = Model.load(path)
         self._as_json = cfg.format == "json"
-        self._sampling = Sampling(
-            cfg.temperature, cfg.top_k, cfg.top_p, cfg.min_p, cfg.repetition_penalty, cfg.max_new_tokens,
-            cfg.num_samples,
-        )  # fmt: skip
+        self.sampling = sampling(cfg)
         self._text = ""  # the last sample, with its prompt
 
     def continue_(self, prompt: str, seed: int) -> None:
@@ -126,26 +116,26 @@ class Writer:
     def _write(self, prompt: str, shown: str, seed: int) -> None:
         typed, prompt = prompt, unicodedata.normalize("NFC", prompt)  # as the corpus is
         self._warn_about(prompt)
-        printer: SamplePrinter = TextPrinter(shown, self._sampling.num_samples)
+        printer: SamplePrinter = TextPrinter(shown, self.sampling.num_samples)
         if self._as_json:
-            facts = {"ckpt": str(self._path), "seed": seed, "prompt": typed}
-            printer = JsonPrinter(facts, self._tokenizer.vocabulary.tokens)
-        sampling = replace(self._sampling, seed=seed)
+            facts = {"ckpt": str(self._model.path), "seed": seed, "prompt": typed}
+            printer = JsonPrinter(facts, self._model.tokenizer.vocabulary.tokens)
+        how = replace(self.sampling, seed=seed)
         samples: list[Sample] = []
         try:
-            for samples in stream(self._net, self._tokenizer, prompt, self._context, sampling):
+            for samples in self._model.stream(prompt, how):
                 printer.show(samples)
         finally:  # Ctrl-C, too, ends with what was written
             printer.show(samples, complete=True)
             self._text = typed + samples[-1].text if samples else typed
 
     def _warn_about(self, prompt: str) -> None:
-        unknown = unknown_tokens(self._tokenizer, prompt)
+        unknown = unknown_tokens(self._model.tokenizer, prompt)
         if unknown:
             print(f"not in the model's vocabulary, read as <UNK>: {' '.join(unknown)}", file=sys.stderr)
-        length = len(self._tokenizer.tokens(prompt))
-        if length > self._context:
+        length = len(self._model.tokenizer.tokens(prompt))
+        if length > self._model.context:
             print(
-                f"the prompt has {length:,} tokens, of which the network sees the last {self._context:,}",
+                f"the prompt has {length:,} tokens, of which the network sees the last {self._model.context:,}",
                 file=sys.stderr,
             )

@@ -10,6 +10,7 @@ from hp_lightning.common.errors import InputError
 from hp_lightning.schema.model import ModelConfig
 from hp_lightning.schema.setting import PROPER_FRACTION, RATE, SEED, number, one_of, setting
 
+USUAL_BATCH = 16  # sequences: smaller steps learn more from a token (benchmarks/LOG.md)
 SPLITS = one_of("documents", "tail", "auto")
 
 
@@ -54,6 +55,11 @@ class DataConfig:
     cache_dir: Optional[str] = setting(
         None, "folder for downloads and tokenized corpora; null: the user's cache folder", verbatim=True
     )
+
+    @property
+    def usual_batch_size(self) -> int:
+        """What `batch_size` is where it is null and gradients are not accumulated."""
+        return USUAL_BATCH if self.batch_tokens is None else max(self.batch_tokens // self.seq_len, 1)
 
     def batch_size_is_settled(self, accumulate: int) -> bool:
         """Whether the batches of an optimizer step make up `batch_tokens` already."""

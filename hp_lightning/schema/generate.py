@@ -1,13 +1,16 @@
 """What `generate` is told: the root of `conf/generate.yaml`."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from hp_lightning.common.errors import InputError
 from hp_lightning.schema.checks import resolved, validated
+from hp_lightning.schema.config_errors import in_our_words
 from hp_lightning.schema.setting import PROBABILITY, SEED, Bound, checkpoint, number, one_of, setting
 
 TEMPERATURE = Bound(
@@ -52,6 +55,18 @@ def generate_config(cfg: DictConfig) -> GenerateConfig:
         InputError: a value is out of its range; names every such key.
     """
     return validated(resolved(cfg), GenerateConfig, _rules)
+
+
+def generate_settings(given: dict[str, Any]) -> GenerateConfig:
+    """Some settings of `generate`, checked; the others have their defaults.
+
+    Raises:
+        InputError: a key is unknown, or a value is out of its range
+    """
+    try:
+        return validated({**dataclasses.asdict(GenerateConfig()), **given}, GenerateConfig, _rules)
+    except OmegaConfBaseException as error:
+        raise in_our_words(error, GenerateConfig) from error
 
 
 def _rules(cfg: GenerateConfig) -> Iterator[InputError]:

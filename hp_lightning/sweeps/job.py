@@ -13,7 +13,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from hp_lightning.common.command_line import IN_SWEEP
-from hp_lightning.common.files import PROJECT, atomic_write_text
+from hp_lightning.common.files import PACKAGE, atomic_write_text
 from hp_lightning.common.hydra_grammar import quoted
 from hp_lightning.common.run_dir import COMPLETE
 from hp_lightning.sweeps.plan import Job, clear, has_started, settings_of_hydra
@@ -46,7 +46,8 @@ class JobProcess:
     def __init__(self, job: Job, sweep_dir: Path, environment: Mapping[str, str]) -> None:
         self.job = job
         self._stderr = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  closed with the outcome
-        path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))  # not everybody installs it
+        # Not everybody installs it.
+        path = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "hp_lightning", "train", *settings_of_hydra(sweep_dir), *_arguments(job)],
             env={**os.environ, "PYTHONPATH": path, **environment, IN_SWEEP: str(sweep_dir)},

@@ -18,10 +18,10 @@ from hp_lightning.common.errors import InputError
 from hp_lightning.common.files import atomic_write_text
 from hp_lightning.common.hardware import device_name, device_of, matrix_rate, missing_for_compile
 from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.data import USUAL_BATCH
 from hp_lightning.schema.train import TrainConfig
 
 BF16_GAIN = 1.3  # bfloat16 must be faster than float32 by so much
-USUAL_BATCH = 16  # sequences: smaller steps learn more from a token (benchmarks/LOG.md)
 # Share of the matrix rate that an uncompiled run reaches, and the work, in seconds, that makes up for compiling
 # (benchmarks/LOG.md).
 EAGER_SHARE = 0.3

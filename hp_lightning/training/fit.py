@@ -6,13 +6,16 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
@@ -58,13 +61,28 @@ from hp_lightning.training.run import (
 from hp_lightning.training.summary import show_summary
 
 
-def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
+@dataclass(frozen=True)
+class Extras:
+    """What a program gives Lightning's Trainer besides what a run has."""
+
+    callbacks: Sequence[L.Callback] = ()
+    loggers: Sequence[Logger] = ()
+
+
+NO_EXTRAS = Extras()
+
+
+def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig, extras: Extras = NO_EXTRAS) -> Path:
     """Train a new run, or resume the run `cfg.resume`; leave a run folder that is complete in itself.
 
     Args:
         cfg: the checked config
         overrides: the command line's, which name the run and say which keys of a resumed run change
         hydra: Hydra's own config, kept in the run folder
+        extras: what Lightning's Trainer is given besides
+
+    Returns:
+        the run folder
 
     Raises:
         InputError: the corpus, the checkpoint or the machine does not fit the config; nothing was written
@@ -83,17 +101,18 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig) -> None:
             log_file.keep_in(run.dir.log)
             _describe(run)
             if run.resumed is None or _has_work_left(run, run.resumed):
-                _train_on_every_device(run)
+                _train_on_every_device(run, extras)
+    return run.dir.path
 
 
-def _train_on_every_device(run: Run) -> None:
+def _train_on_every_device(run: Run, extras: Extras) -> None:
     run.dir.summary.unlink(missing_ok=True)  # of an earlier end
     if run.resumed is not None:
         apply_overrides_to_checkpoint(run, run.resumed)
     handed_over = hand_over(run)
     torchrun.tell(handed_over)
     with _environment({HANDED_OVER: handed_over} if run.cfg.trainer.devices > 1 else {}):
-        _fit(run)
+        _fit(run, extras)
 
 
 def train_beside(handed_over: str) -> None:
@@ -193,17 +212,17 @@ def _command_to_resume(run: Run, step: int, validations_since_best: int) -> str:
     return own_command("train", f"resume={run.dir}", *wider)
 
 
-def _fit(run: Run) -> None:
+def _fit(run: Run, extras: Extras = NO_EXTRAS) -> None:
     """Train, test and report; the summary also tells of a run that did not end well, and why."""
     atexit.register(_leave_process_group)
     keep_compiled_in(cache_folder(run.cfg.data) / "compiled")
     L.seed_everything(run.cfg.seed, verbose=False)
-    module = GPTModule(run.cfg)
+    module = GPTModule(run.cfg, log=False)
     # Tokens per second, times this, are the share of the machine's matrix rate.
     flops_share = module.net.flops_per_token(run.cfg.data.seq_len) / run.peak_flops
     metrics_csv = MetricsCSV(run.dir, run.cfg.logger.log_every_steps, run.kept_until, flops_share)
     board = Board(run, module.net) if run.cfg.logger.tensorboard and run.speaks else None
-    trainer, checkpoints = _make_trainer(run, metrics_csv, board)
+    trainer, checkpoints = _make_trainer(run, metrics_csv, board, extras)
     resume_from = None if run.resumed is None else run.resumed.path
     gc.freeze()  # a collection that looks through all that was imported takes longer than a step
     try:
@@ -219,6 +238,8 @@ def _fit(run: Run) -> None:
         if ending.interrupted is not None:
             raise ending.interrupted from error
         raise
+    finally:
+        gc.unfreeze()
 
 
 def _leave_process_group() -> None:
@@ -251,7 +272,9 @@ def _out_of_memory_refusal(run: Run) -> Iterator[None]:
         ) from error
 
 
-def _make_trainer(run: Run, metrics_csv: MetricsCSV, board: Board | None) -> tuple[L.Trainer, ResumableCheckpoint]:
+def _make_trainer(
+    run: Run, metrics_csv: MetricsCSV, board: Board | None, extras: Extras
+) -> tuple[L.Trainer, ResumableCheckpoint]:
     cfg = run.cfg
     assert cfg.model.vocab_size is not None
     divergence = DivergenceGuard(cfg.model.vocab_size, cfg.logger.log_every_steps, str(run.dir))
@@ -268,13 +291,14 @@ def _make_trainer(run: Run, metrics_csv: MetricsCSV, board: Board | None) -> tup
         check_val_every_n_epoch=None,
         val_check_interval=run.val_every * cfg.trainer.accumulate_grad_batches,
         num_sanity_val_steps=0,
-        logger=False if board is None else board.logger,
+        logger=[*([] if board is None else [board.logger]), *extras.loggers],
         log_every_n_steps=1,  # of no use to us, but Lightning warns where an epoch is shorter
         callbacks=[
             divergence,
             metrics_csv,
             *([ProgressDisplay(metrics_csv, run.total_steps)] if run.speaks else []),
             *([] if board is None else board.callbacks),
+            *extras.callbacks,
             *([StepProfiler(run.dir.profile)] if cfg.trainer.profile and run.speaks else []),
             GracefulShutdown(checkpoints),
             checkpoints,

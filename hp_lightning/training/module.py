@@ -1,12 +1,16 @@
 """The GPT as Lightning trains it: loss, metrics, optimizer and the learning rate's steps."""
 
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from hp_lightning.checkpoint import CHECKPOINT_KEY, ValidationHistory, load, load_weights, our_part
 from hp_lightning.common.failpoints import failpoint
 from hp_lightning.data.dataloader import Batch
 from hp_lightning.data.datamodule import CorpusDataModule
@@ -25,27 +29,54 @@ class GPTModule(L.LightningModule):
     `val/bits_per_char`; the same with `test/`. `train_loss`, of the last batch, and `grad_norm`, of the last step,
     are tensors: they cost a wait for the device only when somebody reads them.
 
+    A plain Trainer trains it together with a `CorpusDataModule`, saves it and resumes it; what it saves is a checkpoint
+    of hp_lightning, too.
+
     Args:
-        cfg: the run's config; `cfg.model.vocab_size` must be set
+        cfg: the run's config; where `cfg.model.vocab_size` is null, it is the data module's and the network is made
+            when training starts
+        log: whether the metrics go to the Trainer's loggers; a run of hp_lightning writes them itself
     """
 
+    net: GPT
     train_loss: Tensor
     grad_norm: Tensor
     _sums: Tensor  # the loss of all tokens evaluated so far, and how many they are
 
-    def __init__(self, cfg: TrainConfig) -> None:
+    def __init__(self, cfg: TrainConfig, log: bool = True) -> None:
         super().__init__()
         self.cfg = cfg
-        self.net = GPT(cfg.model, cfg.regularization)
+        self._log = log
+        if cfg.model.vocab_size is not None:
+            self.net = GPT(cfg.model, cfg.regularization)
         # Only training is compiled: its batches always have the same shape.
-        self._training_loss = compiled(language_model_loss) if cfg.trainer.compile else language_model_loss
+        self._training_loss = compiled(language_model_loss) if cfg.trainer.compile is True else language_model_loss
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+        """The module with the weights of a checkpoint, whose config is taken from it; nothing in it is executed.
+
+        Raises:
+            InputError: it cannot be read, or is none of hp_lightning's
+        """
+        trained = load(Path(checkpoint_path))
+        module = cls(trained.cfg, **kwargs)
+        load_weights(module.net, trained)
+        return module
+
+    def configure_model(self) -> None:
+        """Make the network, once the data module tells the size of the vocabulary."""
+        if not hasattr(self, "net"):
+            model = replace(self.cfg.model, vocab_size=len(_data(self.trainer).tokenizer.vocabulary))
+            self.cfg = replace(self.cfg, model=model)
+            self.net = GPT(model, self.cfg.regularization)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the random numbers of a batch, by (seed, device, step, pass of the step) alone.
 
         A run that is resumed at any step draws what the unbroken one draws, and no state of them has to be kept.
         """
-        pass_of_step = batch_idx % self.cfg.trainer.accumulate_grad_batches
+        pass_of_step = batch_idx % self.trainer.accumulate_grad_batches
         origin = (self.cfg.seed, self.trainer.global_rank, self.trainer.global_step, pass_of_step)
         seed = int(np.random.SeedSequence(origin).generate_state(1)[0])
         torch.default_generator.manual_seed(seed)  # `torch.manual_seed` takes 80 times as long
@@ -57,6 +88,8 @@ class GPTModule(L.LightningModule):
         failpoint("training.step")
         loss = self._training_loss(self.net, *batch)
         self.train_loss = loss.detach()
+        if self._log:
+            self.log("train/loss", self.train_loss)
         return loss
 
     def mean_train_loss(self) -> float:
@@ -65,7 +98,7 @@ class GPTModule(L.LightningModule):
 
     def on_train_batch_end(self, *args: Any) -> None:
         """End the run by asking for a stop, upon which Lightning validates the last step, whatever the interval."""
-        if self.trainer.global_step >= self.trainer.max_steps:
+        if 0 <= self.trainer.max_steps <= self.trainer.global_step:
             self.trainer.should_stop = True
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -88,7 +121,9 @@ class GPTModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Step the plateau here, before the checkpoints of this validation are written."""
-        self.schedule.after_validation(self.trainer.global_step, self._log_metrics("val"))
+        loss = self._log_metrics("val")
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            self.schedule.after_validation(self.trainer.global_step, loss)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test split."""
@@ -97,9 +132,9 @@ class GPTModule(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer alone: the schedule is stepped here, see `Schedule`."""
         optim, decay = self.cfg.optim, self.cfg.regularization.weight_decay
-        dtype = torch.bfloat16 if self.cfg.trainer.precision.startswith("bf16") else torch.float32
+        dtype = torch.bfloat16 if str(self.trainer.precision).startswith("bf16") else torch.float32
         optimizer = build_optimizer(self.net, optim, decay, dtype)
-        self.schedule = Schedule(optimizer, optim, self.trainer.max_steps)
+        self.schedule = Schedule(optimizer, optim, self.trainer.estimated_stepping_batches)
         if hasattr(self, "_schedule_state"):
             self.schedule.load_state_dict(self._schedule_state)
         return optimizer
@@ -119,8 +154,11 @@ class GPTModule(L.LightningModule):
         self.grad_norm = clip_gradients(optimizer, self.cfg.regularization.gradient_clip_norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the schedule's state."""
+        """Add the schedule's state, and what makes the file enough by itself, unless a callback has done so."""
         checkpoint["schedule"] = self.schedule.state_dict()
+        data = _data(self.trainer)
+        if CHECKPOINT_KEY not in checkpoint and isinstance(data, CorpusDataModule):
+            checkpoint[CHECKPOINT_KEY] = our_part(self.cfg, data.tokenizer, data.digest, ValidationHistory())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the schedule's state until the schedule is there."""
@@ -136,7 +174,7 @@ class GPTModule(L.LightningModule):
         self._sums += torch.stack([loss.to(self._sums.dtype) * count, count.to(self._sums.dtype)])
 
     def _log_metrics(self, split: str) -> float:
-        data: CorpusDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = _data(self.trainer)
         # Not by torchmetrics' MeanMetric, which leaves NaN out, and sums in the precision of the network.
         total, count = self.trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
         loss: float = total / count
@@ -145,5 +183,10 @@ class GPTModule(L.LightningModule):
             f"{split}/perplexity": perplexity(loss),
             f"{split}/bits_per_char": data.bits_per_char(split, loss),
         }
-        self.log_dict(metrics, logger=False, sync_dist=True)
+        self.log_dict(metrics, logger=self._log, sync_dist=True)
         return loss
+
+
+def _data(trainer: L.Trainer) -> CorpusDataModule:
+    data: CorpusDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    return data

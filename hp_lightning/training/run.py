@@ -155,7 +155,7 @@ def make_run(
             was written
     """
     cfg, trained = resolved.cfg, origin.trained
-    data = _data(cfg, corpus)  # refuses a corpus that is too short
+    data = CorpusDataModule(cfg, corpus)  # refuses a corpus that is too short
     folder = (RUNS if cfg.run_dir is None else Path(cfg.run_dir)) if origin.dir is None else origin.dir.path
     reasons = [*resolved.reasons, _check_room(cfg, folder, resumed=trained is not None)]
     run_dir, lock = origin.dir, origin.lock
@@ -193,10 +193,6 @@ def _check_room(cfg: TrainConfig, folder: Path, resumed: bool) -> str:
             "room" + ("" if resumed else ", or name a folder on another disk by run_dir="),
         )
     return f"checkpoint {size / 1e6:,.1f} MB each, {free / 1e6:,.0f} MB free"
-
-
-def _data(cfg: TrainConfig, corpus: TokenizedCorpus) -> CorpusDataModule:
-    return CorpusDataModule(cfg.data, corpus, cfg.seed, cfg.trainer.accumulate_grad_batches, cfg.trainer.devices)
 
 
 def chosen_tokenizer(cfg: TrainConfig, overrides: list[str]) -> tuple[TrainConfig, Tokenizer | TokenizerConfig]:
@@ -315,5 +311,5 @@ def take_over(handed_over: str) -> Run:
     known = json.loads(handed_over)
     cfg = from_plain(known["config"])
     trained = None if known["resumed"] is None else checkpoint.load(Path(known["resumed"]))
-    data = _data(cfg, tokenize_corpus(cfg.data, _tokenizer(cfg, trained)))
+    data = CorpusDataModule(cfg, tokenize_corpus(cfg.data, _tokenizer(cfg, trained)))
     return Run(cfg, RunDir(Path(known["dir"])), data, resumed=trained)

@@ -27,10 +27,10 @@ class Schedule:
 
     Args:
         optimizer: as it was built; its state may be loaded after this
-        total_steps: of the run
+        total_steps: of the run; infinite where nobody knows
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, cfg: OptimConfig, total_steps: int) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, cfg: OptimConfig, total_steps: float) -> None:
         self._optimizer = optimizer
         self._cfg = cfg
         self._total_steps = total_steps
@@ -76,11 +76,11 @@ class Schedule:
         warmup, total = self._cfg.warmup_steps, self._total_steps
         if step < warmup:
             return (step + 1) / warmup
+        if self._cfg.schedule == "plateau" or math.isinf(total):
+            return 1.0
         floor = self._cfg.final_lr_fraction
         if self._cfg.schedule == "cosine":
             progress = min((step - warmup) / max(total - warmup, 1), 1.0)
             return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
-        if self._cfg.schedule == "wsd":
-            decay = max(min(round(self._cfg.decay_fraction * total), total - warmup), 1)
-            return floor + (1 - floor) * min(max(total - step, 0) / decay, 1.0)
-        return 1.0
+        decay = max(min(round(self._cfg.decay_fraction * total), total - warmup), 1)
+        return floor + (1 - floor) * min(max(total - step, 0) / decay, 1.0)

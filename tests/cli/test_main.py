@@ -22,7 +22,7 @@ def test_help_lists_every_command(tmp_path: Path) -> None:
 
 def test_every_command_has_its_file() -> None:
     files = {path.stem for path in (PROJECT / "hp_lightning" / "cli").glob("*.py")}
-    assert files == {*COMMANDS, "__init__", "app", "config_errors", "help", "main"}
+    assert files == {*COMMANDS, "__init__", "app", "help", "main"}
 
 
 def test_misspelt_commands_are_corrected(tmp_path: Path) -> None:

@@ -192,8 +192,7 @@ def make_module(make_config: MakeConfig) -> MakeModule:
     def make(*overrides: str, path: Path | None = None) -> CorpusDataModule:
         cfg = make_config(*overrides)
         data = replace(cfg.data, batch_size=cfg.data.batch_size or 32, path=str(path or cfg.data.path))
-        corpus = tokenize_corpus(data, cfg.tokenizer)
-        return CorpusDataModule(data, corpus, cfg.seed, cfg.trainer.accumulate_grad_batches)
+        return CorpusDataModule(replace(cfg, data=data))
 
     return make
 
@@ -316,7 +315,7 @@ def test_bits_per_char_counts_eos(make_module: MakeModule, splits: Splits) -> No
 def test_known_tokenizer_is_not_learned_anew(make_config: MakeConfig) -> None:
     cfg = make_config()
     known = learn_tokenizer(CHAR, ["abcdefghijklmnopqrstuvwxyz ."]).tokenizer
-    module = CorpusDataModule(replace(cfg.data, batch_size=32), tokenize_corpus(cfg.data, known), seed=1, accumulate=1)
+    module = CorpusDataModule(cfg, tokenize_corpus(cfg.data, known))
     assert module.tokenizer is known
     assert int(module.streams["train"].max()) < len(known.vocabulary)
     assert module.unk_rate("val") > 0

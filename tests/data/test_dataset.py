@@ -97,7 +97,7 @@ def test_from_the_cache_all_is_as_it_was(cfg: TrainConfig, monkeypatch: pytest.M
     cfg = of_kind(cfg, kind)
 
     def module() -> CorpusDataModule:
-        return CorpusDataModule(replace(cfg.data, batch_size=32), encoded(cfg), cfg.seed, accumulate=1)
+        return CorpusDataModule(cfg, encoded(cfg))
 
     first = module()
     no_reading(monkeypatch)

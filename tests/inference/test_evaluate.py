@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from torch.nn import functional as F
 
 from hp_lightning.checkpoint import load
-from hp_lightning.common.files import PROJECT
+from hp_lightning.common.files import bundled
 from hp_lightning.data.dataset import DocumentFacts
 from hp_lightning.inference.evaluate import evaluate
 from hp_lightning.inference.metrics import TokenScores, copied_share, metrics_by_document, score_tokens
@@ -106,7 +106,7 @@ def run_dir(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluated(run_dir: Path, *overrides: str) -> None:
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(bundled("conf")), version_base="1.3"):
         cfg = compose("evaluate", overrides=[f"ckpt={run_dir}", "num_samples=2", "max_new_tokens=30", *overrides])
     evaluate(evaluate_config(cfg))
 

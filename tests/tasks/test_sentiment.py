@@ -15,7 +15,7 @@ from helpers.processes import run_program
 from hydra import compose, initialize_config_dir
 
 from hp_lightning import checkpoint
-from hp_lightning.common.files import PROJECT
+from hp_lightning.common.files import bundled
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.sentiment import sentiment_config
 from hp_lightning.schema.tokenizer import TokenizerConfig
@@ -91,7 +91,7 @@ def write_reviews(path: Path, count: int, seed: int) -> Path:
 
 
 def sentiment(*overrides: str) -> None:
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(bundled("conf")), version_base="1.3"):
         cfg = compose("sentiment", overrides=["positive=[good,great,lovely]", "negative=[bad,awful]", *overrides])
     run(sentiment_config(cfg))
 

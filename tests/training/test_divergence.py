@@ -11,7 +11,6 @@ from helpers.errors import expect_refusal
 
 from hp_lightning import checkpoint
 from hp_lightning.data.datamodule import CorpusDataModule
-from hp_lightning.data.dataset import tokenize_corpus
 from hp_lightning.schema.train import TrainConfig
 
 NO_DECAY = "regularization.weight_decay=0"  # a rate times decay of 1 and more is refused
@@ -62,9 +61,13 @@ def test_the_documents_of_a_step_are_named(
     rows = [f"{' '.join([word] * (3 + 7 * number % 40))},{word}" for number, word in enumerate(words)]
     (tmp_path / "corpus.csv").write_text("text,chapter\n" + "\n".join(rows) + "\n")
     cfg = make_config(
-        f"data.path={tmp_path / 'corpus.csv'}", "data.seq_len=8", "data.batch_size=2", "tokenizer.min_frequency=1"
+        f"data.path={tmp_path / 'corpus.csv'}",
+        "data.seq_len=8",
+        "data.batch_size=2",
+        "tokenizer.min_frequency=1",
+        f"trainer.accumulate_grad_batches={accumulate}",
     )
-    data = CorpusDataModule(cfg.data, tokenize_corpus(cfg.data, cfg.tokenizer), 1, accumulate)
+    data = CorpusDataModule(cfg)
     batches = itertools.chain.from_iterable(itertools.repeat(data.train_dataloader()))
     eos = data.tokenizer.vocabulary.eos_id
     for step in range(1, 3 * data.steps_per_epoch):

@@ -31,7 +31,6 @@ from werkzeug.test import Client
 from hp_lightning import checkpoint
 from hp_lightning.common import plots
 from hp_lightning.data.datamodule import CorpusDataModule
-from hp_lightning.data.dataset import tokenize_corpus
 from hp_lightning.schema.train import TrainConfig, from_yaml
 from hp_lightning.tokenizers import UNK
 from hp_lightning.tokenizers.base import labels
@@ -111,7 +110,7 @@ def board(outputs: Path) -> TBContext:
 @pytest.fixture(scope="module")
 def corpus(make_config: MakeConfig, first_book: Path) -> CorpusDataModule:
     cfg = make_config(*SETTINGS, f"data.path={first_book}")
-    return CorpusDataModule(cfg.data, tokenize_corpus(cfg.data, cfg.tokenizer), seed=1, accumulate=1)
+    return CorpusDataModule(cfg)
 
 
 def ask(plugin: Any, route: str, **query: Any) -> Any:

@@ -5,11 +5,12 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hp_lightning.common.console import log
 from hp_lightning.common.errors import RunError
 from hp_lightning.common.files import atomic_write, atomic_write_text
-from hp_lightning.sweeps.comparison.compare import METRICS, Comparison, compare
+from hp_lightning.sweeps.comparison.compare import Comparison, compare
 from hp_lightning.sweeps.comparison.runs import RunRecord, read_run
 from hp_lightning.sweeps.comparison.table import log_comparison
 from hp_lightning.sweeps.comparison.verdict import verdict
@@ -23,10 +24,7 @@ def summarize(folders: Sequence[Path], to: Path) -> None:
     """
     from hp_lightning.sweeps.comparison.plot import draw  # Matplotlib is imported only where something is drawn
 
-    records = [record for record in map(read_run, folders) if record is not None]
-    if not records:
-        raise RunError("compare.no_runs", "the run folders are gone: there is nothing to summarize")
-    comparison = compare(records)
+    comparison, records = compared(folders)
     log_comparison(comparison)
     for line in ["", *verdict(comparison), *_remarks(comparison, records, len(folders))]:
         log.info("%s", line)
@@ -39,6 +37,18 @@ def summarize(folders: Sequence[Path], to: Path) -> None:
             "output.not_writable", f"{to} cannot be written ({error.strerror}): the summary is shown above only"
         ) from error
     log.info("\nsummary    %s, %s", to / "summary.csv", to / "summary.png")
+
+
+def compared(folders: Sequence[Path]) -> tuple[Comparison, list[RunRecord]]:
+    """The comparison of the runs in some folders, and the runs that are still there.
+
+    Raises:
+        RunError: none is
+    """
+    records = [record for record in map(read_run, folders) if record is not None]
+    if not records:
+        raise RunError("compare.no_runs", "the run folders are gone: there is nothing to summarize")
+    return compare(records), records
 
 
 def _remarks(comparison: Comparison, records: list[RunRecord], wanted: int) -> list[str]:
@@ -54,21 +64,28 @@ def _remarks(comparison: Comparison, records: list[RunRecord], wanted: int) -> l
     return ["", *remarks] if remarks else []
 
 
+def rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """One row per configuration, the best first, every metric to its last digit; None is not known."""
+    return [
+        {
+            **each.settings,
+            **{
+                f"{name}_{statistic}": None if value is None or math.isnan(value) else value
+                for name, spread in each.metrics.items()
+                for statistic, value in vars(spread).items()
+            },
+            "seeds": each.seeds,
+            "status": each.status,
+            "reasons": "; ".join(run.reason for run in each.runs if run.reason),
+            "runs": "; ".join(str(run.folder) for run in each.runs),
+        }
+        for each in comparison.configurations
+    ]
+
+
 def _csv(comparison: Comparison) -> str:
-    """One row per configuration, every metric to its last digit."""
     written = io.StringIO()
-    keys = list(comparison.configurations[0].settings)
-    spreads = [f"{name}_{statistic}" for name in METRICS for statistic in ("mean", "std")]
-    rows = csv.writer(written, lineterminator="\n")
-    rows.writerow([*keys, *spreads, "seeds", "status", "reasons", "runs"])
-    for each in comparison.configurations:
-        numbers = [value for name in METRICS for value in (each.metrics[name].mean, each.metrics[name].std)]
-        rows.writerow([
-            *(each.settings[key] for key in keys),
-            *("" if value is None or math.isnan(value) else repr(value) for value in numbers),
-            each.seeds,
-            each.status,
-            "; ".join(run.reason for run in each.runs if run.reason),
-            "; ".join(str(run.folder) for run in each.runs),
-        ])  # fmt: skip
+    table = csv.DictWriter(written, list(rows(comparison)[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows(comparison))
     return written.getvalue()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from types import FrameType
 from typing import Any
@@ -36,6 +37,8 @@ class GracefulShutdown(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals over from Lightning, which ends without a checkpoint and, on SIGTERM, with status 0."""
+        if threading.current_thread() is not threading.main_thread():  # which alone may
+            return
         numbers = SIGNALS if slurm.job_id() is None else (*SIGNALS, *OF_SLURM)
         for number in numbers:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it

@@ -1,0 +1,246 @@
+"""The project from Python: `import hp_lightning as hp`.
+
+    run = hp.train("mine.csv", model="small", max_steps=500)
+    run.metrics                                  # a row per logged step, as pandas.DataFrame takes it
+    run.best.generate("The lantern", num_samples=3)
+    hp.load("outputs/runs/...").score("Once upon a time")
+
+A refusal is an `InputError`, with the line that the command would print.
+"""
+
+import csv
+import os
+import re
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from hp_lightning.common.errors import InputError, Interrupted
+from hp_lightning.common.hydra_grammar import quoted, typed
+from hp_lightning.common.run_dir import RunDir, find_checkpoint
+from hp_lightning.schema.compose import compose_train
+from hp_lightning.schema.train import TrainConfig, train_config
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+    from lightning.pytorch.loggers import Logger
+
+    from hp_lightning.inference.model import Model
+
+Paths = str | Path | Sequence[str | Path]
+PLAIN = re.compile(r"[\w./-]+", re.ASCII)  # needs no quotes in Hydra's grammar
+
+
+class Run:
+    """A run, as its folder has it.
+
+    Args:
+        folder: of the run
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, status={self.status!r})"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """summary.json: the status, the metrics of the last and of the best validation, of the test split."""
+        return RunDir(self.folder).read_summary()
+
+    @property
+    def status(self) -> str | None:
+        """How it ended: completed, stopped early, interrupted, failed; None while it is running."""
+        status = self.summary.get("status")
+        return None if status is None else str(status)
+
+    @property
+    def metrics(self) -> list[dict[str, float | None]]:
+        """metrics.csv: a row per logged step, with None for what was not measured at it."""
+        with RunDir(self.folder).metrics.open(newline="", encoding="utf-8") as file:
+            return [
+                {name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)
+            ]
+
+    @cached_property
+    def best(self) -> "Model":
+        """The model with the lowest validation loss."""
+        return load(RunDir(self.folder).best_checkpoint)
+
+    @cached_property
+    def last(self) -> "Model":
+        """The model that was saved last."""
+        return load(RunDir(self.folder).last_checkpoint)
+
+
+def config(data: Paths | None = None, *, overrides: Sequence[str] = (), **settings: Any) -> TrainConfig:
+    """The config of a run, checked: the presets of `conf/`, with what is given here.
+
+    Args:
+        data: a file, a glob or a URL, or several; the bundled stories where it is None
+        overrides: further settings as the command line has them: "optim.lr=1e-3", "tokenizer=bpe"
+        settings: presets and keys: model="small", max_steps=500, seed=2
+
+    Raises:
+        InputError: a key or preset is unknown, or a value is out of its range
+    """
+    return train_config(_composed(data, overrides, settings)[0])
+
+
+def train(
+    data: Paths | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    callbacks: "Sequence[Callback]" = (),
+    logger: "Sequence[Logger]" = (),
+    **settings: Any,
+) -> Run:
+    """Train a model, or resume a run (`resume="outputs/runs/..."`), as `hp-lightning train` does.
+
+    Ctrl-C saves and returns the run as interrupted; `resume=` continues it. What the program had set up, of logging,
+    signals and the environment, is as before when this returns.
+
+    Args:
+        data: a file, a glob or a URL, or several; the bundled stories where it is None
+        overrides: further settings as the command line has them: "optim.lr=1e-3", "tokenizer=bpe"
+        callbacks: of Lightning; called after those of the run
+        logger: of Lightning; they get every metric of the run
+        settings: presets and keys: model="small", max_steps=500, seed=2
+
+    Raises:
+        InputError: a setting, the corpus or the machine does not fit; nothing was written
+        RunError: the run could not be finished
+    """
+    composed, hydra = _composed(data, overrides, settings)
+    cfg = train_config(composed)
+    if cfg.trainer.devices > 1:
+        raise InputError(
+            "config.conflict",
+            f"trainer.devices={cfg.trainer.devices}: a Python program trains on one device: start several by "
+            "hp-lightning train",
+        )
+    with _left_as_found():
+        from lightning.pytorch.callbacks import LambdaCallback
+
+        folders: list[Path] = []
+        note = LambdaCallback(setup=lambda trainer, *_, **__: folders.append(Path(trainer.default_root_dir)))
+        try:
+            return Run(run_training(cfg, _words(data, overrides, settings), hydra, [note, *callbacks], logger))
+        except Interrupted as stop:
+            if stop.exit_status != 128 + signal.SIGINT:
+                raise
+            return Run(folders[-1])
+
+
+def run_training(
+    cfg: TrainConfig,
+    overrides: list[str],
+    hydra: DictConfig,
+    callbacks: "Sequence[Callback]" = (),
+    logger: "Sequence[Logger]" = (),
+) -> Path:
+    """Train by a checked config; return the run folder.
+
+    Args:
+        cfg: the config
+        overrides: what of it was typed: they name the run, and say which keys of a resumed run change
+        hydra: Hydra's own config, kept in the run folder
+        callbacks: of Lightning
+        logger: of Lightning
+    """
+    from hp_lightning.training.fit import Extras
+    from hp_lightning.training.fit import train as fit
+
+    return fit(cfg, overrides, hydra, Extras(callbacks, logger))
+
+
+def _composed(data: Paths | None, overrides: Sequence[str], settings: dict[str, Any]) -> tuple[DictConfig, DictConfig]:
+    return compose_train(_words(data, overrides, settings))
+
+
+def _words(data: Paths | None, overrides: Sequence[str], settings: dict[str, Any]) -> list[str]:
+    """The overrides that the arguments stand for."""
+    path = [] if data is None else [f"data.path={_typed(data)}"]
+    return [*path, *(f"{key}={_typed(value)}" for key, value in settings.items()), *overrides]
+
+
+def _typed(value: Any) -> str:
+    """A value in Hydra's grammar."""
+    if isinstance(value, str | Path):
+        text = str(value)
+        return text if PLAIN.fullmatch(text) else quoted(text)
+    if isinstance(value, Sequence):
+        return f"[{','.join(map(_typed, value))}]"
+    return typed(value)
+
+
+@contextmanager
+def _left_as_found() -> Iterator[None]:
+    """Put back what training sets for a program of its own: variables, signal handlers, settings of torch."""
+    environment = dict(os.environ)
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    import torch
+
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    matmul = torch.get_float32_matmul_precision()
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        os.environ.update(environment)
+        for number, handler in handlers.items():
+            if signal.getsignal(number) != handler:
+                signal.signal(number, handler)
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(matmul)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs compared."""
+
+    rows: list[dict[str, Any]]  # per configuration, the best first: settings, mean and standard deviation of metrics
+    verdict: list[str]  # which is the best, by how much, and why
+
+
+def compare(folders: Paths) -> Comparison:
+    """Compare runs, as `hp-lightning compare` does, without writing anything.
+
+    Args:
+        folders: run folders, or folders with runs anywhere below them
+
+    Raises:
+        InputError: there is no run
+    """
+    from hp_lightning.sweeps.comparison.runs import find_run_folders
+    from hp_lightning.sweeps.comparison.verdict import verdict
+    from hp_lightning.sweeps.comparison.write import compared, rows
+
+    named = [folders] if isinstance(folders, str | Path) else folders
+    comparison, _ = compared(find_run_folders([Path(folder) for folder in named]))
+    return Comparison(rows(comparison), verdict(comparison))
+
+
+def load(checkpoint: str | Path | None = None) -> "Model":
+    """A trained model: that of a run folder, with the lowest validation loss, or of a checkpoint file.
+
+    Nothing in the file is executed.
+
+    Args:
+        checkpoint: None takes the newest run below outputs/
+
+    Raises:
+        InputError: there is none, or it is damaged
+    """
+    from hp_lightning.inference.model import Model
+
+    return Model.load(find_checkpoint(None if checkpoint is None else str(checkpoint)))
