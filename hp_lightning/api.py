@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from hp_lightning.common.errors import InputError, Interrupted
-from hp_lightning.common.hydra_grammar import quoted, typed
-from hp_lightning.common.run_dir import RunDir, find_checkpoint
+from hp_lightning.common.hydra_grammar import key_and_value, quoted, typed
+from hp_lightning.common.run_dir import RunDir, find_checkpoint, find_resumable
 from hp_lightning.schema.compose import compose_train
-from hp_lightning.schema.train import TrainConfig, train_config
+from hp_lightning.schema.train import TrainConfig, saved_config, train_config, with_overrides
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hp_lightning.inference.model import Model
 
 Paths = str | Path | Sequence[str | Path]
+OF_ONE_RUN = ("run_dir", "resume", "from_run")
 PLAIN = re.compile(r"[\w./-]+", re.ASCII)  # needs no quotes in Hydra's grammar
 
 
@@ -120,6 +121,7 @@ def train(
     """
     composed, hydra = _composed(data, overrides, settings)
     cfg = train_config(composed)
+    words, from_run = _words(data, overrides, settings), composed.from_run
     if cfg.trainer.devices > 1:
         raise InputError(
             "config.conflict",
@@ -132,11 +134,35 @@ def train(
         folders: list[Path] = []
         note = LambdaCallback(setup=lambda trainer, *_, **__: folders.append(Path(trainer.default_root_dir)))
         try:
-            return Run(run_training(cfg, _words(data, overrides, settings), hydra, [note, *callbacks], logger))
+            return Run(run_training(cfg, words, hydra, [note, *callbacks], logger, from_run))
         except Interrupted as stop:
             if stop.exit_status != 128 + signal.SIGINT:
                 raise
             return Run(folders[-1])
+
+
+def reproduced(cfg: TrainConfig, overrides: list[str], run: str) -> tuple[TrainConfig, list[str]]:
+    """The config that an earlier run started with, and its overrides, with what is told here.
+
+    Args:
+        cfg: of this command line
+        overrides: what of it was typed
+        run: the folder of the earlier run, or `latest`
+
+    Raises:
+        InputError: there is no such run, or its config is damaged
+    """
+    if cfg.resume is not None:
+        raise InputError("config.conflict", "from= starts a new run, resume= continues one: leave one of the two out")
+    run_dir = find_resumable(run, "from").run_dir
+    own = [word for word in overrides if key_and_value(word)[0] != "from_run"]
+    keys = [key for key, _ in map(key_and_value, own)]
+    before = [word for word in run_dir.read_overrides() if key_and_value(word)[0] not in {*keys, *OF_ONE_RUN}]
+    saved = saved_config(run_dir)
+    if "model.vocab_size" not in dict(map(key_and_value, [*before, *own])):
+        saved.model.vocab_size = None  # the tokenizer's
+    saved.run_dir = None
+    return with_overrides(saved, cfg, [*keys, "data.cache_dir"]), [*before, *own]
 
 
 def run_training(
@@ -145,6 +171,7 @@ def run_training(
     hydra: DictConfig,
     callbacks: "Sequence[Callback]" = (),
     logger: "Sequence[Logger]" = (),
+    from_run: str | None = None,
 ) -> Path:
     """Train by a checked config; return the run folder.
 
@@ -154,7 +181,10 @@ def run_training(
         hydra: Hydra's own config, kept in the run folder
         callbacks: of Lightning
         logger: of Lightning
+        from_run: a run whose settings this one starts from
     """
+    if from_run is not None:
+        cfg, overrides = reproduced(cfg, overrides, from_run)
     from hp_lightning.training.fit import Extras
     from hp_lightning.training.fit import train as fit
 

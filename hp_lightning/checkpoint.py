@@ -27,11 +27,12 @@ from hp_lightning.common.failpoints import failpoint
 from hp_lightning.common.files import atomic_write
 from hp_lightning.common.run_dir import RunDir
 from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.migrations import CONFIG_MIGRATIONS, FIRST_FORMAT, FORMAT, Migrations, migrated
 from hp_lightning.schema.model import ModelConfig
 from hp_lightning.schema.train import TrainConfig, from_plain, to_plain
 from hp_lightning.tokenizers import Tokenizer, tokenizer_from_state
 
-FORMAT = 11
+CONTENTS_MIGRATIONS: Migrations = {}  # besides those of the config in it
 CHECKPOINT_KEY = "hp_lightning"  # the key below which our part of a checkpoint stands, next to Lightning's
 SENTIMENT_KEY = "hp_lightning_sentiment"  # likewise in a file of `tasks.sentiment.checkpoint`
 
@@ -131,15 +132,18 @@ def load(path: Path) -> LoadedCheckpoint:
                 "in best.ckpt",
             )
         ours = contents[CHECKPOINT_KEY]
-        if ours["format"] == FORMAT:
+        if FIRST_FORMAT <= ours["format"] <= FORMAT:
+            contents = migrated(contents, ours["format"], CONTENTS_MIGRATIONS)
+            ours = contents[CHECKPOINT_KEY]
+            ours["config"] = migrated(ours["config"], ours["format"], CONFIG_MIGRATIONS)
             _expect_whole_state(contents)
             return _fitting(
                 LoadedCheckpoint(path, from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"]), contents)
             )
     raise InputError(
         "checkpoint.other_version",
-        f"{path} has the checkpoint format {ours['format']}, and this version reads {FORMAT}: use the version of "
-        "hp_lightning that wrote it, or train again",
+        f"{path} has the checkpoint format {ours['format']}, and this version reads {FIRST_FORMAT} to {FORMAT}: use "
+        "the version of hp_lightning that wrote it, or train again",
     )
 
 

@@ -103,9 +103,11 @@ class OptunaSweeper(OurSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Train every job and write the summary."""
-        from hp_lightning.common.errors import InputError
+        from hp_lightning.common.errors import InputError, extra
         from hp_lightning.schema.sweep import optuna_config
-        from hp_lightning.sweeps.optuna_search import Search
+
+        with extra("search", "hydra/sweeper=optuna"):
+            from hp_lightning.sweeps.optuna_search import Search
         from hp_lightning.sweeps.pool import Pool
         from hp_lightning.sweeps.slots import available_cores, available_gpus, make_slots
         from hp_lightning.sweeps.sweep import run_sweep

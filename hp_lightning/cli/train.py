@@ -1,6 +1,7 @@
 """Train a GPT on a CSV of books: hp-lightning train data.path=mine.csv model=small"""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from hp_lightning.schema.train import TrainConfig, TrainScriptConfig, train_conf
 from hp_lightning.sweeps.plan import complete_arguments, placed_job
 from hp_lightning.sweeps.sweep import train_alone
 
+FROM = re.compile("^from=")  # `from` is a word of Python, and cannot name a field
+
 
 @app.hydra_main("train")
 def main(cfg: DictConfig) -> None:
@@ -36,8 +39,9 @@ def main(cfg: DictConfig) -> None:
     started = None if checked.resume is not None else run_of_requeued_job(checked.run_dir)
     if started is not None:
         checked.resume, overrides = str(started), []
-    _refuse_early(checked)
-    run_training(checked, overrides, OmegaConf.structured(hydra_cfg))
+    if cfg.from_run is None:
+        _refuse_early(checked)
+    run_training(checked, overrides, OmegaConf.structured(hydra_cfg), from_run=cfg.from_run)
 
 
 def _refuse_early(cfg: TrainConfig) -> None:
@@ -69,6 +73,7 @@ def _train_beside() -> None:
 
 def run() -> None:
     """The command."""
+    sys.argv[1:] = [FROM.sub("from_run=", word) for word in sys.argv[1:]]
     if HANDED_OVER in os.environ or (torchrun.is_used() and os.environ["RANK"] != "0"):
         app.run(_train_beside, None)
         return

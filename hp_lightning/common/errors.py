@@ -70,6 +70,26 @@ def reason(error: BaseException) -> str:
 
 
 @contextmanager
+def extra(name: str, purpose: str) -> Iterator[None]:
+    """Within it packages are imported that only an extra of the project installs.
+
+    Args:
+        name: of the extra, as in hp_lightning[search]
+        purpose: what they are needed for, as in `hydra/sweeper=optuna`
+
+    Raises:
+        InputError: one is not installed
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "install.missing_extra",
+            f"{purpose} needs {error.name}, which is not installed: pip install 'hp_lightning[{name}]'",
+        ) from error
+
+
+@contextmanager
 def refusals(where: str) -> Iterator[None]:
     """Turn whatever a file that cannot be read raises into a refusal.
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from hp_lightning.common.errors import InputError
@@ -32,6 +33,7 @@ class RunDir:
         self.path = path
         self.config = path / ".hydra" / "config.yaml"  # of the start, with `auto` resolved
         self.overrides = path / ".hydra" / "overrides.yaml"  # of the command line
+        self.versions = path / ".hydra" / "versions.json"  # of the format, of the packages, of the project's code
         self.hydra = path / ".hydra" / "hydra.yaml"  # Hydra's own config
         self.checkpoints = path / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best.ckpt"  # with the lowest validation loss
@@ -144,6 +146,12 @@ class RunDir:
             return dict(json.loads(self.summary.read_text(encoding="utf-8")))
         return {}
 
+    def read_overrides(self) -> list[str]:
+        """The overrides that were typed; none where the file is damaged."""
+        with suppress(OSError, ValueError, yaml.YAMLError):
+            return list(map(str, yaml.safe_load(self.overrides.read_text(encoding="utf-8")) or []))
+        return []
+
     def is_complete(self, step: int) -> bool:
         """Whether the run was trained, tested and reported to an end after so many steps."""
         summary = self.read_summary()
@@ -170,8 +178,12 @@ class Resumable:
     checkpoints: list[Path]
 
 
-def find_resumable(resume: str) -> Resumable:
+def find_resumable(resume: str, key: str = "resume") -> Resumable:
     """The run that `resume` means: its folder, one of its checkpoints, or `latest`, the one saved or started last.
+
+    Args:
+        resume: what the person gave
+        key: the config key by which it was given
 
     Raises:
         InputError: there is no such run
@@ -179,8 +191,8 @@ def find_resumable(resume: str) -> Resumable:
     if resume == "latest":
         newest = _newest(ANY_RUN.last_checkpoint, ANY_RUN.config)
         if newest is None:
-            raise InputError("run.none", f"resume=latest: there is no run below {OUTPUTS.absolute()}: name its folder")
-        return find_resumable(str(newest.parent.parent))
+            raise InputError("run.none", f"{key}=latest: there is no run below {OUTPUTS.absolute()}: name its folder")
+        return find_resumable(str(newest.parent.parent), key)
     path = Path(resume)
     if os.path.isdir(path):
         run_dir = RunDir(path)
@@ -189,20 +201,20 @@ def find_resumable(resume: str) -> Resumable:
         if not checkpoints and run_dir.read_summary().get("best/step"):
             raise InputError(
                 "run.no_checkpoint",
-                f"resume={resume}: the run has no checkpoint any more: bring one back, or start a new run",
+                f"{key}={resume}: the run has no checkpoint any more: bring one back, or start a new run",
             )
         if not checkpoints and not os.path.isfile(run_dir.config):
             raise InputError(
-                "run.not_a_run", f"resume={resume} holds no run: name a run folder (outputs/runs/...) or latest"
+                "run.not_a_run", f"{key}={resume} holds no run: name a run folder (outputs/runs/...) or latest"
             )
         return Resumable(run_dir, checkpoints)
     if not os.path.isfile(path):
         raise InputError(
-            "run.not_found", f"resume={resume} does not exist: name a run folder (outputs/runs/...), or latest"
+            "run.not_found", f"{key}={resume} does not exist: name a run folder (outputs/runs/...), or latest"
         )
     around = RunDir.of_checkpoint(path.absolute())
     if around is None:
-        raise InputError("run.not_a_run", f"resume={resume} is not in a run folder: name a run folder")
+        raise InputError("run.not_a_run", f"{key}={resume} is not in a run folder: name a run folder")
     run_dir = RunDir(Path(os.path.relpath(around.path)))
     return Resumable(run_dir, [run_dir.checkpoints / path.name])
 

@@ -23,7 +23,14 @@ class TrainSequences:
     """
 
     def __init__(
-        self, stream: Tensor, seq_len: int, batch_size: int, seed: int, accumulate: int = 1, devices: int = 1
+        self,
+        stream: Tensor,
+        seq_len: int,
+        batch_size: int,
+        seed: int,
+        accumulate: int = 1,
+        devices: int = 1,
+        first_step_alone: bool = False,
     ) -> None:
         self._stream = stream
         self._seq_len = seq_len
@@ -43,6 +50,9 @@ class TrainSequences:
         self.devices = devices
         self._rank = 0
         self._batches = self._num_sequences // (self.batch_size * accumulate) * accumulate
+        self._first_step_alone = first_step_alone
+        if first_step_alone:
+            self._batches = accumulate
         self._served = 0  # batches, over all epochs
 
     def share_out(self, rank: int, device: torch.device | None) -> None:
@@ -80,7 +90,7 @@ class TrainSequences:
 
     def _starts(self, epoch: int) -> npt.NDArray[np.int64]:
         """Where each sequence of an epoch starts, in the order in which they are served."""
-        random = np.random.default_rng((self._seed, epoch))
+        random = np.random.default_rng((self._seed, 0 if self._first_step_alone else epoch))
         offset = random.integers(self._max_offset + 1)
         return random.permutation(self._num_sequences) * self._seq_len + offset
 

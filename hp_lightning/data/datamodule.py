@@ -46,6 +46,7 @@ class CorpusDataModule(L.LightningDataModule):
             cfg.seed,
             cfg.trainer.accumulate_grad_batches,
             cfg.trainer.devices,
+            first_step_alone=cfg.debug == "overfit",
         )
 
     @property

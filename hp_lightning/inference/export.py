@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from safetensors.torch import save
 from tokenizers import AddedToken, normalizers, processors
 from torch import Tensor
 
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import LoadedCheckpoint
-from hp_lightning.common.errors import InputError
+from hp_lightning.common.errors import InputError, extra
 from hp_lightning.common.files import atomic_folder
 from hp_lightning.common.run_dir import find_checkpoint
 from hp_lightning.models.gpt import GPT
@@ -47,6 +46,8 @@ def export(cfg: ExportConfig) -> None:
     Raises:
         InputError: there is no such checkpoint, its network is of another form, or the folder cannot be made
     """
+    with extra("export", "export"):
+        import safetensors.torch  # noqa: F401  found missing before a model is loaded
     path = find_checkpoint(cfg.ckpt)
     trained = checkpoint.load(path)
     problems = "; ".join(_problems(trained.cfg.model))
@@ -79,6 +80,8 @@ def _problems(model: ModelConfig) -> Iterator[str]:
 
 
 def _write(trained: LoadedCheckpoint, folder: Path) -> None:
+    from safetensors.torch import save
+
     weights = save(gpt2_weights(trained.net()), metadata={"format": "pt"})
     (folder / "model.safetensors").write_bytes(weights)  # an error is then an `OSError`
     _write_json(folder / "config.json", gpt2_config(trained))

@@ -26,6 +26,9 @@ def in_our_words(error: Exception, schema: type | None) -> InputError:
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if choice.startswith("submitit"):
+            message = f"{group}={choice} needs a package that is not installed: pip install 'hp_lightning[slurm]'"
+            return InputError("install.missing_extra", message)
         choices = ", ".join(error.options)
         return InputError("config.unknown_choice", f"there is no {group}={choice}: take one of {choices}")
     if isinstance(cause, OmegaConfBaseException):

@@ -6,24 +6,31 @@ refused at once.
 
 import dataclasses
 import io
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from hp_lightning.common.errors import InputError
+from hp_lightning.common.run_dir import RunDir
 from hp_lightning.schema.checks import escaped, resolved, validated
 from hp_lightning.schema.data import DataConfig, data_rules
 from hp_lightning.schema.logger import LoggerConfig
+from hp_lightning.schema.migrations import CONFIG_MIGRATIONS, migrated
 from hp_lightning.schema.model import ModelConfig, model_rules
 from hp_lightning.schema.optim import OptimConfig, decay_rules, l2_rules
 from hp_lightning.schema.regularization import RegularizationConfig
-from hp_lightning.schema.setting import SEED, number, setting
+from hp_lightning.schema.setting import SEED, number, one_of, setting
 from hp_lightning.schema.sweep import SweepConfig
 from hp_lightning.schema.tokenizer import TokenizerConfig, tokenizer_rules
 from hp_lightning.schema.trainer import CheckpointConfig, TrainerConfig, trainer_rules
+
+DEBUG = ("fast", "overfit", "anomaly", "profile")
 
 
 @dataclass
@@ -42,6 +49,9 @@ class TrainConfig:
         None, "optimizer steps; the run ends at the first of the two bounds", number(at_least=1)
     )
     max_epochs: Optional[int] = setting(10, "passes through the training split", number(at_least=1))
+    debug: Optional[str] = setting(
+        None, "what a short run is to find out; set by the presets of the group", one_of(*DEBUG)
+    )
     seed: int = setting(1, "draws the weights, the order of the batches and dropout", SEED)
     run_dir: Optional[str] = setting(
         None, "folder of the run; null: outputs/runs/<date>_<time>_<overrides>", verbatim=True
@@ -55,6 +65,9 @@ class TrainScriptConfig(TrainConfig):
 
     sweep: SweepConfig = field(default_factory=SweepConfig)
     resume_sweep: Optional[str] = setting(None, "folder of a sweep to resume")
+    from_run: Optional[str] = setting(
+        None, "folder of a run whose settings a new run starts from; from= is the same", verbatim=True
+    )
 
 
 def train_config(cfg: DictConfig) -> TrainConfig:
@@ -63,7 +76,7 @@ def train_config(cfg: DictConfig) -> TrainConfig:
     Raises:
         InputError: a value is out of its range; names every such key.
     """
-    of_a_run = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("sweep", "resume_sweep")])
+    of_a_run = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("sweep", "resume_sweep", "from_run")])
     return validated(resolved(of_a_run), TrainConfig, _rules)
 
 
@@ -81,6 +94,22 @@ def _rules(cfg: TrainConfig) -> Iterator[InputError]:
     yield from l2_rules(cfg.optim, cfg.regularization)
 
 
+def with_overrides(saved: TrainConfig, given: TrainConfig, keys: Iterable[str]) -> TrainConfig:
+    """A saved config, with some of its keys or groups as another config has them.
+
+    Raises:
+        InputError: a value is out of its range; names every such key
+    """
+    merged = to_plain(saved)
+    for key in keys:
+        node, new = merged, to_plain(given)
+        *groups, name = key.split(".")
+        for group in groups:
+            node, new = node[group], new[group]
+        node[name] = new[name]
+    return from_plain(merged)
+
+
 def to_plain(cfg: TrainConfig) -> dict[str, Any]:
     """The config as nested dicts and lists of plain values, fit for JSON and checkpoints."""
     return dataclasses.asdict(cfg)
@@ -91,13 +120,21 @@ def to_yaml(cfg: TrainConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(escaped(to_plain(cfg))))
 
 
-def from_yaml(text: str) -> TrainConfig:
-    """The config that `to_yaml` wrote, checked again.
+def saved_config(run_dir: RunDir) -> TrainConfig:
+    """The config that a run started with, of this or an earlier version.
 
     Raises:
-        InputError: a value is out of its range, or is an interpolation, which `to_yaml` writes none of
+        InputError: it is not there, or damaged
     """
-    return from_plain(plain_from_yaml(text))
+    try:
+        plain = plain_from_yaml(run_dir.config.read_text(encoding="utf-8"))
+        known = json.loads(run_dir.versions.read_text(encoding="utf-8"))
+        return from_plain(migrated(plain, int(known["format"]), CONFIG_MIGRATIONS))
+    except (OSError, ValueError, TypeError, KeyError, YAMLError, OmegaConfBaseException, InputError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            "run.damaged_config", f"{run_dir} has no config of a run ({reason}): start a new run"
+        ) from error
 
 
 def plain_from_yaml(text: str) -> dict[str, Any]:

@@ -46,6 +46,7 @@ from hp_lightning.training.callbacks.progress_bar import ProgressDisplay
 from hp_lightning.training.callbacks.resumable_checkpoint import AtomicCheckpointIO, ResumableCheckpoint
 from hp_lightning.training.callbacks.samples import prompts
 from hp_lightning.training.compile import keep_compiled_in
+from hp_lightning.training.debug import outcome
 from hp_lightning.training.ending import classify
 from hp_lightning.training.module import GPTModule
 from hp_lightning.training.run import (
@@ -307,6 +308,7 @@ def _make_trainer(
         # A cluster's own environment would expect a task for each device, and take the signals over.
         plugins=[AtomicCheckpointIO(), LightningEnvironment()],
         default_root_dir=run.dir.path,
+        detect_anomaly=cfg.debug == "anomaly",
         enable_progress_bar=False,
         enable_model_summary=False,
     )
@@ -370,6 +372,8 @@ def _report(
     failpoint("end.summary")
     run.dir.write_summary(summary)
     show_summary(run.dir, summary, sample, _commands(run, summary["steps"], checkpoints.record.validations_since_best))
+    if run.cfg.debug is not None:
+        log.info("debug      %s", outcome(run.cfg.debug, run.dir, summary["steps"], module.train_loss.item()))
 
 
 def _commands(run: Run, step: int, validations_since_best: int) -> dict[str, str]:

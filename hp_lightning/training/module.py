@@ -88,7 +88,7 @@ class GPTModule(L.LightningModule):
         failpoint("training.step")
         loss = self._training_loss(self.net, *batch)
         self.train_loss = loss.detach()
-        if self._log:
+        if self._log and self.trainer.loggers:
             self.log("train/loss", self.train_loss)
         return loss
 
@@ -183,7 +183,7 @@ class GPTModule(L.LightningModule):
             f"{split}/perplexity": perplexity(loss),
             f"{split}/bits_per_char": data.bits_per_char(split, loss),
         }
-        self.log_dict(metrics, logger=self._log, sync_dist=True)
+        self.log_dict(metrics, logger=self._log and bool(self.trainer.loggers), sync_dist=True)
         return loss
 
 

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from filelock import AcquireReturnProxy, FileLock
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import LoadedCheckpoint
@@ -24,13 +22,15 @@ from hp_lightning.common.errors import InputError
 from hp_lightning.common.files import atomic_write_text
 from hp_lightning.common.hydra_grammar import key_and_value
 from hp_lightning.common.run_dir import RUNS, RunDir, find_checkpoint, find_resumable
+from hp_lightning.common.versions import versions
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.data.dataset import TokenizedCorpus, tokenize_corpus
 from hp_lightning.data.ngram_baseline import counted_loss
 from hp_lightning.data.sources import absolute_path
 from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.migrations import FORMAT
 from hp_lightning.schema.tokenizer import TokenizerConfig
-from hp_lightning.schema.train import TrainConfig, from_plain, from_yaml, to_plain, to_yaml
+from hp_lightning.schema.train import TrainConfig, from_plain, saved_config, to_plain, to_yaml, with_overrides
 from hp_lightning.tokenizers import Tokenizer
 from hp_lightning.training.auto import ResolvedConfig
 from hp_lightning.training.optim import state_bytes
@@ -164,6 +164,7 @@ def make_run(
         lock = run_dir.lock()
         atomic_write_text(run_dir.overrides, OmegaConf.to_yaml(OmegaConf.create(overrides)))
         atomic_write_text(run_dir.hydra, OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
+        atomic_write_text(run_dir.versions, json.dumps({"format": FORMAT, **versions()}, indent=2) + "\n")
         atomic_write_text(run_dir.config, to_yaml(cfg))  # a run that has no checkpoint starts over from it
         slurm.mark(run_dir)
     run = Run(cfg, run_dir, data, lock, trained, resolved.peak_flops, reasons)
@@ -253,13 +254,7 @@ def _is_of_step(path: Path, step: int) -> bool:
 def _first_config(run_dir: RunDir) -> TrainConfig:
     """The config that a run started with."""
     log.info("%s was stopped before its first checkpoint; starting over", run_dir)
-    try:
-        return from_yaml(run_dir.config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException, InputError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            "run.damaged_config", f"{run_dir.config} is not the config of a run ({reason}): start a new run"
-        ) from error
+    return saved_config(run_dir)
 
 
 def _check_fits(run: Run, trained: LoadedCheckpoint) -> None:
@@ -286,18 +281,10 @@ def _resumed_config(saved: TrainConfig, given: TrainConfig, overrides: list[str]
             f"{', '.join(refused)} cannot be changed when resuming; remove it or start a new run; "
             f"{', '.join(sorted(RESUMABLE))} can",
         )
-    merged = to_plain(saved)
-    # What is compiled is kept there, and run: never a place that a checkpoint names.
-    merged["data"]["cache_dir"] = given.data.cache_dir
     if "max_steps" in keys or "max_epochs" in keys:
-        merged["max_steps"] = merged["max_epochs"] = None
-    for key in keys:
-        node, new = merged, to_plain(given)
-        *groups, name = key.split(".")
-        for group in groups:
-            node, new = node[group], new[group]
-        node[name] = new[name]
-    return from_plain(merged)
+        saved = replace(saved, max_steps=None, max_epochs=None)
+    # What is compiled is kept there, and run: never a place that a checkpoint names.
+    return with_overrides(saved, given, [*keys, "data.cache_dir"])
 
 
 def hand_over(run: Run) -> str:

@@ -248,7 +248,7 @@ def test_parquet(read: Callable[..., Reading]) -> None:
 
 def test_parquet_needs_pyarrow(read: Callable[..., Reading], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with refused("data.missing_package", "pip install 'hp_lightning[parquet]'"):
+    with refused("install.missing_extra", "pip install 'hp_lightning[parquet]'"):
         read(b"PAR1", "mine.parquet")
 
 

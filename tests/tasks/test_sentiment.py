@@ -17,6 +17,7 @@ from hydra import compose, initialize_config_dir
 from hp_lightning import checkpoint
 from hp_lightning.common.files import bundled
 from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.migrations import FORMAT
 from hp_lightning.schema.sentiment import sentiment_config
 from hp_lightning.schema.tokenizer import TokenizerConfig
 from hp_lightning.schema.train import TrainConfig, to_plain
@@ -73,7 +74,7 @@ def ckpt(small: Callable[[], TrainConfig], tmp_path: Path) -> Path:
         "state_dict": {f"net.{name}": weights for name, weights in net.state_dict().items()},
         **{"optimizer_states": [], "schedule": {}, "loops": {}, "callbacks": {}, "global_step": 3},
         checkpoint.CHECKPOINT_KEY: {
-            "format": checkpoint.FORMAT,
+            "format": FORMAT,
             "config": to_plain(cfg),
             "tokenizer": words.state(),
             "corpus": "",

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import IO, Any
 
-from hp_lightning.common.errors import InputError, reason
+from hp_lightning.common.errors import InputError, extra, reason
 from hp_lightning.data.readers.archives import Part
 
 BATCH_ROWS = 1024  # one may hold a book
@@ -18,14 +18,9 @@ def read_parquet(part: Part, file: IO[bytes]) -> tuple[list[str], Iterator[tuple
     Raises:
         InputError: pyarrow is not installed, the file is damaged, or it has no such column; also while rows are read.
     """
-    try:
+    with extra("parquet", f"{part.label}: a parquet file"):
         import pyarrow
         from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise InputError(
-            "data.missing_package",
-            f"{part.label}: reading parquet needs a package more: pip install 'hp_lightning[parquet]'",
-        ) from error
     with _damage_refused(part):
         # Its end is read first: what is packed must be unpacked whole.
         parquet = ParquetFile(file if isinstance(file, io.BufferedReader) else pyarrow.BufferReader(file.read()))

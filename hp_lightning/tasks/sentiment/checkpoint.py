@@ -13,11 +13,12 @@ from hp_lightning.checkpoint import SENTIMENT_KEY, LoadedCheckpoint, blank_netwo
 from hp_lightning.common.errors import InputError, RunError
 from hp_lightning.common.files import atomic_write
 from hp_lightning.models.gpt import GPT
+from hp_lightning.schema.migrations import CONFIG_MIGRATIONS, FORMAT, migrated
 from hp_lightning.schema.train import TrainConfig, from_plain, to_plain
 from hp_lightning.tasks.sentiment.labels import LabelReader
 from hp_lightning.tokenizers import Tokenizer, tokenizer_from_state
 
-FORMAT = 2
+SENTIMENT_FORMAT = 3
 DIGEST_BYTES = 8  # of a text: among a million texts, two have the same with a chance of 1 in 40 million
 
 
@@ -32,7 +33,8 @@ def save(reader: LabelReader, trained: LoadedCheckpoint, texts: list[str], path:
         RunError: it cannot be written
     """
     contents = {
-        "format": FORMAT,
+        "format": SENTIMENT_FORMAT,
+        "config_format": FORMAT,
         "config": to_plain(trained.cfg),
         "tokenizer": trained.tokenizer.state(),
         "labels": reader.labels,
@@ -85,15 +87,16 @@ def load(path: Path) -> FinetunedModel | None:
         if SENTIMENT_KEY not in contents:
             return None
         ours = contents[SENTIMENT_KEY]
-        if ours["format"] == FORMAT:
-            cfg, tokenizer = from_plain(ours["config"]), tokenizer_from_state(ours["tokenizer"])
+        if ours["format"] == SENTIMENT_FORMAT:
+            cfg = from_plain(migrated(ours["config"], ours["config_format"], CONFIG_MIGRATIONS))
+            tokenizer = tokenizer_from_state(ours["tokenizer"])
             nets = [_network(cfg, weights) for weights in ours["networks"]]
             labels, temperature = list(map(str, ours["labels"])), float(ours["temperature"])
             reader = LabelReader(nets, tokenizer, labels, temperature, cfg.data.seq_len)
             return FinetunedModel(cfg, tokenizer, reader, ours["texts"].long())
     raise InputError(
         "checkpoint.other_version",
-        f"{path} has the format {ours['format']}, and this version reads {FORMAT}: finetune the model again",
+        f"{path} has the format {ours['format']}, and this version reads {SENTIMENT_FORMAT}: finetune the model again",
     )
 
 
