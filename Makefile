@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
 
-.PHONY: train test test-all lint tensorboard clean
+.PHONY: train test test-all lint lock tensorboard clean
 
 train: $(VENV)/.run
 	$(BIN)/python train.py $(ARGS)
@@ -22,6 +22,16 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# The newest versions within the bounds of pyproject.toml that pip finds together.
+lock:
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --disable-pip-version-check --quiet '.[test]'
+	(echo "# The exact versions that the tests run with; the bounds are in pyproject.toml. Written by make lock." && \
+		build/lock/bin/python -m pip freeze --exclude hp_lightning | sed 's/+cpu$$//') > build/requirements.lock
+	mv build/requirements.lock requirements.lock
+	rm -rf build/lock
 
 tensorboard: $(VENV)/.run
 	@echo "TensorBoard: http://127.0.0.1:6006   (Ctrl-C stops it)"

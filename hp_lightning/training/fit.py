@@ -225,9 +225,8 @@ def _fit(run: Run, extras: Extras = NO_EXTRAS) -> None:
     board = Board(run, module.net) if run.cfg.logger.tensorboard and run.speaks else None
     trainer, checkpoints = _make_trainer(run, metrics_csv, board, extras)
     resume_from = None if run.resumed is None else run.resumed.path
-    gc.freeze()  # a collection that looks through all that was imported takes longer than a step
     try:
-        with file_refusals(_resume_advice(run)):
+        with file_refusals(_resume_advice(run)), _imports_left_out_of_collections():
             trainer.fit(module, datamodule=run.data, ckpt_path=resume_from, weights_only=True)
             _report(run, trainer, module, checkpoints, board, _metrics(run, trainer, module, metrics_csv, checkpoints))
     except BaseException as error:
@@ -239,6 +238,17 @@ def _fit(run: Run, extras: Extras = NO_EXTRAS) -> None:
         if ending.interrupted is not None:
             raise ending.interrupted from error
         raise
+
+
+@contextmanager
+def _imports_left_out_of_collections() -> Iterator[None]:
+    """A collection of garbage that looks through all that was imported takes longer than a step."""
+    if gc.get_freeze_count():  # by the program around this
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
     finally:
         gc.unfreeze()
 

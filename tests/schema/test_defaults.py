@@ -10,7 +10,7 @@ from helpers.errors import refused
 from helpers.in_process import run_in_process
 from helpers.processes import PROJECT
 
-from hp_lightning.cli.app import SCHEMAS
+from hp_lightning.schema.compose import SCHEMAS
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.checks import settings
 from hp_lightning.schema.model import ModelConfig
