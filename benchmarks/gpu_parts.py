@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -136,9 +137,9 @@ class Bench:
                     time.sleep(POLL_SECONDS)
             finally:
                 for process in processes:
-                    if process.poll() is None:
+                    with suppress(ProcessLookupError):  # one that has ended may have left others
                         os.killpg(process.pid, signal.SIGKILL)
-                        process.wait()
+                    process.wait()
             seconds = time.monotonic() - begin
             log.seek(offset)
             output = log.read()

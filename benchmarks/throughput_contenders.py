@@ -120,7 +120,7 @@ def _loss_function(cfg: Any, net: Any) -> Callable[[Tensor, Tensor], Tensor]:
     from hp_lightning.models.loss import language_model_loss
     from hp_lightning.training.compile import compiled
 
-    loss_of = compiled(language_model_loss) if cfg.trainer.compile else language_model_loss
+    loss_of = compiled(language_model_loss, DEVICE.type) if cfg.trainer.compile else language_model_loss
 
     def mixed(token_ids: Tensor, targets: Tensor) -> Tensor:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=cfg.trainer.precision == "bf16-mixed"):

@@ -90,6 +90,11 @@ class LoadedCheckpoint:
         saved = self.contents[CHECKPOINT_KEY]["record"]
         return ValidationHistory(**{**saved, "best": [(loss, step) for loss, step in saved["best"]]})
 
+    def drop_state(self) -> None:
+        """Give back the memory of the weights and of the optimizer's state."""
+        for key in ("state_dict", "optimizer_states"):
+            self.contents.pop(key)
+
     def net(self) -> GPT:
         """The network with its weights, without dropout."""
         net = blank_network(self.cfg.model)
@@ -223,8 +228,8 @@ def _verify_checksums(path: Path) -> None:
         raise zipfile.BadZipFile(damaged)
 
 
-def load_first_whole(paths: list[Path]) -> LoadedCheckpoint:
-    """The first of a run's checkpoints that is whole; those before it are put aside, and named in a warning.
+def load_first_whole(paths: list[Path]) -> tuple[LoadedCheckpoint, list[Path]]:
+    """The first of a run's checkpoints that is whole; and those before it, which are damaged.
 
     Raises:
         InputError: none is whole, or the first whole one is of another version
@@ -238,13 +243,18 @@ def load_first_whole(paths: list[Path]) -> LoadedCheckpoint:
             continue
         for other in damaged:
             log.warning("%s is damaged: resuming from %s, of step %s", other, path, trained.step)
-            other.replace(other.with_suffix(".damaged"))
-        return trained
+        return trained, damaged
     raise DamagedError(
         "checkpoint.damaged",
         f"{' and '.join(map(str, damaged))} {'is' if len(damaged) == 1 else 'are'} damaged: name the run's folder or "
         "another of its checkpoints, or start a new run",
     )
+
+
+def put_aside(damaged: Iterable[Path]) -> None:
+    """Rename damaged checkpoints, which are in the way of new ones."""
+    for path in damaged:
+        path.replace(path.with_suffix(".damaged"))
 
 
 def load_weights(net: GPT, trained: LoadedCheckpoint) -> None:

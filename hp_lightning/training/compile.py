@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from hp_lightning.common.console import log
+from hp_lightning.common.errors import reason
 
 
 def keep_compiled_in(folder: Path) -> None:
@@ -24,37 +25,35 @@ def keep_compiled_in(folder: Path) -> None:
     if os.environ.get("TORCHINDUCTOR_CACHE_DIR", usual) == usual:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
     functorch.autograd_cache_allow_custom_autograd_functions = True  # type: ignore[assignment]
+    functorch.force_non_lazy_backward_lowering = True  # what cannot be compiled is found in the first call, not later
 
 
-def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The function, compiled for the shapes of its first call; the random numbers on a processor stay PyTorch's own.
+def compiled(function: Callable[..., Tensor], device_type: str) -> Callable[..., Tensor]:
+    """The function, compiled for the shapes of its first call.
 
-    Where it cannot be compiled, the reason is logged once, and from then on the function itself is called.
+    Where it or its gradient cannot be compiled, the reason is logged once, and from then on the function itself is
+    called.
+
+    Args:
+        device_type: of the arguments; on a processor ("cpu") the random numbers stay PyTorch's own
     """
-    on_processor = torch.compile(function, dynamic=False, options={"fallback_random": True})
-    elsewhere = torch.compile(function, dynamic=False)
+    fast = torch.compile(function, dynamic=False, options={"fallback_random": True} if device_type == "cpu" else None)
     works = True
 
     @functools.wraps(function)
     def call(*arguments: object) -> Tensor:
         nonlocal works
         if works:
-            fast = on_processor if _is_on_processor(arguments) else elsewhere
             try:
                 return fast(*arguments)
             except Exception as error:
                 if not _is_of_the_compiler(error):
                     raise
                 works = False
-                reason = str(error).strip().partition("\n")[0]
-                log.warning("compiling failed; training without (trainer.compile=false): %s", reason)
+                log.warning("compiling failed; training without (trainer.compile=false): %s", reason(error))
         return function(*arguments)
 
     return call
-
-
-def _is_on_processor(arguments: tuple[object, ...]) -> bool:
-    return all(argument.device.type == "cpu" for argument in arguments if isinstance(argument, Tensor))
 
 
 def _is_of_the_compiler(error: Exception) -> bool:

@@ -7,6 +7,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from hp_lightning.common.command_line import own_command
 from hp_lightning.common.errors import Interrupted, RunError
+from hp_lightning.common.errors import reason as reason_of
 from hp_lightning.common.run_dir import RunDir
 
 
@@ -39,7 +40,7 @@ def classify(error: BaseException, run_dir: RunDir) -> Ending:
         return Ending("interrupted", reason, interrupted)
     if isinstance(error, RunError):
         return Ending("interrupted" if isinstance(error, Interrupted) else "failed", str(error))
-    return Ending("failed", f"{type(error).__name__}: {error}")
+    return Ending("failed", f"{type(error).__name__}: {reason_of(error)}")
 
 
 def _signal_at_once(error: BaseException) -> signal.Signals | None:

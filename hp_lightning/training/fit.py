@@ -98,7 +98,7 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig, extras: Ext
         resolved = resolve_auto(fitted_config(origin.cfg, corpus), len(corpus.streams["train"]))
         run = make_run(origin, resolved, corpus, overrides, hydra)
         assert run.lock is not None
-        with run.lock, file_refusals(_resume_advice(run)), _out_of_memory_refusal(run):
+        with run.lock, file_refusals(_resume_advice(run)):
             log_file.keep_in(run.dir.log)
             _describe(run)
             if run.resumed is None or _has_work_left(run, run.resumed):
@@ -107,7 +107,7 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig, extras: Ext
 
 
 def _train_on_every_device(run: Run, extras: Extras) -> None:
-    run.dir.summary.unlink(missing_ok=True)  # of an earlier end
+    checkpoint.put_aside(run.damaged)
     if run.resumed is not None:
         apply_overrides_to_checkpoint(run, run.resumed)
     handed_over = hand_over(run)
@@ -155,6 +155,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
     finally:
         for name in set(os.environ) - set(before):
             del os.environ[name]
+        os.environ.update(before)
 
 
 def _describe(run: Run) -> None:
@@ -224,9 +225,12 @@ def _fit(run: Run, extras: Extras = NO_EXTRAS) -> None:
     metrics_csv = MetricsCSV(run.dir, run.cfg.logger.log_every_steps, run.kept_until, flops_share)
     board = Board(run, module.net) if run.cfg.logger.tensorboard and run.speaks else None
     trainer, checkpoints = _make_trainer(run, metrics_csv, board, extras)
-    resume_from = None if run.resumed is None else run.resumed.path
+    resume_from = None
+    if run.resumed is not None:
+        resume_from = run.resumed.path
+        run.resumed.drop_state()  # which Lightning reads again
     try:
-        with file_refusals(_resume_advice(run)), _imports_left_out_of_collections():
+        with _out_of_memory_refusal(run), file_refusals(_resume_advice(run)), _imports_left_out_of_collections():
             trainer.fit(module, datamodule=run.data, ckpt_path=resume_from, weights_only=True)
             _report(run, trainer, module, checkpoints, board, _metrics(run, trainer, module, metrics_csv, checkpoints))
     except BaseException as error:

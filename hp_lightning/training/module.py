@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hp_lightning.checkpoint import CHECKPOINT_KEY, ValidationHistory, load, load_weights, our_part
 from hp_lightning.common.failpoints import failpoint
+from hp_lightning.common.hardware import device_of
 from hp_lightning.data.dataloader import Batch
 from hp_lightning.data.datamodule import CorpusDataModule
 from hp_lightning.models.gpt import GPT
@@ -26,8 +27,8 @@ class GPTModule(L.LightningModule):
     """A GPT with its training.
 
     Logs, for callbacks, `val/loss` (nats per token, over every validation token), `val/perplexity`, and
-    `val/bits_per_char`; the same with `test/`. `train_loss`, of the last batch, and `grad_norm`, of the last step,
-    are tensors: they cost a wait for the device only when somebody reads them.
+    `val/bits_per_char`; the same with `test/`. `train_loss`, the mean of a step's passes, and `grad_norm`, both of the
+    last step, are tensors: they cost a wait for the device only when somebody reads them.
 
     A plain Trainer trains it together with a `CorpusDataModule`, saves it and resumes it; what it saves is a checkpoint
     of hp_lightning, too.
@@ -50,7 +51,9 @@ class GPTModule(L.LightningModule):
         if cfg.model.vocab_size is not None:
             self.net = GPT(cfg.model, cfg.regularization)
         # Only training is compiled: its batches always have the same shape.
-        self._training_loss = compiled(language_model_loss) if cfg.trainer.compile is True else language_model_loss
+        self._training_loss = language_model_loss
+        if cfg.trainer.compile is True:
+            self._training_loss = compiled(language_model_loss, device_of(cfg.trainer.accelerator).type)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, **kwargs: Any) -> Self:  # type: ignore[override]
@@ -87,7 +90,9 @@ class GPTModule(L.LightningModule):
         """Mean cross-entropy of the batch, in nats per token."""
         failpoint("training.step")
         loss = self._training_loss(self.net, *batch)
-        self.train_loss = loss.detach()
+        passes = self.trainer.accumulate_grad_batches
+        share = loss.detach() / passes
+        self.train_loss = share if batch_idx % passes == 0 else self.train_loss + share
         if self._log and self.trainer.loggers:
             self.log("train/loss", self.train_loss)
         return loss

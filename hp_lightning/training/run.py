@@ -56,6 +56,7 @@ class Run:
     resumed: LoadedCheckpoint | None = None
     peak_flops: float = 1.0  # as `ResolvedConfig` has it; measured by the process that writes
     reasons: Sequence[str] = ()  # a line for each choice that was made for the run
+    damaged: Sequence[Path] = ()  # checkpoints that are newer than `resumed`
 
     @property
     def speaks(self) -> bool:
@@ -93,6 +94,7 @@ class Origin:
     dir: RunDir | None = None  # of a run that is there already
     lock: Lock | None = None
     trained: LoadedCheckpoint | None = None  # None where the run starts over
+    damaged: Sequence[Path] = ()  # newer checkpoints
 
 
 def new_origin(cfg: TrainConfig, overrides: list[str]) -> Origin:
@@ -118,9 +120,9 @@ def saved_origin(given: TrainConfig, overrides: list[str]) -> Origin:
     assert given.resume is not None
     resumable = find_resumable(given.resume)
     lock = resumable.run_dir.lock()
-    trained = checkpoint.load_first_whole(resumable.checkpoints) if resumable.checkpoints else None
+    trained, damaged = checkpoint.load_first_whole(resumable.checkpoints) if resumable.checkpoints else (None, [])
     cfg = _resumed_config(_first_config(resumable.run_dir) if trained is None else trained.cfg, given, overrides)
-    return Origin(cfg, _tokenizer(cfg, trained), resumable.run_dir, lock, trained)
+    return Origin(cfg, _tokenizer(cfg, trained), resumable.run_dir, lock, trained, damaged)
 
 
 def _tokenizer(cfg: TrainConfig, trained: LoadedCheckpoint | None) -> Tokenizer | TokenizerConfig:
@@ -162,12 +164,12 @@ def make_run(
     if run_dir is None:
         run_dir = RunDir.create(cfg.run_dir, overrides)
         lock = run_dir.lock()
-        atomic_write_text(run_dir.overrides, OmegaConf.to_yaml(OmegaConf.create(overrides)))
-        atomic_write_text(run_dir.hydra, OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
         atomic_write_text(run_dir.versions, json.dumps({"format": FORMAT, **versions()}, indent=2) + "\n")
         atomic_write_text(run_dir.config, to_yaml(cfg))  # a run that has no checkpoint starts over from it
         slurm.mark(run_dir)
-    run = Run(cfg, run_dir, data, lock, trained, resolved.peak_flops, reasons)
+        atomic_write_text(run_dir.overrides, OmegaConf.to_yaml(OmegaConf.create(overrides)))
+        atomic_write_text(run_dir.hydra, OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
+    run = Run(cfg, run_dir, data, lock, trained, resolved.peak_flops, reasons, origin.damaged)
     if trained is not None:
         _check_fits(run, trained)
     return run
@@ -228,7 +230,7 @@ def apply_overrides_to_checkpoint(run: Run, trained: LoadedCheckpoint) -> None:
     copies = []
     if trained.step == trained.record.best_step:
         copies = [run.dir.best_checkpoint]
-    elif trained.path != last and not _is_of_step(run.dir.best_checkpoint, trained.record.best_step):
+    elif not _is_of_step(run.dir.best_checkpoint, trained.record.best_step):
         ours["record"]["best"] = []  # a later checkpoint took its place, which the run does not resume from
     checkpoint.write_checkpoint(contents, last, copies)
     run.resumed = replace(trained, path=last, cfg=run.cfg)
@@ -263,6 +265,13 @@ def _check_fits(run: Run, trained: LoadedCheckpoint) -> None:
             "data.changed",
             f"data.path={run.cfg.data.path} has changed since the run {run.dir} started: resumed, the run might be "
             "validated on what it was trained on; bring the old file back, or start a new run",
+        )
+    before = CorpusDataModule(trained.cfg, run.data.corpus)
+    if before.tokens_per_step != run.data.tokens_per_step:
+        raise InputError(
+            "config.cannot_change",
+            f"trainer.devices={run.cfg.trainer.devices} changes a step on so small a corpus, of "
+            f"{before.tokens_per_step} tokens: resume with trainer.devices={trained.cfg.trainer.devices}",
         )
     unvalidated = trained.record.validation_due or not os.path.isfile(run.dir.best_checkpoint)
     if trained.step >= run.total_steps and unvalidated:

@@ -17,6 +17,7 @@ from helpers.networks import save_untrained
 from helpers.processes import PROJECT, command, environment, launch, run_program
 from hydra import compose, initialize_config_dir
 
+from hp_lightning.inference import model as loaded
 from hp_lightning.inference import prompts
 from hp_lightning.inference.generate import Sample, Step, stream
 from hp_lightning.models.gpt import GPT
@@ -205,7 +206,7 @@ def test_ctrl_c_ends_what_a_session_is_writing(write: Callable, monkeypatch: pyt
                 raise KeyboardInterrupt
 
     typed(monkeypatch, b"The fog\nThe fox\n")
-    monkeypatch.setattr(prompts, "stream", stopped)
+    monkeypatch.setattr(loaded, "stream", stopped)
     out, _ = write(interactive=True, temperature=0, max_new_tokens=50)
     assert [line[:7] for line in out.splitlines()] == ["The fog", "The fox"], "what was written stays, and it goes on"
 

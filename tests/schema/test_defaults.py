@@ -10,9 +10,9 @@ from helpers.errors import refused
 from helpers.in_process import run_in_process
 from helpers.processes import PROJECT
 
-from hp_lightning.schema.compose import SCHEMAS
 from hp_lightning.models.gpt import GPT
 from hp_lightning.schema.checks import settings
+from hp_lightning.schema.compose import SCHEMAS
 from hp_lightning.schema.model import ModelConfig
 from hp_lightning.schema.regularization import RegularizationConfig
 from hp_lightning.schema.train import TrainConfig, from_plain, to_plain

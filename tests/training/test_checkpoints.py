@@ -96,6 +96,12 @@ def test_a_damaged_last_falls_back_to_the_one_before(
     assert curves(run)["val/loss"] == curves(small_run)["val/loss"]
 
 
+def test_a_refused_run_leaves_a_damaged_checkpoint_where_it_is(run: Path, run_script: Callable) -> None:
+    truncated(run / "checkpoints" / "last.ckpt")
+    expect_refusal(run_script("train.py", "resume=run", "model.d_model=64"), "config.cannot_change", "model.d_model")
+    assert not (run / "checkpoints" / "last.damaged").exists()
+
+
 def test_with_none_left_there_is_one_line(run: Path, run_script: Callable) -> None:
     for path in (run / "checkpoints").iterdir():
         truncated(path)

@@ -6,13 +6,18 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch._functorch.config as functorch
 from helpers.processes import launch
 from helpers.runs import expect_same_run, finished_run, wait_for_step
+from torch._inductor import compile_fx
 
 from hp_lightning.common.hardware import missing_for_compile
+from hp_lightning.training.compile import compiled as compiled_function
+from hp_lightning.training.compile import keep_compiled_in
 
 SETTINGS = (
     "experiment=smoke",
@@ -88,3 +93,26 @@ def test_a_compiled_run_killed_and_resumed_is_the_unbroken_run(
     assert int(resumed_at) in (20, 40)
     assert "compile    on" in done.stdout
     expect_same_run(tmp_path / "run", compiled)
+
+
+def test_a_gradient_that_cannot_be_compiled_ends_no_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    compile_inner = compile_fx._compile_fx_inner
+
+    def broken(*arguments: Any, **settings: Any) -> Any:
+        if settings.get("is_backward"):
+            raise RuntimeError("no kernel for this gradient")
+        return compile_inner(*arguments, **settings)
+
+    monkeypatch.setattr(compile_fx, "_compile_fx_inner", broken)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(functorch, "force_non_lazy_backward_lowering", False)
+    monkeypatch.setattr(functorch, "autograd_cache_allow_custom_autograd_functions", False)
+    keep_compiled_in(tmp_path)
+    x = torch.randn(64, requires_grad=True)
+    with caplog.at_level("WARNING", "hp_lightning"):
+        compiled_function(lambda x: (x.sin() * x).sum(), "cpu")(x).backward()
+    torch.testing.assert_close(x.grad, (x.cos() * x + x.sin()).detach())
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert "no kernel for this gradient" in warning

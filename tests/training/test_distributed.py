@@ -21,6 +21,7 @@ from helpers.in_process import run_in_process
 from helpers.processes import TIMEOUT, Finished, environment, launch
 from helpers.runs import MEASURED, curves, expect_same_run, finished_run, metrics, resume_as_told, wait_for_step
 
+import hp_lightning as hp
 from hp_lightning.common.hardware import missing_for_compile
 from hp_lightning.data.dataloader import Batch, EvalSequences, TrainSequences
 from hp_lightning.models.loss import IGNORED
@@ -106,6 +107,18 @@ def test_a_corpus_of_few_windows_is_shared_out_equally() -> None:
 def test_fewer_windows_than_devices_are_refused() -> None:
     with refused("data.too_few_sequences", "1 sequences", "trainer.devices=2:"):
         TrainSequences(torch.arange(12), 10, 32, 1, 1, devices=2)
+
+
+def test_devices_that_would_change_a_step_are_refused(tmp_path: Path) -> None:
+    """Where a step is the whole of a small corpus, two devices leave an odd sequence out."""
+    (tmp_path / "corpus.csv").write_text("text\n" + "the fox saw the lantern\n" * 28)
+    small = ["model.d_model=16", "model.num_heads=2", "model.num_layers=1", "model.d_ff=16", "model.max_seq_len=8"]
+    settings = ["data.batch_size=64", "tokenizer.min_frequency=1", "trainer.accelerator=cpu", "logger=csv"]
+    run = hp.train(tmp_path / "corpus.csv", overrides=[*small, *settings], max_steps=2, run_dir=str(tmp_path / "run"))
+    sequences = run.summary["tokens_seen"] / 2 / 8
+    assert sequences % 2 == 1, "else the test shows nothing"
+    done = run_in_process(tmp_path, "train", "resume=run", "trainer.devices=2", "max_steps=4")
+    expect_refusal(done, "config.cannot_change", "trainer.devices=2", "trainer.devices=1")
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])

@@ -321,4 +321,6 @@ def test_a_batch_too_large_for_the_memory_is_one_line(first_book: Path, tmp_path
     )
     [sequences] = re.findall(r"data\.batch_size=(\d+) ", line)
     assert int(sequences) < 100, "as many sequences as the book has"
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert "lower data.batch_size" in summary["reason"], "what was said, not what PyTorch said"

@@ -87,7 +87,7 @@ def test_the_network(cfg: TrainConfig) -> None:
 def test_compiled(cfg: TrainConfig) -> None:
     net = network(cfg).to(GPU)
     uncompiled = loss_and_gradients(language_model_loss, net)
-    assert_close(loss_and_gradients(compiled(language_model_loss), net), uncompiled, **NEAR)
+    assert_close(loss_and_gradients(compiled(language_model_loss, "cuda"), net), uncompiled, **NEAR)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -41,7 +41,7 @@ class MetricsCSV(L.Callback):
     """
 
     def __init__(self, run_dir: RunDir, every_steps: int, kept_until: int, flops_share: float) -> None:
-        self._path = run_dir.metrics
+        self._path, self._summary = run_dir.metrics, run_dir.summary
         self._every = every_steps
         self._kept_until = kept_until
         self._flops_share = flops_share
@@ -71,6 +71,7 @@ class MetricsCSV(L.Callback):
                 aside = self._path.with_suffix(".damaged")
                 log.warning("%s is damaged (%s): moved to %s; starting a new one", self._path, error, aside)
                 self._path.replace(aside)
+        self._summary.unlink(missing_ok=True)  # of an earlier end
         content = io.StringIO()
         writer = csv.DictWriter(content, COLUMNS)
         writer.writeheader()

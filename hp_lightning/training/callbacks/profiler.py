@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from torch.profiler import profile
 
 from hp_lightning.common.console import log
@@ -39,20 +38,20 @@ class StepProfiler(L.Callback):
         """End the trace, and write it."""
         self._passes += 1
         if self._passes == PASSES_BEFORE + PASSES:
-            self._finish()
+            self._finish(trainer.strategy.root_device.type == "cuda")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """End the trace with the run, where that ends sooner."""
         if self._passes <= PASSES_BEFORE:
             log.warning("no profile was made: it starts after %s passes", PASSES_BEFORE)
         if PASSES_BEFORE < self._passes < PASSES_BEFORE + PASSES:
-            self._finish()
+            self._finish(trainer.strategy.root_device.type == "cuda")
 
-    def _finish(self) -> None:
+    def _finish(self, on_gpu: bool) -> None:
         self._profile.stop()
         self._folder.mkdir(exist_ok=True)
         self._profile.export_chrome_trace(str(self._folder / "trace.json.gz"))
-        by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        by = f"self_{'cuda' if on_gpu else 'cpu'}_time_total"
         table = self._profile.key_averages().table(sort_by=by, row_limit=OPERATORS, max_name_column_width=60)
         (self._folder / "operators.txt").write_text(table + "\n", encoding="utf-8")
         log.info("profile    %s", self._folder)

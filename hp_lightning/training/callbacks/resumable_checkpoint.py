@@ -172,6 +172,8 @@ class ResumableCheckpoint(Checkpoint):
         every = self._cfg.every_steps
         if every is not None and trainer.global_step % every == 0:
             return True
+        if self._cfg.every_minutes is None:
+            return False
         return wanted_anywhere(trainer, time.monotonic() >= self._next, STEPS_BETWEEN_TALKS)
 
     def _remove_surpassed(self) -> None:
