@@ -9,7 +9,6 @@ A refusal is an `InputError`, with the line that the command would print.
 """
 
 import csv
-import os
 import re
 import signal
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from hp_lightning.common.command_line import restored_environment
 from hp_lightning.common.errors import InputError, Interrupted
 from hp_lightning.common.hydra_grammar import key_and_value, quoted, typed
 from hp_lightning.common.run_dir import RunDir, find_checkpoint, find_resumable
@@ -92,7 +92,7 @@ def config(data: Paths | None = None, *, overrides: Sequence[str] = (), **settin
     Raises:
         InputError: a key or preset is unknown, or a value is out of its range
     """
-    return train_config(_composed(data, overrides, settings)[0])
+    return train_config(compose_train(_words(data, overrides, settings))[0])
 
 
 def train(
@@ -105,8 +105,8 @@ def train(
 ) -> Run:
     """Train a model, or resume a run (`resume="outputs/runs/..."`), as `hp-lightning train` does.
 
-    Ctrl-C saves and returns the run as interrupted; `resume=` continues it. What the program had set up, of logging,
-    signals and the environment, is as before when this returns.
+    Ctrl-C saves and returns the run as interrupted; `resume=` continues it. Logging, signals and environment are as
+    before when this returns.
 
     Args:
         data: a file, a glob or a URL, or several; the bundled stories where it is None
@@ -119,22 +119,22 @@ def train(
         InputError: a setting, the corpus or the machine does not fit; nothing was written
         RunError: the run could not be finished
     """
-    composed, hydra = _composed(data, overrides, settings)
+    words = _words(data, overrides, settings)
+    composed, hydra = compose_train(words)
     cfg = train_config(composed)
-    words, from_run = _words(data, overrides, settings), composed.from_run
     if cfg.trainer.devices > 1:
         raise InputError(
             "config.conflict",
             f"trainer.devices={cfg.trainer.devices}: a Python program trains on one device: start several by "
             "hp-lightning train",
         )
-    with _left_as_found():
+    with restored_environment({}), _left_as_found():
         from lightning.pytorch.callbacks import LambdaCallback
 
         folders: list[Path] = []
         note = LambdaCallback(setup=lambda trainer, *_, **__: folders.append(Path(trainer.default_root_dir)))
         try:
-            return Run(run_training(cfg, words, hydra, [note, *callbacks], logger, from_run))
+            return Run(run_training(cfg, words, hydra, [note, *callbacks], logger, composed.from_run))
         except Interrupted as stop:
             if stop.exit_status != 128 + signal.SIGINT:
                 raise
@@ -191,10 +191,6 @@ def run_training(
     return fit(cfg, overrides, hydra, Extras(callbacks, logger))
 
 
-def _composed(data: Paths | None, overrides: Sequence[str], settings: dict[str, Any]) -> tuple[DictConfig, DictConfig]:
-    return compose_train(_words(data, overrides, settings))
-
-
 def _words(data: Paths | None, overrides: Sequence[str], settings: dict[str, Any]) -> list[str]:
     """The overrides that the arguments stand for."""
     path = [] if data is None else [f"data.path={_typed(data)}"]
@@ -213,8 +209,7 @@ def _typed(value: Any) -> str:
 
 @contextmanager
 def _left_as_found() -> Iterator[None]:
-    """Put back what training sets for a program of its own: variables, signal handlers, settings of torch."""
-    environment = dict(os.environ)
+    """Put back what training sets for a program of its own: signal handlers, settings of torch."""
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     import torch
 
@@ -223,9 +218,6 @@ def _left_as_found() -> Iterator[None]:
     try:
         yield
     finally:
-        for name in set(os.environ) - set(environment):
-            del os.environ[name]
-        os.environ.update(environment)
         for number, handler in handlers.items():
             if signal.getsignal(number) != handler:
                 signal.signal(number, handler)

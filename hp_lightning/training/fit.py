@@ -22,14 +22,13 @@ from omegaconf import DictConfig
 from hp_lightning import checkpoint
 from hp_lightning.checkpoint import LoadedCheckpoint
 from hp_lightning.common import torchrun
-from hp_lightning.common.command_line import HANDED_OVER, command, own_command
+from hp_lightning.common.command_line import HANDED_OVER, command, own_command, restored_environment
 from hp_lightning.common.console import LIBRARY_LOGGERS, log, messages
 from hp_lightning.common.errors import InputError, RunError
 from hp_lightning.common.failpoints import failpoint
 from hp_lightning.common.files import file_refusals
 from hp_lightning.common.hardware import check_devices
 from hp_lightning.common.run_dir import OUTPUTS
-from hp_lightning.data.corpus_table import show_corpus
 from hp_lightning.data.dataset import tokenize_corpus
 from hp_lightning.data.downloads import cache_folder
 from hp_lightning.inference.generate import Sampling, continue_text
@@ -48,6 +47,7 @@ from hp_lightning.training.callbacks.samples import prompts
 from hp_lightning.training.compile import keep_compiled_in
 from hp_lightning.training.debug import outcome
 from hp_lightning.training.ending import classify
+from hp_lightning.training.head import describe
 from hp_lightning.training.module import GPTModule
 from hp_lightning.training.run import (
     Run,
@@ -100,7 +100,7 @@ def train(cfg: TrainConfig, overrides: list[str], hydra: DictConfig, extras: Ext
         assert run.lock is not None
         with run.lock, file_refusals(_resume_advice(run)):
             log_file.keep_in(run.dir.log)
-            _describe(run)
+            describe(run)
             if run.resumed is None or _has_work_left(run, run.resumed):
                 _train_on_every_device(run, extras)
     return run.dir.path
@@ -112,7 +112,7 @@ def _train_on_every_device(run: Run, extras: Extras) -> None:
         apply_overrides_to_checkpoint(run, run.resumed)
     handed_over = hand_over(run)
     torchrun.tell(handed_over)
-    with _environment({HANDED_OVER: handed_over} if run.cfg.trainer.devices > 1 else {}):
+    with restored_environment({HANDED_OVER: handed_over} if run.cfg.trainer.devices > 1 else {}):
         _fit(run, extras)
 
 
@@ -143,49 +143,6 @@ def _check_started_once() -> None:
             "machine.several_processes",
             "srun has started the run several times: give it --ntasks=1, trainer.devices does the rest",
         )
-
-
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set variables; afterwards the environment is as before, without what Lightning adds for other processes."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in set(os.environ) - set(before):
-            del os.environ[name]
-        os.environ.update(before)
-
-
-def _describe(run: Run) -> None:
-    data = run.data
-    log.info("run     %s", run.dir)
-    show_corpus(run.cfg.data.path, data.corpus, run.kneser_ney_loss)
-    for reason in run.reasons:
-        log.info("%s", reason)
-    log.info(
-        "length     %s steps of %s tokens, %s steps per epoch",
-        f"{run.total_steps:,}", f"{data.tokens_per_step:,}", f"{data.steps_per_epoch:,}",
-    )  # fmt: skip
-    for remark in _remarks_on_length(run):
-        log.info("           %s", remark)
-    log.info("")
-
-
-def _remarks_on_length(run: Run) -> list[str]:
-    """Remarks on bounds that may surprise: one that comes before another, a warm-up that is long for the run."""
-    total, cfg = run.total_steps, run.cfg
-    remarks = []
-    if cfg.max_steps is not None and total < cfg.max_steps:
-        remarks.append(
-            f"max_epochs={cfg.max_epochs} comes before max_steps={cfg.max_steps}: max_epochs=null leaves it out"
-        )
-    if 2 * cfg.optim.warmup_steps > total:
-        remarks.append(
-            f"optim.warmup_steps={cfg.optim.warmup_steps} is more than half of them: take fewer, or train longer"
-        )
-    return remarks
 
 
 def _has_work_left(run: Run, trained: LoadedCheckpoint) -> bool:
