@@ -4,6 +4,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+TRANSFORMERS := 'transformers>=4.55,<6'
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
 
 .PHONY: train test test-all lint lock tensorboard clean
@@ -27,7 +28,7 @@ lint: $(VENV)/.test
 lock:
 	rm -rf build/lock
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --disable-pip-version-check --quiet '.[test]'
+	build/lock/bin/python -m pip install --disable-pip-version-check --quiet '.[test]' $(TRANSFORMERS)
 	(echo "# The exact versions that the tests run with; the bounds are in pyproject.toml. Written by make lock." && \
 		build/lock/bin/python -m pip freeze --exclude hp_lightning | sed 's/+cpu$$//') > build/requirements.lock
 	mv build/requirements.lock requirements.lock
@@ -49,5 +50,5 @@ $(VENV)/.run: requirements.lock pyproject.toml
 # transformers lies apart: torchmetrics imports it where it is installed, seconds in each of the tests' many processes.
 $(VENV)/.test: $(VENV)/.run
 	$(PIP) --editable '.[test]'
-	$(PIP) --target $(VENV)/transformers 'transformers>=4.55,<6'
+	$(PIP) --target $(VENV)/transformers $(TRANSFORMERS)
 	@touch $@
