@@ -11,21 +11,23 @@ A refusal is an `InputError`, with the line that the command would print.
 import csv
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from hp_lightning.common.command_line import restored_environment
-from hp_lightning.common.errors import InputError, Interrupted
+from hp_lightning.common.errors import InputError, Interrupted, reason
 from hp_lightning.common.hydra_grammar import key_and_value, quoted, typed
 from hp_lightning.common.run_dir import RunDir, find_checkpoint, find_resumable
+from hp_lightning.schema.checks import settings
 from hp_lightning.schema.compose import compose_train
-from hp_lightning.schema.train import TrainConfig, saved_config, train_config, with_overrides
+from hp_lightning.schema.train import TrainConfig, saved_config, with_overrides
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 
 Paths = str | Path | Sequence[str | Path]
 OF_ONE_RUN = ("run_dir", "resume", "from_run")
-PLAIN = re.compile(r"[\w./-]+", re.ASCII)  # needs no quotes in Hydra's grammar
+PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z/][\w./-]*", re.ASCII | re.IGNORECASE)  # text without quotes
+NEEDED = ("++data.path=corpus.csv",)  # that some presets leave to the person
 
 
 class Run:
@@ -43,10 +46,15 @@ class Run:
 
     Args:
         folder: of the run
+
+    Raises:
+        InputError: it is not there
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise InputError("run.not_found", f"{folder} is not a folder: name a run folder (outputs/runs/...)")
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, status={self.status!r})"
@@ -58,17 +66,23 @@ class Run:
 
     @property
     def status(self) -> str | None:
-        """How it ended: completed, stopped early, interrupted, failed; None while it is running."""
+        """How it ended: completed, stopped early, interrupted, failed; None before its end."""
         status = self.summary.get("status")
         return None if status is None else str(status)
 
     @property
     def metrics(self) -> list[dict[str, float | None]]:
-        """metrics.csv: a row per logged step, with None for what was not measured at it."""
-        with RunDir(self.folder).metrics.open(newline="", encoding="utf-8") as file:
-            return [
-                {name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)
-            ]
+        """metrics.csv: a row per logged step, with None for what was not measured at it.
+
+        Raises:
+            InputError: there is none, or it is damaged
+        """
+        path = RunDir(self.folder).metrics
+        try:
+            rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+            return [{name: float(value) if value else None for name, value in row.items()} for row in rows]
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise InputError("run.no_metrics", f"{path} cannot be read: {reason(error)}") from error
 
     @cached_property
     def best(self) -> "Model":
@@ -92,7 +106,10 @@ def config(data: Paths | None = None, *, overrides: Sequence[str] = (), **settin
     Raises:
         InputError: a key or preset is unknown, or a value is out of its range
     """
-    return train_config(compose_train(_words(data, overrides, settings))[0])
+    cfg, _, _ = _composed(_words(data, overrides, settings))
+    if cfg.resume is not None:
+        raise InputError("config.conflict", "resume= continues a run, and hp.load(...).cfg is its config")
+    return cfg
 
 
 def train(
@@ -119,9 +136,8 @@ def train(
         InputError: a setting, the corpus or the machine does not fit; nothing was written
         RunError: the run could not be finished
     """
-    words = _words(data, overrides, settings)
-    composed, hydra = compose_train(words)
-    cfg = train_config(composed)
+    cfg, words, hydra = _composed(_words(data, overrides, settings))
+    callbacks, loggers = _checked_list("callbacks", callbacks), _checked_list("logger", logger)
     if cfg.trainer.devices > 1:
         raise InputError(
             "config.conflict",
@@ -134,7 +150,7 @@ def train(
         folders: list[Path] = []
         note = LambdaCallback(setup=lambda trainer, *_, **__: folders.append(Path(trainer.default_root_dir)))
         try:
-            return Run(run_training(cfg, words, hydra, [note, *callbacks], logger, composed.from_run))
+            return Run(run_training(cfg, words, hydra, [note, *callbacks], loggers))
         except Interrupted as stop:
             if stop.exit_status != 128 + signal.SIGINT:
                 raise
@@ -156,7 +172,7 @@ def reproduced(cfg: TrainConfig, overrides: list[str], run: str) -> tuple[TrainC
         raise InputError("config.conflict", "from= starts a new run, resume= continues one: leave one of the two out")
     run_dir = find_resumable(run, "from").run_dir
     own = [word for word in overrides if key_and_value(word)[0] != "from_run"]
-    keys = [key for key, _ in map(key_and_value, own)]
+    keys = [key for word in own for key in _keys_set_by(word)]
     before = [word for word in run_dir.read_overrides() if key_and_value(word)[0] not in {*keys, *OF_ONE_RUN}]
     saved = saved_config(run_dir)
     if "model.vocab_size" not in dict(map(key_and_value, [*before, *own])):
@@ -165,13 +181,21 @@ def reproduced(cfg: TrainConfig, overrides: list[str], run: str) -> tuple[TrainC
     return with_overrides(saved, cfg, [*keys, "data.cache_dir"]), [*before, *own]
 
 
+def _keys_set_by(word: str) -> list[str]:
+    """The key or group that an override sets; of a preset that has settings of several groups all that it changes."""
+    key = key_and_value(word)[0]
+    if key not in ("experiment", "debug"):
+        return [key]
+    preset, usual = (compose_train([*words, *NEEDED]).cfg for words in ([word], []))
+    return [name for name, _ in settings(TrainConfig) if attrgetter(name)(preset) != attrgetter(name)(usual)]
+
+
 def run_training(
     cfg: TrainConfig,
     overrides: list[str],
     hydra: DictConfig,
     callbacks: "Sequence[Callback]" = (),
     logger: "Sequence[Logger]" = (),
-    from_run: str | None = None,
 ) -> Path:
     """Train by a checked config; return the run folder.
 
@@ -181,30 +205,61 @@ def run_training(
         hydra: Hydra's own config, kept in the run folder
         callbacks: of Lightning
         logger: of Lightning
-        from_run: a run whose settings this one starts from
     """
-    if from_run is not None:
-        cfg, overrides = reproduced(cfg, overrides, from_run)
     from hp_lightning.training.fit import Extras
     from hp_lightning.training.fit import train as fit
 
     return fit(cfg, overrides, hydra, Extras(callbacks, logger))
 
 
+def _composed(words: list[str]) -> tuple[TrainConfig, list[str], DictConfig]:
+    """The config that overrides stand for, those of the run that they start from among them, and Hydra's own."""
+    composed = compose_train(words)
+    if composed.from_run is None:
+        return composed.cfg, words, composed.hydra
+    return *reproduced(composed.cfg, words, composed.from_run), composed.hydra
+
+
 def _words(data: Paths | None, overrides: Sequence[str], settings: dict[str, Any]) -> list[str]:
     """The overrides that the arguments stand for."""
-    path = [] if data is None else [f"data.path={_typed(data)}"]
-    return [*path, *(f"{key}={_typed(value)}" for key, value in settings.items()), *overrides]
+    if isinstance(overrides, str) or not all(isinstance(word, str) for word in overrides):
+        raise InputError("config.wrong_type", 'overrides must be a list of texts, as in ["optim.lr=1e-3"]')
+    path = {} if data is None else {"data.path": data}
+    given = {key: value for key, value in settings.items() if value is not None or key not in OF_ONE_RUN}
+    return [f"{key}={_typed(value)}" for key, value in {**path, **given}.items()] + [
+        word.replace("from=", "from_run=", 1) if word.startswith("from=") else word for word in overrides
+    ]
 
 
 def _typed(value: Any) -> str:
     """A value in Hydra's grammar."""
+    if isinstance(value, Run):
+        value = value.folder
     if isinstance(value, str | Path):
         text = str(value)
         return text if PLAIN.fullmatch(text) else quoted(text)
-    if isinstance(value, Sequence):
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_typed(item)}' for key, item in value.items())}}}"
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
         return f"[{','.join(map(_typed, value))}]"
     return typed(value)
+
+
+def _checked_list(name: str, given: Any) -> list[Any]:
+    """Callbacks or loggers as a list, one alone included.
+
+    Raises:
+        InputError: there is something else among them
+    """
+    from lightning.pytorch import Callback
+    from lightning.pytorch.loggers import Logger
+
+    kind = Callback if name == "callbacks" else Logger
+    items = [given] if isinstance(given, kind) else list(given) if isinstance(given, Sequence) else [given]
+    if not all(isinstance(item, kind) for item in items):
+        advice = "; what a run writes is overrides=['logger=csv']" if name == "logger" else ""
+        raise InputError("config.wrong_type", f"{name} must be a list of Lightning's {kind.__name__}s{advice}")
+    return items
 
 
 @contextmanager
@@ -234,7 +289,7 @@ class Comparison:
     verdict: list[str]  # which is the best, by how much, and why
 
 
-def compare(folders: Paths) -> Comparison:
+def compare(folders: "Paths | Run | Sequence[Run]") -> Comparison:
     """Compare runs, as `hp-lightning compare` does, without writing anything.
 
     Args:
@@ -247,12 +302,18 @@ def compare(folders: Paths) -> Comparison:
     from hp_lightning.sweeps.comparison.verdict import verdict
     from hp_lightning.sweeps.comparison.write import compared, rows
 
-    named = [folders] if isinstance(folders, str | Path) else folders
-    comparison, _ = compared(find_run_folders([Path(folder) for folder in named]))
+    named = folders if isinstance(folders, Sequence) and not isinstance(folders, str) else [folders]
+    if not named or "" in named:
+        raise InputError("config.empty", "no folder is named: give a run folder, or one with runs in it")
+    comparison, _ = compared(find_run_folders([_path(folder) for folder in named]))
     return Comparison(rows(comparison), verdict(comparison))
 
 
-def load(checkpoint: str | Path | None = None) -> "Model":
+def _path(named: "str | Path | Run") -> Path:
+    return named.folder if isinstance(named, Run) else Path(named)
+
+
+def load(checkpoint: str | Path | Run | None = None) -> "Model":
     """A trained model: that of a run folder, with the lowest validation loss, or of a checkpoint file.
 
     Nothing in the file is executed.
@@ -265,4 +326,4 @@ def load(checkpoint: str | Path | None = None) -> "Model":
     """
     from hp_lightning.inference.model import Model
 
-    return Model.load(find_checkpoint(None if checkpoint is None else str(checkpoint)))
+    return Model.load(find_checkpoint(None if checkpoint is None else str(_path(checkpoint))))

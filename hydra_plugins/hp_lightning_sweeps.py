@@ -7,6 +7,7 @@ sweep starts.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.plugins import Plugins
@@ -84,9 +85,16 @@ class GridSweeper(OurSweeper):
         run_sweep(self.folder, self.overrides(), lambda: self._launch(jobs), lambda: jobs)
 
     def _launch(self, jobs: "list[Job]") -> None:
+        from hp_lightning.common.errors import InputError
         from hp_lightning.sweeps.job import is_settled
 
         left = [job.overrides_with_place for job in jobs if not is_settled(job)]
+        if type(self.launcher).__name__ == "SlurmLauncher" and which("srun") is None:
+            raise InputError(
+                "machine.no_slurm",
+                "hydra/launcher=submitit_slurm needs SLURM, and there is no srun here: start it on a login node, or "
+                "take hydra/launcher=submitit_local",
+            )
         if left:
             self.launcher.launch(left, initial_job_idx=0)
 

@@ -31,7 +31,7 @@ from hp_lightning.common.files import bundled
 from hp_lightning.common.hydra_grammar import quoted
 from hp_lightning.schema.checks import settings
 from hp_lightning.schema.compose import store_schema
-from hp_lightning.schema.config_errors import in_our_words
+from hp_lightning.schema.config_errors import in_our_words, is_no_choice
 from hp_lightning.schema.train import TrainScriptConfig
 
 command: str | None = None  # the word after hp-lightning; None in train.py and generate.py
@@ -134,12 +134,9 @@ def _ending(main: Callable[[], None], schema: type | None) -> Exception | System
             raise
         return InputError("config.not_yaml", f"a config file is not valid YAML: {reason(error)}")
     except ValueError as error:
-        if not str(error).startswith("Config group override"):
+        if not is_no_choice(error):
             raise
-        return InputError(
-            "config.unknown_choice",
-            "a config group was given null or a number: give the name of a choice, as in model=tiny",
-        )
+        return in_our_words(error, schema)
     except KeyboardInterrupt:
         return Interrupted("cli.interrupted", "stopped by SIGINT", signal.SIGINT)
     return None

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from hp_lightning.api import run_training
+from hp_lightning.api import reproduced, run_training
 from hp_lightning.cli import app
 from hp_lightning.common import torchrun
 from hp_lightning.common.command_line import HANDED_OVER
@@ -39,9 +39,10 @@ def main(cfg: DictConfig) -> None:
     started = None if checked.resume is not None else run_of_requeued_job(checked.run_dir)
     if started is not None:
         checked.resume, overrides = str(started), []
-    if cfg.from_run is None:
-        _refuse_early(checked)
-    run_training(checked, overrides, OmegaConf.structured(hydra_cfg), from_run=cfg.from_run)
+    if cfg.from_run is not None:
+        checked, overrides = reproduced(checked, overrides, cfg.from_run)
+    _refuse_early(checked)
+    run_training(checked, overrides, OmegaConf.structured(hydra_cfg))
 
 
 def _refuse_early(cfg: TrainConfig) -> None:

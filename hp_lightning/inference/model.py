@@ -25,7 +25,7 @@ BATCH_SIZE = 32  # sequences that are scored at a time
 class TokenScore(NamedTuple):
     """A token of a text, and how likely the model found it after all that precedes it."""
 
-    token: str
+    token: str  # as the tokenizer has it: of bpe in GPT-2's alphabet of bytes; one that is unknown as it was typed
     log_prob: float  # natural logarithm
 
 

@@ -1,7 +1,7 @@
 """The configs in `conf/`, made known to Hydra, and composed without a command line."""
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
@@ -11,14 +11,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from hp_lightning.common.errors import InputError
 from hp_lightning.common.files import bundled
-from hp_lightning.schema.config_errors import in_our_words
+from hp_lightning.schema.config_errors import in_our_words, is_no_choice
 from hp_lightning.schema.course import CourseConfig
 from hp_lightning.schema.evaluate import EvaluateConfig
 from hp_lightning.schema.export import ExportConfig
 from hp_lightning.schema.generate import GenerateConfig
 from hp_lightning.schema.sentiment import SentimentConfig
-from hp_lightning.schema.train import TrainScriptConfig
+from hp_lightning.schema.train import TrainConfig, TrainScriptConfig, train_config
 
 SCHEMAS = {
     "train": TrainScriptConfig,
@@ -39,19 +40,33 @@ store_schema("train")  # of every program that composes a run's config
 OmegaConf.register_new_resolver("bundled", lambda path: str(bundled(path)), replace=True)
 
 
-def compose_train(overrides: Iterable[str]) -> tuple[DictConfig, Any]:
-    """`conf/train.yaml` with overrides in Hydra's grammar, and Hydra's own config.
+@dataclass(frozen=True)
+class Composed:
+    """What some overrides make of `conf/train.yaml`."""
+
+    cfg: TrainConfig
+    from_run: str | None  # the run whose settings they change
+    hydra: DictConfig  # Hydra's own config
+
+
+def compose_train(overrides: Iterable[str]) -> Composed:
+    """Compose `conf/train.yaml` with overrides in Hydra's grammar.
 
     Hydra's global state stays as it is: a program that Hydra has started may call this.
 
     Raises:
-        InputError: a key or a choice is unknown, or a value has the wrong type
+        InputError: a key or a choice is unknown, or a value is out of its range
     """
     loader = ConfigLoaderImpl(create_config_search_path(str(bundled("conf"))))
     try:
-        cfg = loader.load_configuration("train", list(overrides), RunMode.RUN)
-    except (HydraException, OmegaConfBaseException) as error:
+        composed = loader.load_configuration("train", list(overrides), RunMode.RUN)
+        with open_dict(composed):
+            hydra = composed.pop("hydra")
+        return Composed(train_config(composed), composed.from_run, hydra)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if "multirun" in str(error):
+            message = "several values of a key make a sweep, which hp-lightning train -m starts: give one"
+            raise InputError("sweep.without_multirun", message) from error
+        if not isinstance(error, (HydraException, OmegaConfBaseException)) and not is_no_choice(error):
+            raise
         raise in_our_words(error, TrainScriptConfig) from error
-    with open_dict(cfg):
-        hydra = cfg.pop("hydra")
-    return cfg, hydra

@@ -23,6 +23,9 @@ def in_our_words(error: Exception, schema: type | None) -> InputError:
         error: theirs
         schema: the dataclass of the config, from whose keys a misspelt one is corrected
     """
+    if is_no_choice(error):
+        message = "a config group was given null or a number: give the name of a choice, as in model=tiny"
+        return InputError("config.unknown_choice", message)
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
@@ -45,6 +48,11 @@ def in_our_words(error: Exception, schema: type | None) -> InputError:
         advice = """quote values that contain commas, brackets, quotes or letters other than a to z: 'key="value"'"""
         return InputError("config.syntax", f"{message}; {advice}")
     return InputError("config.not_composed", message)
+
+
+def is_no_choice(error: Exception) -> bool:
+    """Whether Hydra says by it that a group was given something else than a name."""
+    return isinstance(error, ValueError) and str(error).startswith("Config group override")
 
 
 def _of_a_key(error: OmegaConfBaseException, schema: type | None) -> InputError:

@@ -13,6 +13,7 @@ from hp_lightning.schema.checks import resolved, validated
 from hp_lightning.schema.config_errors import in_our_words
 from hp_lightning.schema.setting import PROBABILITY, SEED, Bound, checkpoint, number, one_of, setting
 
+NOT_OF_SAMPLING = {"ckpt", "prompt_file", "interactive", "format"}
 TEMPERATURE = Bound(
     "must be 0, for greedy decoding, or from 0.01 to 100",
     lambda temperature: temperature == 0 or 0.01 <= temperature <= 100,
@@ -63,6 +64,8 @@ def generate_settings(given: dict[str, Any]) -> GenerateConfig:
     Raises:
         InputError: a key is unknown, or a value is out of its range
     """
+    for key in given.keys() & NOT_OF_SAMPLING:
+        raise InputError("config.unknown_key", f"{key} is no setting of sampling: leave it out")
     try:
         return validated({**dataclasses.asdict(GenerateConfig()), **given}, GenerateConfig, _rules)
     except OmegaConfBaseException as error:

@@ -1,6 +1,6 @@
 """The GPT as Lightning trains it: loss, metrics, optimizer and the learning rate's steps."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from hp_lightning.checkpoint import CHECKPOINT_KEY, ValidationHistory, load, load_weights, our_part
+from hp_lightning.common.errors import InputError
 from hp_lightning.common.failpoints import failpoint
 from hp_lightning.common.hardware import device_of
 from hp_lightning.data.dataloader import Batch
@@ -56,16 +57,40 @@ class GPTModule(L.LightningModule):
             self._training_loss = compiled(language_model_loss, device_of(cfg.trainer.accelerator).type)
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = None, **kwargs: Any) -> Self:  # type: ignore[override]
         """The module with the weights of a checkpoint, whose config is taken from it; nothing in it is executed.
+
+        Args:
+            checkpoint_path: of a run, or of a Trainer that trained this module
+            map_location: the device of the module; None: the processor
+            kwargs: Lightning's others, which have no say here
 
         Raises:
             InputError: it cannot be read, or is none of hp_lightning's
         """
         trained = load(Path(checkpoint_path))
-        module = cls(trained.cfg, **kwargs)
+        module = cls(trained.cfg)
         load_weights(module.net, trained)
-        return module
+        return module.to(map_location)
+
+    def setup(self, stage: str) -> None:
+        """Check that the data module cuts and tokenizes as this module's config says.
+
+        Raises:
+            InputError: it does not, or there is none to tell the size of the vocabulary
+        """
+        data = _data(self.trainer)
+        if not isinstance(data, CorpusDataModule):
+            if not hasattr(self, "net"):
+                raise InputError("data.no_module", "model.vocab_size is null: give fit a CorpusDataModule, or set it")
+            return
+        known, vocab_size = len(data.tokenizer.vocabulary), self.cfg.model.vocab_size
+        if data.cfg.seq_len != self.cfg.data.seq_len or known > (vocab_size or known):
+            raise InputError(
+                "config.conflict",
+                f"GPTModule has data.seq_len={self.cfg.data.seq_len} and model.vocab_size={vocab_size}, its "
+                f"CorpusDataModule data.seq_len={data.cfg.seq_len} and {known} tokens: make both of one config",
+            )
 
     def configure_model(self) -> None:
         """Make the network, once the data module tells the size of the vocabulary."""
@@ -166,7 +191,17 @@ class GPTModule(L.LightningModule):
             checkpoint[CHECKPOINT_KEY] = our_part(self.cfg, data.tokenizer, data.digest, ValidationHistory())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the schedule's state until the schedule is there."""
+        """Keep the schedule's state until the schedule is there.
+
+        Raises:
+            InputError: it is of a network of another form
+        """
+        of_checkpoint, model = checkpoint[CHECKPOINT_KEY]["config"]["model"], asdict(self.cfg.model)
+        changed = [f"model.{key}={value}" for key, value in model.items() if of_checkpoint[key] != value]
+        if changed:
+            raise InputError(
+                "config.cannot_change", f"{', '.join(changed)}: the checkpoint was trained with other values: use those"
+            )
         self._schedule_state = checkpoint["schedule"]
 
     def _reset_sums(self) -> None:
@@ -188,7 +223,7 @@ class GPTModule(L.LightningModule):
             f"{split}/perplexity": perplexity(loss),
             f"{split}/bits_per_char": data.bits_per_char(split, loss),
         }
-        self.log_dict(metrics, logger=self._log and bool(self.trainer.loggers), sync_dist=True)
+        self.log_dict(metrics, logger=self._log, sync_dist=True)
         return loss
 
 

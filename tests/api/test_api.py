@@ -123,6 +123,19 @@ def test_callbacks_and_loggers_are_lightnings(first_book: Path, tmp_path: Path) 
         (lambda: hp.load("nowhere"), "checkpoint.not_found", ["nowhere"]),
         (lambda: hp.compare("nowhere"), "run.not_found", ["nowhere"]),
         (lambda: hp.train(from_run="nowhere"), "run.not_found", ["from=nowhere"]),
+        (lambda: hp.config(overrides=["from=nowhere"]), "run.not_found", ["from=nowhere"]),
+        (lambda: hp.config(model=5), "config.unknown_choice", ["model=tiny"]),
+        (lambda: hp.config(overrides=["data=csv"]), "config.missing", ["data.path"]),
+        (lambda: hp.config(overrides=["+foo=1"]), "config.unknown_key", ["foo"]),
+        (lambda: hp.config(overrides=["seed=${nope}"]), "config.interpolation", ["nope"]),
+        (lambda: hp.config(overrides=["seed=1,2"]), "sweep.without_multirun", ["-m"]),
+        (lambda: hp.config(overrides="optim.lr=1"), "config.wrong_type", ["overrides"]),
+        (lambda: hp.config(resume="nowhere"), "config.conflict", ["resume="]),
+        (lambda: hp.train(logger=True), "config.wrong_type", ["logger"]),
+        (lambda: hp.train(logger="csv"), "config.wrong_type", ["logger=csv"]),
+        (lambda: hp.train(callbacks=[L.Callback]), "config.wrong_type", ["callbacks"]),
+        (lambda: hp.compare([]), "config.empty", ["folder"]),
+        (lambda: hp.Run("nowhere"), "run.not_found", ["nowhere"]),
     ],
 )
 def test_a_refusal_is_the_commands(
@@ -139,9 +152,11 @@ def test_settings_of_generate_are_checked(run: hp.Run) -> None:
         run.best.generate("x", temperatur=1)
     with refused("config.out_of_range", "temperature=-1"):
         run.best.generate("x", temperature=-1)
+    with refused("config.unknown_key", "ckpt"):
+        run.best.generate("x", ckpt="other")
 
 
-@pytest.mark.parametrize("name", ["a, b.csv", "it's [1].csv", "größe=1.csv", "null"])
+@pytest.mark.parametrize("name", ["a, b.csv", "it's [1].csv", "größe=1.csv", "null", "2024", "1e3", "true"])
 def test_a_path_is_taken_as_it_is(name: str, first_book: Path, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(first_book.read_bytes())
@@ -237,6 +252,18 @@ def test_a_run_starts_from_anothers_settings(run: hp.Run, tmp_path: Path) -> Non
         hp.train(from_run=str(run.folder), resume=str(run.folder))
 
 
+def test_a_preset_of_several_groups_changes_anothers_settings(run: hp.Run) -> None:
+    cfg = hp.config(from_run=run, overrides=["debug=overfit"], seed=7)
+    assert (cfg.debug, cfg.max_steps, cfg.regularization.dropout, cfg.seed) == ("overfit", 200, 0.0, 7)
+    assert cfg.model.d_model == run.best.cfg.model.d_model
+    assert hp.config(from_run=run, overrides=["experiment=roadmap"]).model.d_model == 512
+
+
+def test_a_run_can_be_named_by_itself(run: hp.Run) -> None:
+    assert hp.load(run).step == run.best.step
+    assert hp.compare(run).rows == hp.compare([run]).rows == hp.compare(run.folder).rows
+
+
 # A plain Trainer
 
 
@@ -276,6 +303,27 @@ def test_epochs_and_limits_of_a_plain_trainer(first_book: Path, tmp_path: Path) 
     some = trainer(tmp_path, max_epochs=2, limit_train_batches=4, limit_val_batches=1, accumulate_grad_batches=2)
     some.fit(hp.GPTModule(cfg), datamodule=hp.CorpusDataModule(cfg))
     assert some.global_step == 4
+
+
+def test_what_does_not_fit_together_is_refused(first_book: Path, tmp_path: Path) -> None:
+    cfg = hp.config(first_book, overrides=SMALL)
+    other = hp.config(first_book, overrides=[*SMALL, "data.seq_len=8"])
+    quiet = {"max_steps": 1, "enable_checkpointing": False, "logger": False}
+    with refused("config.conflict", "data.seq_len=64", "data.seq_len=8"):
+        trainer(tmp_path, **quiet).fit(hp.GPTModule(cfg), datamodule=hp.CorpusDataModule(other))
+    with refused("data.no_module", "model.vocab_size"):
+        trainer(tmp_path, **quiet).fit(hp.GPTModule(cfg))
+    first = trainer(tmp_path, **quiet)
+    first.fit(hp.GPTModule(cfg), datamodule=hp.CorpusDataModule(cfg))
+    first.save_checkpoint(path := tmp_path / "one.ckpt")
+    loaded = hp.GPTModule.load_from_checkpoint(path, map_location="cpu")
+    [measured] = trainer(tmp_path, **quiet).validate(loaded, datamodule=hp.CorpusDataModule(cfg), verbose=False)
+    assert measured["val/loss"] > 0
+    smaller = hp.config(first_book, overrides=[*SMALL, "model.num_layers=1"])
+    with refused("config.cannot_change", "model.num_layers=1"):
+        trainer(tmp_path, **quiet | {"max_steps": 2}).fit(
+            hp.GPTModule(smaller), datamodule=hp.CorpusDataModule(smaller), ckpt_path=path
+        )
 
 
 def test_a_checkpoint_of_a_run_opens_as_a_module(run: hp.Run) -> None:
