@@ -20,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -92,8 +93,8 @@ def main() -> int:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup
             signal.signal(number, lambda number, _: sys.exit(128 + number))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="gpu_") as work:
-        site = Path(work) / "site"
+    with _work_folder() as work:
+        site = work / "site"
         sys.path.insert(0, str(site))  # for the versions
         if arguments.wheels is not None:
             print("unpacked:", *unpack_missing(arguments.wheels, site))
@@ -101,7 +102,7 @@ def main() -> int:
         print(described(machine), flush=True)
         record = Record.open(arguments.out / "gpu.json", machine)
         scale, log = DRY if arguments.dry else FULL, arguments.out / "gpu.log"
-        bench = Bench(Path(work), log, _environment(Path(work)), scale, arguments.data, arguments.nanogpt)
+        bench = Bench(work, log, _environment(work), scale, arguments.data, arguments.nanogpt)
         try:
             measure(record, PARTS, bench, begin + 60 * arguments.minutes)
         finally:
@@ -110,6 +111,18 @@ def main() -> int:
         return 0
     print("to continue, run the same command again")
     return 1
+
+
+@contextmanager
+def _work_folder() -> Iterator[Path]:
+    """A temporary folder; compilers that a run has started end a moment after it, and write into it until then."""
+    work = Path(tempfile.mkdtemp(prefix="gpu_"))
+    try:
+        yield work
+    finally:
+        for _ in range(20):
+            shutil.rmtree(work, ignore_errors=True)
+            time.sleep(0.1)
 
 
 def measure(record: Record, parts: dict[Part, float], bench: Bench, deadline: float) -> None:
