@@ -25,7 +25,7 @@ from hp_lightning.common.command_line import restored_environment
 from hp_lightning.common.errors import InputError, Interrupted, reason
 from hp_lightning.common.hydra_grammar import key_and_value, quoted, typed
 from hp_lightning.common.run_dir import RunDir, find_checkpoint, find_resumable
-from hp_lightning.schema.checks import settings
+from hp_lightning.schema.checks import settings as keys_of
 from hp_lightning.schema.compose import compose_train
 from hp_lightning.schema.train import TrainConfig, saved_config, with_overrides
 
@@ -152,7 +152,7 @@ def train(
         try:
             return Run(run_training(cfg, words, hydra, [note, *callbacks], loggers))
         except Interrupted as stop:
-            if stop.exit_status != 128 + signal.SIGINT:
+            if stop.exit_status != 128 + signal.SIGINT or not folders:
                 raise
             return Run(folders[-1])
 
@@ -187,7 +187,7 @@ def _keys_set_by(word: str) -> list[str]:
     if key not in ("experiment", "debug"):
         return [key]
     preset, usual = (compose_train([*words, *NEEDED]).cfg for words in ([word], []))
-    return [name for name, _ in settings(TrainConfig) if attrgetter(name)(preset) != attrgetter(name)(usual)]
+    return [name for name, _ in keys_of(TrainConfig) if attrgetter(name)(preset) != attrgetter(name)(usual)]
 
 
 def run_training(
