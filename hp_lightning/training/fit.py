@@ -343,7 +343,7 @@ def _report(
     failpoint("end.summary")
     run.dir.write_summary(summary)
     show_summary(run.dir, summary, sample, _commands(run, summary["steps"], checkpoints.record.validations_since_best))
-    if run.cfg.debug is not None:
+    if run.cfg.debug is not None and hasattr(module, "train_loss"):  # not where the last step was taken before
         log.info("debug      %s", outcome(run.cfg.debug, run.dir, summary["steps"], module.train_loss.item()))
 
 
